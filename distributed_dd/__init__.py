@@ -1,0 +1,26 @@
+"""distributed_dd: distil a data set into a small synthetic one, from a laptop to a GPU cluster.
+
+Importing the package loads none of torch, ray, deepspeed or mlflow; the names below arrive on use.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load_distilled", "matching_gradient"]
+
+_HOMES = {
+    "matching_gradient": "distributed_dd.distillation.matching",
+    "load_distilled": "distributed_dd.stages.artefact",
+}
+
+if TYPE_CHECKING:
+    from distributed_dd.distillation.matching import matching_gradient
+    from distributed_dd.stages.artefact import load_distilled
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'distributed_dd' has no attribute {name!r}")

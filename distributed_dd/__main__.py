@@ -1,0 +1,3 @@
+from distributed_dd.cli import entry_point
+
+entry_point()

@@ -1,0 +1,1 @@
+"""The mathematics of distillation: torch only, no files, processes, clocks or global random state."""

@@ -1,0 +1,29 @@
+"""Networks by name. To add one: write its file here and enter it in the table."""
+
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from distributed_dd.distillation.chance import seed_from
+from distributed_dd.distillation.networks.convnet import ConvNet
+from distributed_dd.distillation.networks.mlp import MLP
+from distributed_dd.family import Family
+
+
+class Network(Protocol):
+    """A network's configuration, able to build the layers."""
+
+    def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module: ...
+
+
+NETWORKS = Family("network", {"convnet": ConvNet, "mlp": MLP})
+
+
+def initialised(
+    network: Network, image_shape: tuple[int, int, int], num_classes: int, rng: torch.Generator
+) -> nn.Module:
+    """``network`` with fresh parameters drawn from ``rng``; torch's global state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_from(rng))
+        return network.build(image_shape, num_classes)

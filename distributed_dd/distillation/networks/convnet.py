@@ -1,0 +1,47 @@
+"""The field's ConvNet: blocks of convolution, norm, ReLU and pooling, then one linear layer."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from distributed_dd.family import require, setting
+
+
+@dataclass(frozen=True)
+class ConvNet:
+    """ConvNet of `methods.md` 1.1: conv 3x3, instance norm, ReLU, 2x2 average pooling, repeated."""
+
+    depth: int = setting("blocks; each halves height and width", 3)
+    width: int = setting("channels of every block", 128)
+
+    def __post_init__(self) -> None:
+        require(self.depth >= 1, "depth", f"got {self.depth}", "1 or more")
+        require(self.width >= 1, "width", f"got {self.width}", "1 or more")
+
+    def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        """Layers for images of shape (C, H, W); torch's default initialisation.
+
+        Raises:
+            ConfigError: the image is too small to be halved ``depth`` times.
+        """
+        channels, height, width = image_shape
+        # 28-pixel greyscale data is padded to 32 by the first convolution, as the field does.
+        padding = 3 if (channels == 1 and height == 28) else 1
+        height, width = height + 2 * (padding - 1), width + 2 * (padding - 1)
+        layers: list[nn.Module] = []
+        for block in range(self.depth):
+            require(
+                min(height, width) >= 2,
+                "network.depth",
+                f"{self.depth} blocks halve {image_shape[1]}x{image_shape[2]} images to nothing",
+                f"at most {block}",
+            )
+            layers += [
+                nn.Conv2d(channels, self.width, 3, padding=padding if block == 0 else 1),
+                # One group per channel is instance norm with affine parameters and no running state.
+                nn.GroupNorm(self.width, self.width),
+                nn.ReLU(),
+                nn.AvgPool2d(2),
+            ]
+            channels, height, width = self.width, height // 2, width // 2
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width, num_classes))

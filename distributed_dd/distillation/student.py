@@ -1,0 +1,93 @@
+"""A network as a pure function of one flat parameter vector."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import log_softmax
+
+from distributed_dd.errors import ConfigError
+
+
+class Student:
+    """``logits(theta_P, images_BCHW)`` with no state of its own.
+
+    Args:
+        network: any module without running statistics or active dropout. Its own values are not
+            used; ``theta_P`` holds all parameters, flattened in ``network.parameters()`` order.
+        precision: "float32" computes in theta's dtype; "bf16" runs the network under autocast.
+
+    Raises:
+        ConfigError: the network is not a pure function of its parameters.
+    """
+
+    def __init__(self, network: nn.Module, precision: str = "float32") -> None:
+        _refuse_impure(network)
+        self.network = copy.deepcopy(network)
+        named = list(self.network.named_parameters())
+        self.names = [name for name, _ in named]
+        self.shapes = [p.shape for _, p in named]
+        self.sizes = [p.numel() for _, p in named]
+        self.num_parameters = sum(self.sizes)
+        self.precision = precision
+        for _, parameter in named:
+            parameter.requires_grad_(False)
+
+    def logits(self, theta_P: Tensor, images_BCHW: Tensor) -> Tensor:
+        """Class logits (B, K), in at least float32."""
+        parts = theta_P.split(self.sizes)
+        values = {n: v.view(s) for n, v, s in zip(self.names, parts, self.shapes, strict=True)}
+        with torch.autocast(theta_P.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            out = functional_call(self.network, values, (images_BCHW,))
+        return out.float() if out.dtype == torch.bfloat16 else out
+
+    def loss(self, theta_P: Tensor, images_BCHW: Tensor, labels_BK: Tensor) -> Tensor:
+        """Soft cross-entropy of a batch."""
+        return soft_cross_entropy(self.logits(theta_P, images_BCHW), labels_BK)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Student":
+        """This student with its constant buffers moved; parameters live in theta."""
+        self.network.to(device=device, dtype=dtype)
+        return self
+
+
+def soft_cross_entropy(logits_BK: Tensor, labels_BK: Tensor) -> Tensor:
+    """-(1/B) sum_i sum_k softmax(labels_i)_k log_softmax(logits_i)_k (`methods.md` 1.6)."""
+    return -(labels_BK.softmax(1) * log_softmax(logits_BK, 1)).sum(1).mean()
+
+
+def flatten(network: nn.Module) -> Tensor:
+    """A copy of all parameters as one vector (P,), in ``parameters()`` order.
+
+    Always a copy: on a CPU model ``detach().cpu()`` would be a view of the live tensors, and all
+    checkpoints of a trajectory would be one and the same.
+    """
+    return torch.cat([p.detach().reshape(-1) for p in network.parameters()]).clone()
+
+
+def unflatten(theta_P: Tensor, network: nn.Module) -> None:
+    """Copy ``theta_P`` into ``network``'s parameters."""
+    parameters = list(network.parameters())
+    with torch.no_grad():
+        for p, part in zip(parameters, theta_P.split([p.numel() for p in parameters]), strict=True):
+            p.copy_(part.view_as(p))
+
+
+def _refuse_impure(network: nn.Module) -> None:
+    for name, module in network.named_modules():
+        where = f"network layer {name or '(root)'} ({type(module).__name__})"
+        if getattr(module, "running_mean", None) is not None:
+            raise ConfigError(
+                where,
+                "keeps running statistics, so the network is not a function of its parameters alone",
+                allowed="norms without running statistics, such as instance or group norm",
+                fix="choose another norm (or track_running_stats=False) for the student",
+            )
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
+            raise ConfigError(
+                where,
+                "draws new noise at every call, so a student step cannot be replayed",
+                allowed="dropout with p=0",
+                fix="remove the dropout layer or call network.eval() first",
+            )

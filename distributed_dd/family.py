@@ -1,0 +1,202 @@
+"""Frozen dataclasses from plain mappings: families of alternatives chosen by ``kind``.
+
+An axis along which methods differ is a `Family`; each member is a frozen dataclass that is its own
+configuration. `build` turns nested mappings into such objects and explains every mistake with the
+path at which it was made. Standard library only.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from distributed_dd.errors import ConfigError
+
+
+class Family:
+    """A named table of interchangeable dataclasses.
+
+    Args:
+        name: what the axis is called in messages and in `distributed-dd kinds`.
+        members: kind as typed in YAML -> frozen dataclass.
+    """
+
+    def __init__(self, name: str, members: Mapping[str, type]) -> None:
+        self.name, self.members = name, dict(members)
+
+    def kind_of(self, member: Any) -> str:
+        """The word that selects ``member``'s class in YAML."""
+        for kind, cls in self.members.items():
+            if type(member) is cls:
+                return kind
+        raise TypeError(f"{type(member).__name__} is no member of the family {self.name!r}")
+
+
+def setting(meaning: str, default: Any = dataclasses.MISSING, **kwargs: Any) -> Any:
+    """A dataclass field that carries its meaning for `show` and `kinds`."""
+    if default is dataclasses.MISSING and "default_factory" not in kwargs:
+        return dataclasses.field(metadata={"meaning": meaning})
+    if default is not dataclasses.MISSING:
+        kwargs["default"] = default
+    return dataclasses.field(metadata={"meaning": meaning}, **kwargs)
+
+
+def choice(family: Family, meaning: str, default: Any = dataclasses.MISSING) -> Any:
+    """A dataclass field holding one member of ``family``."""
+    kwargs: dict[str, Any] = {} if default is dataclasses.MISSING else {"default": default}
+    return dataclasses.field(metadata={"meaning": meaning, "family": family}, **kwargs)
+
+
+def did_you_mean(word: str, words: typing.Iterable[str]) -> str:
+    """A hint such as ``did you mean 'seed'?`` or nothing."""
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def build(cls: type, values: Mapping[str, Any], path: str = "") -> Any:
+    """Construct ``cls`` from ``values``; nested dataclasses and families are built recursively.
+
+    Raises:
+        ConfigError: unknown key, wrong type, unknown or missing kind, or a failed check.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(path or "configuration", f"expected a group of keys, got {values!r}")
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    for key in values:
+        if key not in fields:
+            raise ConfigError(
+                _join(path, str(key)),
+                f"unknown key{did_you_mean(str(key), fields)}",
+                allowed=", ".join(fields),
+            )
+    hints = typing.get_type_hints(cls)
+    arguments = {}
+    for name, field in fields.items():
+        if name in values:
+            arguments[name] = _value(values[name], field, hints[name], _join(path, name))
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ConfigError(_join(path, name), f"missing: {field.metadata.get('meaning', '')}")
+    try:
+        return cls(**arguments)
+    except ConfigError as error:
+        raise ConfigError(
+            _join(path, error.where), error.problem, allowed=error.allowed, fix=error.fix
+        ) from None
+
+
+def plain(member: Any) -> Any:
+    """The inverse of `build`: nested dictionaries of plain values, ``kind`` included."""
+    if not dataclasses.is_dataclass(member):
+        return list(member) if isinstance(member, tuple) else member
+    out = {}
+    for field in dataclasses.fields(member):
+        value = getattr(member, field.name)
+        family = field.metadata.get("family")
+        out[field.name] = plain(value)
+        if family is not None and value is not None:
+            out[field.name] = {"kind": family.kind_of(value), **out[field.name]}
+    return out
+
+
+def _value(value: Any, field: dataclasses.Field, hint: Any, path: str) -> Any:
+    family = field.metadata.get("family")
+    if family is not None:
+        return _member(family, value, field, path)
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast(type, hint), value or {}, path)
+    return check_type(value, hint, path)
+
+
+def _member(family: Family, value: Any, field: dataclasses.Field, path: str) -> Any:
+    if value is None and field.default is None:
+        return None
+    if isinstance(value, str):
+        value = {"kind": value}
+    if not isinstance(value, Mapping):
+        raise ConfigError(path, f"expected a group with 'kind', got {value!r}")
+    rest = dict(value)
+    default = field.default
+    kind = rest.pop("kind", None)
+    if kind is None and default not in (dataclasses.MISSING, None):
+        kind = family.kind_of(default)
+    if kind not in family.members:
+        problem = "missing" if kind is None else f"unknown kind {kind!r}"
+        hint = did_you_mean(str(kind), family.members) if kind is not None else ""
+        raise ConfigError(
+            _join(path, "kind"), problem + hint, allowed=", ".join(family.members)
+        )
+    cls = family.members[kind]
+    if default not in (dataclasses.MISSING, None) and type(default) is cls:
+        rest = _over_default(default, rest)
+    return build(cls, rest, path)
+
+
+def _over_default(default: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given`` laid over the field's default member, so that a partial group keeps the rest."""
+    base = plain(default)
+    merged = dict(base)
+    for key, value in given.items():
+        nested = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+        same_kind = nested and value.get("kind", base[key].get("kind")) == base[key].get("kind")
+        merged[key] = {**base[key], **value} if same_kind else value
+    return merged
+
+
+def check_type(value: Any, hint: Any, path: str) -> Any:
+    """``value`` as ``hint`` demands (an int may stand for a float, a list for a tuple), or an error."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        for option in arguments:
+            try:
+                return check_type(value, option, path)
+            except ConfigError:
+                continue
+    elif origin is typing.Literal:
+        if value in arguments:
+            return value
+        raise ConfigError(
+            path,
+            f"unknown value {value!r}{did_you_mean(str(value), map(str, arguments))}",
+            allowed=", ".join(map(str, arguments)),
+        )
+    elif origin is tuple:
+        if isinstance(value, list | tuple):
+            return tuple(check_type(v, arguments[0], f"{path}[{i}]") for i, v in enumerate(value))
+    elif hint is float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    elif hint is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    elif hint is types.NoneType:
+        if value is None:
+            return None
+    elif isinstance(hint, type) and isinstance(value, hint):
+        return value
+    raise ConfigError(path, f"wrong type: got {value!r}", allowed=describe_type(hint))
+
+
+def describe_type(hint: Any) -> str:
+    """A type as a person says it."""
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(describe_type(a) for a in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return f"a list, each entry {describe_type(typing.get_args(hint)[0])}"
+    if hint is types.NoneType:
+        return "null"
+    return names.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def require(condition: bool, where: str, problem: str, allowed: str = "", fix: str = "") -> None:
+    """Raise `ConfigError` at ``where`` unless ``condition`` holds."""
+    if not condition:
+        raise ConfigError(where, problem, allowed=allowed, fix=fix)
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path and key else path or key
