@@ -42,7 +42,7 @@ class Detached:
             ds_raw = ds_images
             if augmented is not raw:
                 (ds_raw,) = torch.autograd.grad(augmented, raw, ds_images)
-            out_images.index_add_(0, batch, ds_raw, alpha=-rate.item())
-            out_labels.index_add_(0, batch, ds_labels, alpha=-rate.item())
+            out_images.index_add_(0, batch, -rate * ds_raw)
+            out_labels.index_add_(0, batch, -rate * ds_labels)
             out_rate -= s
         return MatchingGradient(residual.square().sum() / scale, out_images, out_labels, out_rate)

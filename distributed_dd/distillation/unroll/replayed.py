@@ -56,8 +56,8 @@ class Replayed:
                 ds_raw = ds_images
             else:
                 (ds_raw,) = torch.autograd.grad(augmented, raw, ds_images)
-            out_images.index_add_(0, batch, ds_raw, alpha=-rate.item())
-            out_labels.index_add_(0, batch, ds_labels, alpha=-rate.item())
+            out_images.index_add_(0, batch, -rate * ds_raw)
+            out_labels.index_add_(0, batch, -rate * ds_labels)
             out_rate -= s
             lambda_P = lambda_P - rate * ds_theta
         return MatchingGradient(matching, out_images, out_labels, out_rate)

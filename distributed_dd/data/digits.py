@@ -1,0 +1,46 @@
+"""scikit-learn's handwritten digits: 1,797 real 8x8 images that ship inside the package."""
+
+from dataclasses import dataclass
+
+import torch
+
+from distributed_dd.data.splits import Images, Splits, content_sha256, stratified
+from distributed_dd.distillation.chance import generator
+from distributed_dd.family import require, setting
+
+
+@dataclass(frozen=True)
+class Digits:
+    """scikit-learn's digits (1,797 grey images, 8x8, ten classes); nothing is downloaded."""
+
+    num_test: int = setting("images set aside for the one final test", 540)
+    num_validation: int = setting("images set aside for every choice", 257)
+    split_seed: int = setting("seed of the split; not the run's seed, so that runs share a split", 0)
+
+    def __post_init__(self) -> None:
+        require(self.num_test >= 100, "num_test", f"got {self.num_test}", "100 or more")
+        require(self.num_validation >= 50, "num_validation", f"got {self.num_validation}", "50 or more")
+        require(
+            self.num_test + self.num_validation <= 1500,
+            "num_test", f"test and validation take {self.num_test + self.num_validation} of 1,797 images",
+            "together at most 1,500",
+        )  # fmt: skip
+
+    @property
+    def name(self) -> str:
+        """The data set's name in reports."""
+        return "digits"
+
+    def load(self) -> Splits:
+        """Pixels in [0, 1]; splits drawn class by class from ``split_seed``."""
+        from sklearn.datasets import load_digits
+
+        source = load_digits()
+        raw = torch.from_numpy(source.images).to(torch.uint8)
+        targets = torch.from_numpy(source.target).long()
+        images = (raw.float() / 16).unsqueeze(1)
+        rng = generator(self.split_seed, "digits", "split")
+        test, validation, train = stratified(targets, [self.num_test, self.num_validation], rng)
+        parts = [Images(images[index], targets[index]) for index in (train, validation, test)]
+        names = tuple(str(number) for number in range(10))
+        return Splits(self.name, names, *parts, sha256=content_sha256(raw, targets))

@@ -1,0 +1,94 @@
+"""Who may see which images.
+
+Two loops need four splits: the inner loop trains on the synthetic set itself; the outer loop learns
+from `train` (experts, starting images, controls); every choice is made on `validation`; `test` is
+touched once, at the end.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images (n, C, H, W) float32 and their classes (n,) int64."""
+
+    images: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def of_class(self, number: int) -> Tensor:
+        """Indices of the images of one class, in order."""
+        return (self.targets == number).nonzero().flatten()
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set: three disjoint splits of pixels in [0, 1], class names in order, content hash."""
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Images
+    validation: Images
+    test: Images
+    sha256: str
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+
+class DataSource(Protocol):
+    """A data set's configuration."""
+
+    @property
+    def name(self) -> str: ...
+
+    def load(self) -> Splits: ...
+
+
+def content_sha256(*tensors: Tensor) -> str:
+    """A hash of every value, with shapes and dtypes."""
+    state = hashlib.sha256()
+    for tensor in tensors:
+        state.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        state.update(tensor.contiguous().numpy().tobytes())
+    return state.hexdigest()
+
+
+def stratified(targets_n: Tensor, sizes: list[int], rng: torch.Generator) -> list[Tensor]:
+    """Disjoint random index sets of the given sizes, then the rest; classes in equal shares.
+
+    Each set takes, class by class, its share of every class; what rounding leaves over goes to the
+    classes with the largest remainder. Indices come sorted.
+    """
+    total = len(targets_n)
+    classes = int(targets_n.max()) + 1
+    pools = [(targets_n == c).nonzero().flatten() for c in range(classes)]
+    pools = [pool[torch.randperm(len(pool), generator=rng)] for pool in pools]
+    counts = torch.tensor([len(pool) for pool in pools])
+    taken = torch.zeros(classes, dtype=torch.long)
+    sets = []
+    for size in sizes:
+        exact = counts.double() * size / total
+        share = exact.floor().long()
+        leftover = size - int(share.sum())
+        share[(exact - share).argsort(descending=True, stable=True)[:leftover]] += 1
+        spans = zip(pools, taken.tolist(), share.tolist(), strict=True)
+        sets.append(torch.cat([pool[a : a + n] for pool, a, n in spans]).sort().values)
+        taken += share
+    rest = torch.cat([pool[a:] for pool, a in zip(pools, taken.tolist(), strict=True)])
+    return [*sets, rest.sort().values]

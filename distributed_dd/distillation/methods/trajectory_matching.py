@@ -1,0 +1,127 @@
+"""Trajectory matching with every axis open: MTT, FTD, TESLA and DATM are points of it."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from distributed_dd.distillation.augment import AUGMENTATIONS, Augmentation, Drawn, Siamese
+from distributed_dd.distillation.chance import generator
+from distributed_dd.distillation.labels import LABELS, ExpertEnsemble, Labels
+from distributed_dd.distillation.segments import SEGMENTS, Segments
+from distributed_dd.distillation.starts import STARTS, CorrectlyPredicted, Start
+from distributed_dd.distillation.student import Student
+from distributed_dd.distillation.synthetic import SyntheticSet
+from distributed_dd.distillation.unroll import UNROLLS, Problem, Replayed, Unroll
+from distributed_dd.family import choice, require, setting
+
+
+@dataclass(frozen=True)
+class ParameterSGD:
+    """SGD settings of one of the three learned things."""
+
+    learning_rate: float = setting("step size")
+    momentum: float = setting("momentum", 0.5)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """All chance of one outer step."""
+
+    expert: int
+    start_epoch: int
+    batches: tuple[Tensor, ...]
+    augment: tuple[Drawn, ...]
+
+
+@dataclass(frozen=True)
+class TrajectoryMatching:
+    """Match segments of expert trajectories (DATM, ICLR 2024; `methods.md` 1.7)."""
+
+    images: ParameterSGD = setting("optimiser of the images")
+    labels_sgd: ParameterSGD = setting("optimiser of the label logits")
+    student_rate: ParameterSGD = setting("optimiser of the student learning rate")
+    segments: Segments = choice(SEGMENTS, "window of start epochs")
+    name: str = setting("the method's name in reports", "datm")
+    student_steps: int = setting("N: SGD steps of the student per outer step", 80)
+    expert_epochs: int = setting("M: expert epochs from start to target", 2)
+    batch_size: int = setting("synthetic images per student step (all, if there are fewer)", 1000)
+    student_learning_rate: float = setting("the student's learning rate at the start", 0.01)
+    student_learning_rate_min: float = setting("floor of the learned rate; reaching it is reported", 1e-6)
+    gate: float | None = setting("skip the update where the matching loss is above (null: never)", 1.0)
+    ema_decay: float | None = setting("average the set over outer steps with this decay (null: no)", None)
+    precision: Literal["float32", "bf16"] = setting("arithmetic of the student", "float32")
+    start: Start = choice(STARTS, "starting images", CorrectlyPredicted())
+    labels: Labels = choice(LABELS, "starting labels", ExpertEnsemble())
+    augment: Augmentation = choice(AUGMENTATIONS, "augmentation in every student step", Siamese())
+    unroll: Unroll = choice(UNROLLS, "way of differentiating", Replayed())
+
+    def __post_init__(self) -> None:
+        for name in ("student_steps", "expert_epochs", "batch_size"):
+            require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
+        floor = self.student_learning_rate_min
+        require(floor > 0, "student_learning_rate_min", f"got {floor}", "above 0")
+        require(
+            self.student_learning_rate >= floor,
+            "student_learning_rate", f"got {self.student_learning_rate}", f"at least {floor}",
+        )  # fmt: skip
+        if self.ema_decay is not None:
+            require(0 < self.ema_decay < 1, "ema_decay", f"got {self.ema_decay}", "between 0 and 1, or null")
+
+    def check(self, num_expert_epochs: int) -> None:
+        """Refuse a window that reaches beyond the experts' last epoch."""
+        last = self.segments.max_start_epoch - 1 + self.expert_epochs
+        require(
+            last <= num_expert_epochs,
+            "method.segments.max_start_epoch",
+            f"the last target is epoch {last}, but experts train for {num_expert_epochs}",
+            f"at most {num_expert_epochs - self.expert_epochs + 1}",
+            "lower the window or raise experts.num_epochs",
+        )
+
+    def parameter_groups(self, synthetic: SyntheticSet) -> list[dict]:
+        """One optimiser group for each learned thing."""
+        groups = [
+            {"params": list(synthetic.blocks), "name": "images", **_sgd(self.images)},
+            {"params": [synthetic.learning_rate], "name": "learning_rate", **_sgd(self.student_rate)},
+        ]
+        if self.labels.learned:
+            groups.append({"params": [synthetic.labels], "name": "labels", **_sgd(self.labels_sgd)})
+        return groups
+
+    def draw(self, step: int, seed: int, num_experts: int, num_images: int) -> Draw:
+        """Everything random about outer step ``step``; each expert comes once per pass."""
+        number_of_pass, place = divmod(step, num_experts)
+        order = torch.randperm(num_experts, generator=generator(seed, "expert order", number_of_pass))
+        rng = generator(seed, "outer step", step)
+        start_epoch = self.segments.draw(step, rng)
+        batches = self._batches(num_images, rng)
+        augment = tuple(self.augment.draw(rng, len(batch)) for batch in batches)
+        return Draw(int(order[place]), start_epoch, batches, augment)
+
+    def _batches(self, num_images: int, rng: torch.Generator) -> tuple[Tensor, ...]:
+        per_pass = math.ceil(num_images / self.batch_size)
+        batches: list[Tensor] = []
+        for _ in range(math.ceil(self.student_steps / per_pass)):
+            chunks = torch.randperm(num_images, generator=rng).split(self.batch_size)
+            batches += reversed(chunks)  # taken from the end: the short remainder comes first
+        return tuple(batches[: self.student_steps])
+
+    def problem(
+        self, draw: Draw, student: Student, start: Tensor, target: Tensor, synthetic: SyntheticSet
+    ) -> Problem:
+        """The pure computation that ``draw`` asks for."""
+        images = synthetic.images()
+        batches = [batch.to(images.device) for batch in draw.batches]
+        labels, rate = synthetic.labels.detach(), synthetic.learning_rate.detach()
+        return Problem(student, start, target, images, labels, rate, batches, draw.augment)
+
+    def accepts(self, loss: float) -> bool:
+        """Whether an outer step with this matching loss may change the set."""
+        return self.gate is None or loss <= self.gate
+
+
+def _sgd(settings: ParameterSGD) -> dict[str, float]:
+    return {"lr": settings.learning_rate, "momentum": settings.momentum}

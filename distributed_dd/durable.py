@@ -1,0 +1,99 @@
+"""Files that are either whole or not there: temporary name, fsync, rename. Standard library only."""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from distributed_dd.errors import IntegrityError, MissingInputError, UserError
+
+
+def write_bytes(path: Path, content: bytes) -> str:
+    """Write ``content`` so that ``path`` is never seen half-written; returns its SHA-256.
+
+    Raises:
+        UserError: the disk is full; what was there before is intact.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            problem = f"no space left for {len(content):,} bytes; nothing that was there is lost"
+            raise UserError(str(path), problem, fix="free some space and run the same command again") from None
+        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
+            raise UserError(str(path), f"cannot be written: {error.strerror}", fix="choose output=") from None
+        raise
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> str:
+    """Write ``value`` as readable JSON; returns the file's SHA-256."""
+    return write_bytes(path, (json.dumps(value, indent=2, sort_keys=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in ``path``.
+
+    Raises:
+        MissingInputError: there is no such file. IntegrityError: it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise MissingInputError(str(path), "there is no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise IntegrityError(str(path), f"is damaged: {error}", fix="restore it or delete it") from None
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a plain value's canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Hold ``folder`` for this process; the lock goes with the process, however it ends.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = open(folder / ".lock", "a")  # noqa: SIM115 - held open for the lock's lifetime
+    except OSError as error:
+        raise UserError(str(folder), f"cannot be written: {error.strerror}", fix="choose output=") from None
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                str(folder), f"another process is working on this {what}", fix="wait for it or stop it"
+            ) from None
+        yield
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

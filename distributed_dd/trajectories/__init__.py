@@ -1,0 +1,1 @@
+"""Expert trajectories on disk."""
