@@ -15,6 +15,14 @@ class UserError(Exception):
             lines.append(f"  to do:   {fix}")
         super().__init__("\n".join(lines))
 
+    def __reduce__(self) -> tuple:
+        # Keyword arguments do not survive an exception's default pickling between processes.
+        return _rebuild, (type(self), self.where, self.problem, self.allowed, self.fix)
+
+
+def _rebuild(cls: type[UserError], where: str, problem: str, allowed: str, fix: str) -> UserError:
+    return cls(where, problem, allowed=allowed, fix=fix)
+
 
 class ConfigError(UserError):
     """A configuration that cannot be run as it stands."""

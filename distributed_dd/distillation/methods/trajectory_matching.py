@@ -40,9 +40,9 @@ class Draw:
 class TrajectoryMatching:
     """Match segments of expert trajectories (DATM, ICLR 2024; `methods.md` 1.7)."""
 
-    images: ParameterSGD = setting("optimiser of the images")
-    labels_sgd: ParameterSGD = setting("optimiser of the label logits")
-    student_rate: ParameterSGD = setting("optimiser of the student learning rate")
+    image_optimizer: ParameterSGD = setting("optimiser of the images")
+    label_optimizer: ParameterSGD = setting("optimiser of the label logits")
+    rate_optimizer: ParameterSGD = setting("optimiser of the student learning rate")
     segments: Segments = choice(SEGMENTS, "window of start epochs")
     name: str = setting("the method's name in reports", "datm")
     student_steps: int = setting("N: SGD steps of the student per outer step", 80)
@@ -84,11 +84,11 @@ class TrajectoryMatching:
     def parameter_groups(self, synthetic: SyntheticSet) -> list[dict]:
         """One optimiser group for each learned thing."""
         groups = [
-            {"params": list(synthetic.blocks), "name": "images", **_sgd(self.images)},
-            {"params": [synthetic.learning_rate], "name": "learning_rate", **_sgd(self.student_rate)},
+            {"params": list(synthetic.blocks), "name": "images", **_sgd(self.image_optimizer)},
+            {"params": [synthetic.learning_rate], "name": "learning_rate", **_sgd(self.rate_optimizer)},
         ]
         if self.labels.learned:
-            groups.append({"params": [synthetic.labels], "name": "labels", **_sgd(self.labels_sgd)})
+            groups.append({"params": [synthetic.labels], "name": "labels", **_sgd(self.label_optimizer)})
         return groups
 
     def draw(self, step: int, seed: int, num_experts: int, num_images: int) -> Draw:

@@ -1,0 +1,89 @@
+"""The distilled set as a self-describing folder, and its loader."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors.torch import save
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from distributed_dd.data.whitening import Fitted
+from distributed_dd.durable import read_json, sha256_of, write_bytes, write_json
+from distributed_dd.errors import IntegrityError, MissingInputError
+from distributed_dd.stages.run_folder import load_tensors
+
+SCHEMA = 1
+SET, LAST, MANIFEST, PREVIEW = (
+    "distilled.safetensors", "last_step.safetensors", "manifest.json", "preview.png"
+)  # fmt: skip
+
+
+class DistilledSet(Dataset):
+    """A distilled set that any PyTorch training loop can use.
+
+    Items are (image (C, H, W) in network-input space, label): class probabilities (K,), which
+    `torch.nn.CrossEntropyLoss` takes as they are, or the class number with ``labels="hard"``.
+
+    Attributes:
+        images (n, C, H, W), labels (n, K) logits, classes (n), learning_rate: as distilled.
+        preprocessing: applies to real images in [0, 1] what the set was made with, and inverts it.
+        manifest: method, data set, class names, network, evaluation recipe, versions.
+    """
+
+    def __init__(
+        self, tensors: dict[str, Tensor], manifest: dict[str, Any], kind: Literal["soft", "hard"]
+    ) -> None:
+        self.images, self.labels, self.classes = tensors["images"], tensors["labels"], tensors["classes"]
+        self.learning_rate = float(tensors["learning_rate"])
+        self.preprocessing = Fitted(*(tensors[f"preprocessing.{p}"] for p in ("mean", "forward", "inverse")))
+        self.manifest = manifest
+        self._targets = self.classes if kind == "hard" else self.labels.softmax(1)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.images[index], self._targets[index]
+
+
+def load_distilled(path: str | Path, labels: Literal["soft", "hard"] = "soft") -> DistilledSet:
+    """The distilled set in ``path``: a run folder or its ``distilled/`` folder.
+
+    Raises:
+        MissingInputError: there is none. IntegrityError: a file is not what was written.
+    """
+    folder = Path(path)
+    if (folder / "distilled").is_dir():
+        folder = folder / "distilled"
+    if not (folder / MANIFEST).exists():
+        raise MissingInputError(
+            str(folder), "holds no distilled set", allowed="a run folder, or its distilled/ folder"
+        )
+    manifest = read_json(folder / MANIFEST)
+    return DistilledSet(_verified(folder, SET, manifest), manifest, labels)
+
+
+def write_artefact(
+    folder: Path, best: dict[str, Tensor], last: dict[str, Tensor], fitted: Fitted, facts: dict[str, Any]
+) -> None:
+    """Write the set, then the manifest: without a manifest there is no artefact."""
+    extra = {f"preprocessing.{name}": t.contiguous() for name, t in fitted.tensors().items()}
+    hashes = {}
+    for name, tensors in ((SET, best), (LAST, last)):
+        content = save({**{k: t.contiguous() for k, t in tensors.items()}, **extra})
+        hashes[name] = write_bytes(folder / name, content)
+    write_json(folder / MANIFEST, {"schema": SCHEMA, "sha256": hashes, **facts})
+
+
+def load_last_step(folder: Path) -> dict[str, Tensor]:
+    """The set as it was after the last outer step, whatever validation preferred."""
+    return _verified(folder, LAST, read_json(folder / MANIFEST))
+
+
+def _verified(folder: Path, name: str, manifest: dict[str, Any]) -> dict[str, Tensor]:
+    path = folder / name
+    if not path.exists():
+        raise MissingInputError(str(path), "is missing though the manifest names it")
+    if sha256_of(path) != manifest.get("sha256", {}).get(name):
+        raise IntegrityError(str(path), "is not the file that was written (SHA-256 differs)")
+    return load_tensors(path)

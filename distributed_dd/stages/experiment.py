@@ -1,0 +1,54 @@
+"""The whole configuration of a run, as one frozen object."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from distributed_dd.data import DATA_SETS, PREPROCESSINGS, DataSource, Preprocessing
+from distributed_dd.data.whitening import ZCA
+from distributed_dd.distillation.methods import METHODS, TrajectoryMatching
+from distributed_dd.distillation.networks import NETWORKS, Network
+from distributed_dd.distillation.networks.convnet import ConvNet
+from distributed_dd.durable import digest
+from distributed_dd.family import choice, plain, require, setting
+from distributed_dd.stages.evaluate import Evaluation
+from distributed_dd.stages.experts import Experts
+
+# What may differ between two runs that are the same experiment.
+NOT_IDENTITY = ("output", "resume", "tracker", "checkpoint_every")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One distillation: data, experts, method, evaluation."""
+
+    images_per_class: int = setting("synthetic images of every class")
+    num_outer_steps: int = setting("updates of the synthetic set")
+    data: DataSource = choice(DATA_SETS, "real images")
+    method: TrajectoryMatching = choice(METHODS, "how the set is distilled")
+    seed: int = setting("seed of everything random but the data split", 0)
+    output: str = setting("folder of all results", "runs")
+    resume: Literal["auto", "never", "must"] = setting(
+        "go on from a checkpoint: if there is one, never, or stop without one", "auto"
+    )
+    tracker: Literal["mlflow", "none"] = setting("where people compare runs", "mlflow")
+    checkpoint_every: int = setting("outer steps between checkpoints", 25)
+    preprocessing: Preprocessing = choice(PREPROCESSINGS, "pixels to network input", ZCA())
+    network: Network = choice(NETWORKS, "network of experts, students and evaluation", ConvNet())
+    experts: Experts = setting("expert training", default_factory=Experts)
+    evaluate: Evaluation = setting("evaluation", default_factory=Evaluation)
+
+    def __post_init__(self) -> None:
+        for name in ("images_per_class", "num_outer_steps", "checkpoint_every"):
+            require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
+        self.method.check(self.experts.num_epochs)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything that decides the result."""
+        values: dict[str, Any] = plain(self)
+        return digest({key: value for key, value in values.items() if key not in NOT_IDENTITY})
+
+    @property
+    def name(self) -> str:
+        """The run folder's name: readable first, unique at the end."""
+        return f"{self.data.name}-{self.method.name}-ipc{self.images_per_class}-{self.digest[:8]}"

@@ -1,0 +1,118 @@
+"""The folder of one run: what is in it, and in which state a kill may leave it."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from distributed_dd.durable import read_json, sha256_of, write_bytes, write_json
+from distributed_dd.errors import IntegrityError
+
+
+class Metrics:
+    """``metrics.jsonl``: one line per outer step, kept whatever the tracker does."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def rewind(self, step: int) -> None:
+        """Forget what was recorded after ``step``: a resumed run records it again."""
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except (json.JSONDecodeError, KeyError):
+                continue  # a line that a kill cut short
+        write_bytes(self.path, "".join(line + "\n" for line in kept).encode())
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append one line and hand it to the operating system."""
+        with open(self.path, "a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def read(self) -> list[dict[str, Any]]:
+        """All lines."""
+        return [json.loads(line) for line in self.path.read_text().splitlines()]
+
+
+class Checkpoints:
+    """``checkpoint/``: tensors as safetensors, ``latest.json`` names the newest with its SHA-256."""
+
+    def __init__(self, folder: Path, config_digest: str) -> None:
+        self.folder, self.config_digest = folder, config_digest
+        self.latest = folder / "latest.json"
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Write a checkpoint; the one before stays until this one is whole."""
+        path = self.folder / f"step-{step:08d}.safetensors"
+        content = save({name: t.contiguous() for name, t in tensors.items()})
+        sha256 = write_bytes(path, content)
+        record = {"step": step, "file": path.name, "sha256": sha256, "config": self.config_digest, **facts}
+        write_json(self.latest, record)
+        for old in sorted(self.folder.glob("step-*.safetensors"))[:-1]:
+            if old != path:
+                old.unlink()
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The newest checkpoint, or None.
+
+        Raises:
+            IntegrityError: it is damaged or belongs to another configuration; nothing is changed.
+        """
+        if not self.latest.exists():
+            return None
+        record = read_json(self.latest)
+        path = self.folder / str(record.get("file"))
+        fix = f"restore it, or start this run anew with resume=never ({self.folder} is kept aside)"
+        if record.get("config") != self.config_digest:
+            raise IntegrityError(str(self.latest), "belongs to another configuration", fix=fix)
+        if not path.exists():
+            raise IntegrityError(str(path), "is missing though latest.json names it", fix=fix)
+        if sha256_of(path) != record["sha256"]:
+            raise IntegrityError(str(path), "is damaged (SHA-256 differs)", fix=fix)
+        return load_tensors(path), record
+
+
+class RunFolder:
+    """Paths inside one run's folder."""
+
+    def __init__(self, path: Path, config_digest: str) -> None:
+        self.path = path
+        self.metrics = Metrics(path / "metrics.jsonl")
+        self.checkpoints = Checkpoints(path / "checkpoint", config_digest)
+        self.distilled = path / "distilled"
+        self.report = path / "report.json"
+        self.report_page = path / "report.md"
+        self.log = path / "log.txt"
+        self.tracked = path / "tracker.json"
+
+    def set_aside(self) -> Path | None:
+        """Move an existing folder away under the next free number; returns where."""
+        if not self.path.exists():
+            return None
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
+            number += 1
+        os.replace(self.path, aside)
+        return aside
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file.
+
+    Raises:
+        IntegrityError: it is not one.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise IntegrityError(str(path), f"cannot be read: {error}") from None

@@ -1,0 +1,54 @@
+"""What experts say about the training images: starting images and soft labels."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from distributed_dd.data import Images
+from distributed_dd.distillation.chance import generator
+from distributed_dd.distillation.labels import ExpertEnsemble, Labels
+from distributed_dd.distillation.networks import Network, initialised
+from distributed_dd.distillation.starts import Start
+from distributed_dd.distillation.student import unflatten
+from distributed_dd.stages.material import device
+from distributed_dd.training.loop import predict
+from distributed_dd.trajectories.store import TrajectoryStore
+
+
+class Jury:
+    """The experts of a store, asked about the training images."""
+
+    def __init__(
+        self, store: TrajectoryStore, num_experts: int, network: Network, train: Images, num_classes: int
+    ) -> None:
+        self.store, self.num_experts, self.train, self.num_classes = store, num_experts, train, num_classes
+        shape = (train.images.shape[1], train.images.shape[2], train.images.shape[3])
+        self._layers = initialised(network, shape, num_classes, generator(0, "layout")).to(device())
+        self._images = train.images.to(device())
+
+    def logits(self, expert: int, epoch: int) -> Tensor:
+        """One expert's logits (n, K) on all training images."""
+        unflatten(self.store.open(expert).checkpoint(epoch), self._layers)
+        return predict(self._layers, self._images).cpu()
+
+    def start(self, start: Start, per_class: int, rng: torch.Generator) -> Tensor:
+        """Indices of the starting images, class by class."""
+        epoch = getattr(start, "epoch", -1)
+
+        @lru_cache(maxsize=4)
+        def predictions(expert: int) -> Tensor:
+            return self.logits(expert, epoch).argmax(1)
+
+        images, targets = self.train.images, self.train.targets
+        return start.choose(images, targets, per_class, predictions, self.num_experts, rng)
+
+    def labels(self, labels: Labels) -> Tensor:
+        """Label logits (n, K) of every training image."""
+        epoch = getattr(labels, "epoch", -1)
+        answers = (self.logits(expert, epoch) for expert in range(self.num_experts))
+        return labels.start(self.train.targets, self.num_classes, answers)
+
+    def soft_labels(self, labels: Labels) -> Tensor:
+        """The experts' soft labels, also where the method itself uses hard ones."""
+        return self.labels(ExpertEnsemble(epoch=getattr(labels, "epoch", -1)))
