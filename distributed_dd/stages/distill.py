@@ -81,7 +81,7 @@ class Distillation:
         self.facts["skipped"] += not accepted
         return {
             "matching_loss": loss,
-            "student_learning_rate": float(synthetic.learning_rate),
+            "student_learning_rate": synthetic.learning_rate.item(),
             "start_epoch": draw.start_epoch,
             "accepted": int(accepted),
             "image_gradient_norm": float(gradient.images.norm()),
@@ -99,7 +99,7 @@ class Distillation:
     @torch.no_grad()
     def _keep_rate_positive(self, step: int) -> None:
         rate, floor = self.engine.synthetic.learning_rate, self.method.student_learning_rate_min
-        if float(rate) < floor:
+        if rate.item() < floor:
             rate.fill_(floor)
             if self.facts["floored"] == 0:
                 self.progress.say(

@@ -1,0 +1,81 @@
+"""The command line. Nothing heavy is imported until a verb runs."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from distributed_dd.errors import UserError
+from distributed_dd.family import did_you_mean
+
+VERBS = {
+    "run": "experts, distill, evaluate, report; what is done already is not done again",
+    "experts": "train the experts that are missing",
+    "distill": "distil the set (experts must exist or are trained first)",
+    "evaluate": "score the distilled set and its controls on the test split, once",
+    "report": "print the report of a finished run",
+    "show": "print the resolved configuration, what is present, and an estimate of the work",
+    "kinds": "list everything that can be chosen by kind, with its settings",
+    "bench": "measure speed and memory: distributed-dd bench unroll",
+}
+EXIT_CODES = "0 done, 2 configuration, 3 missing input, 4 diverged, 5 integrity, 130 interrupted, 1 other"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb == "--version":
+        from distributed_dd import __version__
+
+        print(__version__)
+        return 0
+    if verb not in VERBS:
+        print(f"error: unknown verb {verb!r}{did_you_mean(verb, VERBS)}\n\n{_help()}", file=sys.stderr)
+        return 2
+    options = _parser(verb).parse_intermixed_args(rest)
+    try:
+        from distributed_dd import commands
+
+        return getattr(commands, verb)(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {verb:<10}{text}" for verb, text in VERBS.items())
+    return (
+        "distributed-dd VERB FILE [key.path=value ...] [--on CLUSTER_FILE]\n\n"
+        f"verbs:\n{verbs}\n\nexit codes: {EXIT_CODES}\n"
+        "example: distributed-dd run configs/digits/datm_ipc10.yaml num_outer_steps=500"
+    )
+
+
+def _parser(verb: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"distributed-dd {verb}", description=VERBS[verb])
+    if verb == "kinds":
+        return parser
+    if verb == "bench":
+        parser.add_argument("what", choices=["unroll"], help="what to measure")
+        parser.add_argument("--json", action="store_true", help="print JSON for machines")
+        parser.add_argument("--quick", action="store_true", help="small sizes, for a first look")
+        return parser
+    parser.add_argument("file", type=Path, help="configuration, such as configs/digits/datm_ipc10.yaml")
+    parser.add_argument("overrides", nargs="*", help="key.path=value")
+    parser.add_argument("--on", type=Path, metavar="CLUSTER_FILE", help="where tasks run (a local Ray)")
+    return parser
+
+
+def entry_point() -> None:
+    """The console command."""
+    sys.exit(main())

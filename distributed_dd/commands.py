@@ -1,0 +1,166 @@
+"""One function per verb of the command line; each returns the exit code."""
+
+import dataclasses
+import os
+import shlex
+import typing
+from argparse import Namespace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from distributed_dd import config
+from distributed_dd.composition import CLUSTERS, Run, cluster_from, experiment_from
+from distributed_dd.data import DATA_SETS, PREPROCESSINGS
+from distributed_dd.distillation.augment import AUGMENTATIONS
+from distributed_dd.distillation.labels import LABELS
+from distributed_dd.distillation.methods import METHODS
+from distributed_dd.distillation.networks import NETWORKS
+from distributed_dd.distillation.segments import SEGMENTS
+from distributed_dd.distillation.starts import STARTS
+from distributed_dd.distillation.unroll import UNROLLS
+from distributed_dd.durable import read_json
+from distributed_dd.errors import MissingInputError
+from distributed_dd.family import describe_type, plain
+from distributed_dd.stages import artefact, estimate
+from distributed_dd.stages.report import TITLES
+from distributed_dd.training.optimizers import OPTIMIZERS
+
+FAMILIES = (
+    DATA_SETS, PREPROCESSINGS, NETWORKS, METHODS, SEGMENTS, STARTS, LABELS, AUGMENTATIONS, UNROLLS,
+    OPTIMIZERS, CLUSTERS,
+)  # fmt: skip
+
+
+def run(options: Namespace) -> int:
+    """Everything, in order; a finished run says so."""
+    whole = _open(options)
+    if whole.experiment.resume != "never" and whole.folder.report.exists():
+        artefact.load_distilled(whole.folder.distilled)  # verifies what it reports about
+        whole.progress.say("this run is already finished; nothing was done again")
+        _print_report(whole, read_json(whole.folder.report))
+        return 0
+    with whole.opened():
+        whole.train_experts()
+        whole.distill()
+        result = whole.evaluate()
+    _print_report(whole, result)
+    return 0
+
+
+def experts(options: Namespace) -> int:
+    """The experts alone."""
+    whole = _open(options)
+    whole.train_experts()
+    print(f"experts are in {whole.store.folder}")
+    return 0
+
+
+def distill(options: Namespace) -> int:
+    """Experts where missing, then the set."""
+    whole = _open(options)
+    with whole.opened():
+        whole.train_experts()
+        whole.distill()
+    print(f"the distilled set is in {whole.folder.distilled}")
+    return 0
+
+
+def evaluate(options: Namespace) -> int:
+    """The scores of a set that is there."""
+    whole = _open(options)
+    if not (whole.folder.distilled / artefact.MANIFEST).exists():
+        raise MissingInputError(str(whole.folder.distilled), "holds no distilled set", fix="distributed-dd run")
+    with whole.opened():
+        whole.train_experts()
+        result = whole.evaluate()
+    _print_report(whole, result)
+    return 0
+
+
+def report(options: Namespace) -> int:
+    """The report of a finished run."""
+    whole = _open(options)
+    if not whole.folder.report.exists():
+        raise MissingInputError(str(whole.folder.report), "there is no report yet", fix="distributed-dd run")
+    _print_report(whole, read_json(whole.folder.report))
+    return 0
+
+
+def show(options: Namespace) -> int:
+    """What would happen, before anything does."""
+    whole = _open(options)
+    e = whole.experiment
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(config.to_yaml(plain(e)), markup=False)
+    missing = whole.store.missing(e.experts.num_experts)
+    splits = whole.material.splits
+    console.print(
+        f"data      {splits.name}, present: {len(splits.train)} train, {len(splits.validation)} validation, "
+        f"{len(splits.test)} test, {splits.num_classes} classes, SHA-256 {splits.sha256[:16]}"
+    )
+    here = e.experts.num_experts - len(missing)
+    console.print(f"experts   {here} of {e.experts.num_experts} present in {whole.store.folder}")
+    state = "finished" if whole.folder.report.exists() else "not finished"
+    if not whole.folder.path.exists():
+        state = "not started"
+    console.print(f"run       {whole.folder.path} ({state})")
+    for line in estimate.lines(e, whole.student.num_parameters, splits, len(missing)):
+        console.print(line)
+    return 0
+
+
+def kinds(options: Namespace) -> int:
+    """Every family, its members, their settings."""
+    console = Console(highlight=False, soft_wrap=True)
+    for family in FAMILIES:
+        console.print(f"\n[bold]{family.name}[/bold]")
+        for kind, cls in family.members.items():
+            console.print(f"  {kind}: {(cls.__doc__ or '').strip().splitlines()[0]}", markup=False)
+            hints = typing.get_type_hints(cls)
+            for field in dataclasses.fields(cls):
+                nested = field.metadata.get("family")
+                what = f"one of the kinds of {nested.name}" if nested else describe_type(hints[field.name])
+                meaning = field.metadata.get("meaning", "")
+                console.print(f"      {field.name} ({what}): {meaning}", markup=False)
+    return 0
+
+
+def bench(options: Namespace) -> int:
+    """Measurements."""
+    from distributed_dd.bench import unroll
+
+    return unroll.main(as_json=options.json, quick=options.quick)
+
+
+def _open(options: Namespace) -> Run:
+    return Run(experiment_from(options.file, options.overrides), cluster_from(options.on))
+
+
+def _print_report(whole: Run, result: dict) -> None:
+    console = Console(highlight=False)
+    title = f"{result['dataset']}, {result['method']}, {result['images_per_class']} images per class"
+    table = Table("trained on", "labels", "test accuracy, %", "networks", title=title, title_justify="left")
+    for row in result["rows"]:
+        accuracy = f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f}"
+        name = TITLES.get(row["name"], row["name"])
+        table.add_row(name, row["labels"], accuracy, str(row["num_networks"]))
+    console.print(table)
+    say = whole.progress.say
+    say(
+        f"outer step {result['best_step']} of {result['num_outer_steps']} was chosen on validation; "
+        f"the {result['num_test']} test images were touched once"
+    )
+    say(f"preview:  {whole.folder.distilled / artefact.PREVIEW}")
+    if whole.experiment.tracker == "mlflow":
+        say(f"compare:  {_ui_command(Path(whole.experiment.output))}")
+    say(f"output:   {whole.folder.path}")
+
+
+def _ui_command(output: Path) -> str:
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if uri and uri.startswith("http"):
+        return "open the tracking server in MLFLOW_TRACKING_URI"
+    store = uri or f"sqlite:///{output / 'mlflow.db'}"
+    return f"mlflow ui --backend-store-uri {shlex.quote(store)}"

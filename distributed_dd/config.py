@@ -1,0 +1,55 @@
+"""YAML and dot-list overrides to plain mappings. The only importer of omegaconf."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from distributed_dd.errors import ConfigError, MissingInputError
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The file's keys with ``key.path=value`` overrides laid over them, interpolations resolved.
+
+    Raises:
+        MissingInputError: no such file. ConfigError: not YAML, or an override that is none.
+    """
+    if not path.is_file():
+        near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise MissingInputError(str(path), "there is no such file", allowed=", ".join(near))
+    try:
+        merged: Any = OmegaConf.load(path)
+        if not OmegaConf.is_dict(merged):
+            raise ConfigError(str(path), "is not a group of keys")
+        for override in overrides:
+            key, equals, _ = override.partition("=")
+            if not equals or not key:
+                raise ConfigError(
+                    override, "is no override", allowed="key.path=value, such as num_outer_steps=500"
+                )
+            merged = _override(merged, override)
+        plain: Any = OmegaConf.to_container(merged, resolve=True)
+    except (OmegaConfBaseException, yaml.YAMLError, TypeError) as error:
+        raise ConfigError(str(path), f"cannot be read: {str(error).splitlines()[0]}") from None
+    return plain
+
+
+def _override(merged: Any, override: str) -> Any:
+    """A new ``kind`` takes the group's other keys away: they belonged to the old kind."""
+    addition = OmegaConf.from_dotlist([override])
+    key = override.partition("=")[0]
+    if key.endswith(".kind"):
+        group = key.removesuffix(".kind")
+        known = OmegaConf.select(merged, group)
+        changed = OmegaConf.select(addition, key)
+        if OmegaConf.is_dict(known) and known.get("kind") not in (None, changed):
+            OmegaConf.update(merged, group, {}, merge=False)
+    return OmegaConf.merge(merged, addition)
+
+
+def to_yaml(values: dict[str, Any]) -> str:
+    """Plain values as YAML text."""
+    return OmegaConf.to_yaml(OmegaConf.create(values))
