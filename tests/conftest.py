@@ -1,0 +1,44 @@
+"""What tests share: small problems, and a folder of tiny experiments."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _two_threads():
+    torch.set_num_threads(2)
+
+
+@pytest.fixture
+def tiny_yaml(tmp_path: Path) -> Path:
+    """An experiment of seconds: an MLP on digits, two experts, four outer steps."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(
+        f"""
+images_per_class: 1
+num_outer_steps: 6
+output: {tmp_path / "runs"}
+tracker: none
+checkpoint_every: 2
+data: {{kind: digits}}
+preprocessing: {{kind: standardise}}
+network: {{kind: mlp, depth: 2, width: 16}}
+experts: {{num_experts: 2, num_epochs: 4, batch_size: 64, optimizer: {{kind: sgd, learning_rate: 0.1}}}}
+method:
+  kind: trajectory_matching
+  student_steps: 3
+  expert_epochs: 1
+  student_learning_rate: 0.05
+  image_optimizer: {{learning_rate: 0.5}}
+  label_optimizer: {{learning_rate: 0.1, momentum: 0.9}}
+  rate_optimizer: {{learning_rate: 1.0e-5}}
+  segments: {{kind: window, max_start_epoch: 3}}
+  augment: {{kind: dsa, operations: [crop, scale, rotate]}}
+evaluate: {{num_epochs: 3, num_networks: 5, num_validation_networks: 1, every: 3, num_epochs_full_data: 1}}
+"""
+    )
+    return path
