@@ -1,0 +1,135 @@
+"""The Ray and MLflow backends, for real, on this machine."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from distributed_dd.backends.in_process_cluster import InProcess
+from distributed_dd.backends.mlflow_tracker import MlflowTracker
+from distributed_dd.backends.ray_cluster import RayCluster
+from distributed_dd.cli import main
+from distributed_dd.durable import sha256_of
+from distributed_dd.errors import ConfigError, UserError
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def local_ray():
+    yield RayCluster(num_cpus=2)
+    import ray
+
+    ray.shutdown()
+
+
+def square(task, shared):
+    return shared + task * task
+
+
+def refuse(task, shared):
+    raise ConfigError("task", f"refused {task}")
+
+
+def threads(task, shared):
+    import torch
+
+    return torch.get_num_threads()
+
+
+def die_once(task, shared):
+    marker = Path(shared) / f"died-{task}"
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), 9)
+    return task
+
+
+def test_ray_and_its_twin_give_the_same_answers(local_ray):
+    tasks = list(range(20))
+    assert dict(local_ray.map(square, tasks, 100)) == dict(InProcess().map(square, tasks, 100))
+
+
+def test_a_user_error_in_a_task_arrives_as_itself(local_ray):
+    with pytest.raises(ConfigError, match="refused 3"):
+        list(local_ray.map(refuse, [3], None))
+
+
+def test_a_task_has_as_many_threads_as_cores(local_ray):
+    assert dict(local_ray.map(threads, [0], None)) == {0: 1}
+
+
+def test_a_killed_worker_is_replaced_and_its_task_repeated(local_ray, tmp_path):
+    assert dict(local_ray.map(die_once, [0, 1, 2], str(tmp_path))) == {0: 0, 1: 1, 2: 2}
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_task_that_fits_nowhere_is_refused(local_ray):
+    list(local_ray.map(square, [1], 0))
+    greedy = RayCluster(gpus_per_task=8)
+    with pytest.raises(UserError, match="GPU"):
+        greedy._check_fits(__import__("ray"))
+
+
+def test_experts_on_ray_and_in_process_are_bit_identical_at_one_thread(tiny_yaml, tmp_path, local_ray):
+    import torch
+
+    torch.set_num_threads(1)
+    here = ["--on", str(ROOT / "configs/clusters/in_process.yaml")]
+    assert main(["experts", str(tiny_yaml), f"output={tmp_path / 'a'}"]) == 0
+    assert main(["experts", str(tiny_yaml), f"output={tmp_path / 'b'}", *here]) == 0
+    hashes = [
+        {p.name: sha256_of(p) for p in (tmp_path / side / "experts").rglob("*.safetensors")} for side in "ab"
+    ]
+    assert hashes[0] == hashes[1] and len(hashes[0]) == 2
+
+
+def test_mlflow_holds_the_run_and_a_resumed_one_goes_on_in_it(tmp_path):
+    from mlflow import MlflowClient
+
+    said: list[str] = []
+
+    def tracker():
+        return MlflowTracker(
+            tmp_path / "mlflow.db", tmp_path / "tracker.json", "exp/a", "run-1", {"seed": 0}, {"dataset": "d"},
+            said.append,
+        )  # fmt: skip
+
+    first = tracker()
+    for step in (1, 2):
+        first.metrics(step, {"matching_loss": 1.0 / step})
+    first._flush()
+    # Killed here; the next process repeats step 2 and goes on.
+    second = tracker()
+    for step in (2, 3):
+        second.metrics(step, {"matching_loss": 1.0 / step})
+    second.end("FINISHED")
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("exp/a").experiment_id])
+    assert run.info.status == "FINISHED" and run.data.params == {"seed": "0"}
+    history = client.get_metric_history(run.info.run_id, "matching_loss")
+    assert [m.step for m in history] == [1, 2, 3] and not said
+
+
+def test_a_failing_tracker_warns_once_and_the_run_goes_on(tiny_yaml, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////no/such/folder/mlflow.db")
+    here = ["--on", str(ROOT / "configs/clusters/in_process.yaml")]
+    assert main(["run", str(tiny_yaml), "tracker=mlflow", *here]) == 0
+    assert capsys.readouterr().out.count("MLflow failed") == 1
+
+
+def test_a_whole_run_is_in_mlflow_with_pictures_and_artefact(tiny_yaml, tmp_path, monkeypatch):
+    from mlflow import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    here = ["--on", str(ROOT / "configs/clusters/in_process.yaml")]
+    assert main(["run", str(tiny_yaml), "tracker=mlflow", *here]) == 0
+    client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("distributed_dd/digits/datm")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.tags["images_per_class"] == "1" and run.data.params["method.student_steps"] == "3"
+    assert "test_accuracy_distilled" in run.data.metrics
+    names = {a.path for a in client.list_artifacts(run.info.run_id)}
+    assert {"distilled", "images", "report.json", "report.md", "resolved.yaml"} <= names
+    (folder,) = (tmp_path / "runs").glob("digits-*")
+    assert json.loads((folder / "tracker.json").read_text())["run_id"] == run.info.run_id
