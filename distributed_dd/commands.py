@@ -71,7 +71,9 @@ def evaluate(options: Namespace) -> int:
     """The scores of a set that is there."""
     whole = _open(options)
     if not (whole.folder.distilled / artefact.MANIFEST).exists():
-        raise MissingInputError(str(whole.folder.distilled), "holds no distilled set", fix="distributed-dd run")
+        raise MissingInputError(
+            str(whole.folder.distilled), "holds no distilled set", fix="distributed-dd run"
+        )
     with whole.opened():
         whole.train_experts()
         result = whole.evaluate()

@@ -116,7 +116,8 @@ class Run:
             "config_digest": e.digest, "expert_store": self.store.digest,
         }  # fmt: skip
         return MlflowTracker(
-            Path(e.output) / "mlflow.db", self.folder.tracked, f"distributed_dd/{e.data.name}/{e.method.name}",
+            Path(e.output) / "mlflow.db", self.folder.tracked,
+            f"distributed_dd/{e.data.name}/{e.method.name}",
             e.name, dict(_flat(plain(e))), tags, self.progress.say,
         )  # fmt: skip
 
@@ -214,7 +215,7 @@ class Run:
             "image_shape": list(splits.image_shape),
             "preprocessing": {
                 **values["preprocessing"],
-                "apply": "z = (x - mean) * forward; a matrix product on flattened images where forward is (d, d)",
+                "apply": "z = (x - mean) * forward; a matrix product if forward is (d, d)",
                 "invert": "x = z * inverse + mean, likewise",
                 "pixels": "x in [0, 1]",
             },

@@ -124,9 +124,7 @@ def _member(family: Family, value: Any, field: dataclasses.Field, path: str) -> 
     if kind not in family.members:
         problem = "missing" if kind is None else f"unknown kind {kind!r}"
         hint = did_you_mean(str(kind), family.members) if kind is not None else ""
-        raise ConfigError(
-            _join(path, "kind"), problem + hint, allowed=", ".join(family.members)
-        )
+        raise ConfigError(_join(path, "kind"), problem + hint, allowed=", ".join(family.members))
     cls = family.members[kind]
     if default not in (dataclasses.MISSING, None) and type(default) is cls:
         rest = _over_default(default, rest)

@@ -1,5 +1,6 @@
 """Independent work as Ray tasks, on a local Ray that is started on demand or on a given cluster."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,9 +35,11 @@ class RayCluster:
         import ray
 
         self._connect()
-        remote = ray.remote(
-            num_cpus=self.cpus_per_task, num_gpus=self.gpus_per_task, max_retries=3, retry_exceptions=[OSError]
-        )(_with_threads)
+        options: dict[str, Any] = {
+            "num_cpus": self.cpus_per_task, "num_gpus": self.gpus_per_task, "max_retries": 3,
+            "retry_exceptions": [OSError],
+        }  # fmt: skip
+        remote: Any = ray.remote(**options)(_with_threads)
         shared_reference = ray.put(shared)
         waiting = iter(enumerate(tasks))
         running: dict[Any, int] = {}
@@ -65,7 +68,7 @@ class RayCluster:
         if not address:
             options["include_dashboard"] = False
         try:
-            ray.init(log_to_driver=False, logging_level="error", **options)
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except ConnectionError as error:
             raise MissingInputError(
                 f"Ray cluster {address}", f"cannot be reached: {error}", fix="start it, or unset RAY_ADDRESS"

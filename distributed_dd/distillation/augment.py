@@ -23,7 +23,7 @@ SCALE_RATIO, ROTATE_DEGREES = 1.2, 15.0
 class Drawn(Protocol):
     """One draw: a differentiable function images_BCHW -> images_BCHW."""
 
-    def __call__(self, images_BCHW: Tensor) -> Tensor: ...
+    def __call__(self, images_BCHW: Tensor, /) -> Tensor: ...
 
 
 class Augmentation(Protocol):

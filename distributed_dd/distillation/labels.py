@@ -16,7 +16,8 @@ HARD_LOGIT = 100.0
 class Labels(Protocol):
     """Makes starting label logits; ``learned`` says whether distillation changes them."""
 
-    learned: bool
+    @property
+    def learned(self) -> bool: ...
 
     def start(self, targets_n: Tensor, num_classes: int, expert_logits: Iterable[Tensor]) -> Tensor: ...
 

@@ -82,7 +82,8 @@ def _takes_images_only(augment: Callable) -> None:
     try:
         inspect.signature(augment).bind(None)
     except TypeError:
-        raise ConfigError("augment", "cannot be called with one batch of images", "images -> images") from None
+        problem = "cannot be called with one batch of images"
+        raise ConfigError("augment", problem, allowed="images -> images") from None
     except ValueError:
         pass  # built-in functions may have no signature
 
@@ -93,9 +94,7 @@ def _check(
 ) -> None:  # fmt: skip
     size = (student.num_parameters,)
     for name, theta in (("theta_start", start), ("theta_target", target)):
-        require(
-            tuple(theta.shape) == size, name, f"shape {tuple(theta.shape)}", f"{size}, as the network"
-        )
+        require(tuple(theta.shape) == size, name, f"shape {tuple(theta.shape)}", f"{size}, as the network")
     require(images.ndim >= 2, "images", f"shape {tuple(images.shape)}", "(n, C, H, W)")
     require(
         labels.ndim == 2 and len(labels) == len(images),
@@ -103,12 +102,10 @@ def _check(
     )  # fmt: skip
     require(rate.ndim == 0, "learning_rate", f"shape {tuple(rate.shape)}", "a number or a scalar tensor")
     for name, tensor in (("theta_target", target), ("images", images), ("labels", labels)):
-        require(
-            tensor.dtype == start.dtype, name, f"is {tensor.dtype}", f"{start.dtype}, as theta_start"
-        )
+        require(tensor.dtype == start.dtype, name, f"is {tensor.dtype}", f"{start.dtype}, as theta_start")
     require(bool(len(batches)), "batches", "empty", "one index tensor per student step")
     require(not torch.equal(start, target), "theta_target", "equals theta_start: the loss is 0/0")
     for step, batch in enumerate(batches):
         rows = torch.as_tensor(batch)
-        inside = rows.numel() and 0 <= int(rows.min()) and int(rows.max()) < len(images)
+        inside = rows.numel() and int(rows.min()) >= 0 and int(rows.max()) < len(images)
         require(bool(inside), f"batches[{step}]", "rows outside the images", f"0 .. {len(images) - 1}")

@@ -11,7 +11,8 @@ from distributed_dd.family import Family, require, setting
 class Segments(Protocol):
     """Draws start epochs; ``max_start_epoch`` is exclusive."""
 
-    max_start_epoch: int
+    @property
+    def max_start_epoch(self) -> int: ...
 
     def draw(self, outer_step: int, rng: torch.Generator) -> int: ...
 

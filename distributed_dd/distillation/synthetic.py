@@ -13,7 +13,9 @@ class SyntheticSet(nn.Module):
 
     classes: Tensor
 
-    def __init__(self, images_nCHW: Tensor, labels_nK: Tensor, classes_n: Tensor, learning_rate: float) -> None:
+    def __init__(
+        self, images_nCHW: Tensor, labels_nK: Tensor, classes_n: Tensor, learning_rate: float
+    ) -> None:
         super().__init__()
         # Sorted and equally many per class, so that blocks and rows agree.
         counts = torch.unique_consecutive(classes_n, return_counts=True)[1].tolist()

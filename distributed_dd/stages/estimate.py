@@ -25,7 +25,7 @@ def lines(experiment: Experiment, num_parameters: int, splits: Splits, num_missi
     num_images = e.images_per_class * splits.num_classes
     batch = min(num_images, e.method.batch_size)
     stored = (e.method.student_steps + 1) * checkpoint
-    yield f"memory    {size(stored)} for the stored student parameters of one outer step ({batch} images a step)"
+    yield f"memory    {size(stored)} for the stored student parameters of an outer step, batch {batch}"
     forward = forward_flops(experiment, splits)
     passes = 2 if isinstance(e.experts.optimizer, GSAM) else 1
     expert_work = num_missing * e.experts.num_epochs * len(splits.train) * passes * TRAIN_FACTOR * forward

@@ -10,8 +10,8 @@ from distributed_dd.distillation.networks import NETWORKS, Network
 from distributed_dd.distillation.networks.convnet import ConvNet
 from distributed_dd.durable import digest
 from distributed_dd.family import choice, plain, require, setting
-from distributed_dd.stages.scoring import Evaluation
 from distributed_dd.stages.experts import Experts
+from distributed_dd.stages.scoring import Evaluation
 
 # What may differ between two runs that are the same experiment.
 NOT_IDENTITY = ("output", "resume", "tracker", "checkpoint_every")

@@ -82,7 +82,11 @@ def run_trial(trial: Trial, contest: Contest) -> float:
 
 
 def score(
-    trials: Sequence[Trial], contest: Contest, cluster: Cluster, progress: Progress | None = None, what: str = ""
+    trials: Sequence[Trial],
+    contest: Contest,
+    cluster: Cluster,
+    progress: Progress | None = None,
+    what: str = "",
 ) -> list[float]:
     """Accuracies of all trials, in their order."""
     results = [0.0] * len(trials)

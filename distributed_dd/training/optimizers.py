@@ -16,7 +16,8 @@ Step = Callable[[Closure], None]
 class Optimizer(Protocol):
     """A recipe for updates; `start` binds it to parameters."""
 
-    learning_rate: float
+    @property
+    def learning_rate(self) -> float: ...
 
     def start(self, parameters: Iterable[torch.nn.Parameter]) -> Step: ...
 
@@ -75,7 +76,8 @@ class GSAM:
             with torch.no_grad():
                 ascent = self._ascent(params, first)
                 originals = [p.clone() for p in params]
-                torch._foreach_add_(params, ascent)
+                for parameter, change in zip(params, ascent, strict=True):
+                    parameter.add_(change)
             second = torch.autograd.grad(closure(), params)
             with torch.no_grad():
                 # Copy back rather than subtract: w + e - e is not w in floating point.

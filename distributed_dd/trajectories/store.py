@@ -55,7 +55,8 @@ class TrajectoryStore:
 
         Safe to repeat and to be killed anywhere: without its record an expert counts as missing.
         """
-        content = save({"trajectory": trajectory.contiguous()}, {"expert": str(expert), "store": self.digest})
+        # One metadata key only: safetensors writes several in random order, and the hash would differ.
+        content = save({"trajectory": trajectory.contiguous()}, {"expert": f"{self.digest}/{expert}"})
         sha256 = write_bytes(self.file_of(expert), content)
         write_json(self._record_of(expert), {"expert": expert, "sha256": sha256, **facts})
 
@@ -77,7 +78,9 @@ class TrajectoryStore:
         for entry in self._manifest()["experts"]:
             if entry["expert"] == expert:
                 return entry
-        raise MissingInputError(str(self.folder), f"holds no expert {expert}", fix="distributed-dd experts FILE")
+        raise MissingInputError(
+            str(self.folder), f"holds no expert {expert}", fix="distributed-dd experts FILE"
+        )
 
     def open(self, expert: int) -> Trajectory:
         """The trajectory of one expert, its checksum verified once per process.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ from tests.conftest import ROOT
 
 @pytest.fixture(scope="module")
 def local_ray():
-    yield RayCluster(num_cpus=2)
     import ray
 
+    # Workers cannot import this test module by name.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield RayCluster(num_cpus=2)
     ray.shutdown()
 
 
@@ -91,8 +94,8 @@ def test_mlflow_holds_the_run_and_a_resumed_one_goes_on_in_it(tmp_path):
 
     def tracker():
         return MlflowTracker(
-            tmp_path / "mlflow.db", tmp_path / "tracker.json", "exp/a", "run-1", {"seed": 0}, {"dataset": "d"},
-            said.append,
+            tmp_path / "mlflow.db", tmp_path / "tracker.json", "exp/a", "run-1", {"seed": 0},
+            {"dataset": "d"}, said.append,
         )  # fmt: skip
 
     first = tracker()
@@ -112,7 +115,7 @@ def test_mlflow_holds_the_run_and_a_resumed_one_goes_on_in_it(tmp_path):
 
 
 def test_a_failing_tracker_warns_once_and_the_run_goes_on(tiny_yaml, monkeypatch, capsys):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////no/such/folder/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////dev/null/mlflow.db")
     here = ["--on", str(ROOT / "configs/clusters/in_process.yaml")]
     assert main(["run", str(tiny_yaml), "tracker=mlflow", *here]) == 0
     assert capsys.readouterr().out.count("MLflow failed") == 1

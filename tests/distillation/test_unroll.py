@@ -70,7 +70,10 @@ def test_every_gradient_equals_finite_differences(how):
     h = 1e-5
     for name in ("images", "labels"):
         direction = torch.randn(given[name].shape, dtype=torch.float64, generator=generator(3, name))
-        up, down = loss_at(**{name: given[name] + h * direction}), loss_at(**{name: given[name] - h * direction})
+        up, down = (
+            loss_at(**{name: given[name] + h * direction}),
+            loss_at(**{name: given[name] - h * direction}),
+        )
         slope = float((getattr(result, name) * direction).sum())
         assert (up - down) / (2 * h) == pytest.approx(slope, rel=1e-6)
     up, down = loss_at(learning_rate=0.3 + h), loss_at(learning_rate=0.3 - h)
@@ -81,7 +84,8 @@ def test_detached_equals_replayed_at_one_step_and_not_at_more():
     one, more = problem(steps=1), problem(steps=6)
     for name in GRADIENTS:
         a, b = (
-            getattr(distributed_dd.matching_gradient(**one, how=how), name) for how in ("detached", "replayed")
+            getattr(distributed_dd.matching_gradient(**one, how=how), name)
+            for how in ("detached", "replayed")
         )
         assert torch.allclose(a, b, rtol=1e-12, atol=1e-18)
     a, b = (distributed_dd.matching_gradient(**more, how=how) for how in ("detached", "replayed"))
@@ -162,5 +166,5 @@ def test_bad_input_is_named(change, where):
 def test_networks_that_are_no_pure_function_are_refused(layer):
     network = nn.Sequential(layer, nn.Flatten(), nn.Linear(64, 3)).double()
     given = problem()
-    with pytest.raises(ConfigError, match="running statistics|new noise"):
+    with pytest.raises(ConfigError, match=r"running statistics|new noise"):
         distributed_dd.matching_gradient(**{**given, "network": network})

@@ -66,7 +66,9 @@ def sha_of_set(folder: Path) -> str:
 
 def kill_when(command: list[str], ready, seconds: float = 120) -> None:
     """Start ``command``, SIGKILL its whole group as soon as ``ready()`` says so."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     deadline = time.monotonic() + seconds
     while not ready() and process.poll() is None:
         assert time.monotonic() < deadline, "never got there"

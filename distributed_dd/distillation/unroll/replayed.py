@@ -73,7 +73,7 @@ def student_step(student: Student, compiled: bool) -> tuple[Gradient, Reverse]:
         gradient: Gradient = grad(student.loss)
 
         def reverse(theta: Tensor, images: Tensor, labels: Tensor, lambda_P: Tensor):
-            g, pull = vjp(gradient, theta, images, labels)
+            g, pull = vjp(gradient, theta, images, labels)  # type: ignore[misc]
             return (torch.dot(g, lambda_P), *pull(lambda_P))
 
         return torch.compile(gradient), torch.compile(reverse)
