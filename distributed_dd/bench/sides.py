@@ -1,0 +1,136 @@
+"""The sides of the unroll benchmark, each run in a process of its own."""
+
+import gc
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SIDES = ("plain", "direct", "replayed", "replayed compiled", "replayed compiled bf16")
+
+
+@dataclass(frozen=True)
+class Size:
+    """One problem: synthetic images per student step, and student steps."""
+
+    batch: int
+    steps: int
+    width: int = 128
+    side: int = 32
+
+
+def outer_step(side: str, size: Size) -> tuple[Callable[[], tuple[Tensor, ...]], int]:
+    """A function making one outer step of ``side`` (loss and three gradients), and P."""
+    from distributed_dd.bench.plain_loop import plain_matching_gradient
+    from distributed_dd.distillation.augment import _unchanged
+    from distributed_dd.distillation.networks import ConvNet
+    from distributed_dd.distillation.student import Student, flatten
+    from distributed_dd.distillation.unroll import Direct, Problem, Replayed
+
+    where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    network = ConvNet(depth=3, width=size.width).build((3, size.side, size.side), 10).to(where)
+    start = flatten(network)
+    target = start + 0.01 * torch.randn_like(start)
+    images = torch.randn(size.batch, 3, size.side, size.side, device=where)
+    labels = torch.randn(size.batch, 10, device=where)
+    batches = [torch.randperm(size.batch).to(where) for _ in range(size.steps)]
+    if side == "plain":
+        given = (network, start, target, images, labels, 0.01, batches)
+        return lambda: plain_matching_gradient(*given), len(start)
+    student = Student(network, "bf16" if "bf16" in side else "float32").to(where, torch.float32)
+    unroll = Direct() if side == "direct" else Replayed(compile="compiled" in side)
+    rate = torch.tensor(0.01, device=where)
+    problem = Problem(student, start, target, images, labels, rate, batches, [_unchanged] * size.steps)
+
+    def step() -> tuple[Tensor, ...]:
+        result = unroll(problem)
+        return result.loss, result.images, result.labels, result.learning_rate
+
+    return step, len(start)
+
+
+def serve(pipe: Connection, side: str, threads: int) -> None:
+    """Answer the parent's questions until it sends None: prepare a size, time a step, its gradient."""
+    torch.set_num_threads(threads)
+    step: Callable[[], tuple[Tensor, ...]] | None = None
+    while (question := pipe.recv()) is not None:
+        what, argument = question
+        try:
+            if what == "prepare":
+                step, _ = outer_step(side, argument)
+                pipe.send([t.cpu().numpy() for t in step()])
+            else:
+                assert step is not None
+                pipe.send(_seconds(step))
+        except Exception as error:
+            pipe.send(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+
+
+def _seconds(step: Callable[[], Any]) -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    step()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def serve_memory(pipe: Connection, side: str, threads: int, sizes: list[Size]) -> None:
+    """Peak bytes of one outer step beyond what was there before, the stored theta_t taken off."""
+    torch.set_num_threads(threads)
+    for size in sizes:
+        try:
+            step, num_parameters = outer_step(side, size)
+            step()  # compiled and warmed up before it is measured
+            gc.collect()
+            peak = _peak_bytes(step)
+            stored = (size.steps + 1) * num_parameters * 4 if side.startswith("replayed") else 0
+            pipe.send(max(peak - stored, 0))
+        except Exception as error:
+            pipe.send(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+
+
+def _peak_bytes(step: Callable[[], Any]) -> int:
+    """On CUDA the allocator's peak; on Linux the peak resident set, its high-water mark reset first."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return torch.cuda.max_memory_allocated() - before
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    step()
+    return _status("VmHWM") - before
+
+
+def _status(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"{key} is not in /proc/self/status")
+
+
+# Freed memory goes back at once, so that the resident set says what is in use. Slow: not for timing.
+EXACT_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+
+
+def with_exact_malloc(start: Callable[[], None]) -> None:
+    """Run ``start`` (which spawns a process) with the allocator settings above in the environment."""
+    kept = {key: os.environ.get(key) for key in EXACT_MALLOC}
+    os.environ.update(EXACT_MALLOC)
+    try:
+        start()
+    finally:
+        for key, value in kept.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value
