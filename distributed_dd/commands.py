@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distributed_dd import config
+from distributed_dd.allocator import keep_freed_memory
 from distributed_dd.composition import CLUSTERS, Run, cluster_from, experiment_from
 from distributed_dd.data import DATA_SETS, PREPROCESSINGS
 from distributed_dd.distillation.augment import AUGMENTATIONS
@@ -137,6 +138,7 @@ def bench(options: Namespace) -> int:
 
 
 def _open(options: Namespace) -> Run:
+    keep_freed_memory()
     return Run(experiment_from(options.file, options.overrides), cluster_from(options.on))
 
 

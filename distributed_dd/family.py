@@ -86,6 +86,15 @@ def build(cls: type, values: Mapping[str, Any], path: str = "") -> Any:
         ) from None
 
 
+def build_member(family: Family, values: Any, path: str = "") -> Any:
+    """The member of ``family`` that ``values`` (a kind, or a group with ``kind``) describe.
+
+    Raises:
+        ConfigError: as `build`.
+    """
+    return _member(family, values, dataclasses.field(), path)
+
+
 def plain(member: Any) -> Any:
     """The inverse of `build`: nested dictionaries of plain values, ``kind`` included."""
     if not dataclasses.is_dataclass(member):

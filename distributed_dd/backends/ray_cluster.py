@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from distributed_dd.allocator import keep_freed_memory
 from distributed_dd.errors import MissingInputError, UserError
 from distributed_dd.family import require, setting
 
@@ -93,6 +94,7 @@ def _with_threads(function: Callable[[Any, Any], Any], task: Any, shared: Any) -
 
     cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
     torch.set_num_threads(max(1, int(cores)))
+    keep_freed_memory()
     return function(task, shared)
 
 

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from distributed_dd.allocator import keep_freed_memory
+from distributed_dd.stages.footprint import current_bytes, peak_bytes, reset_peak
 
 SIDES = ("plain", "direct", "replayed", "replayed compiled", "replayed compiled bf16")
 
@@ -59,6 +61,8 @@ def outer_step(side: str, size: Size) -> tuple[Callable[[], tuple[Tensor, ...]],
 def serve(pipe: Connection, side: str, threads: int) -> None:
     """Answer the parent's questions until it sends None: prepare a size, time a step, its gradient."""
     torch.set_num_threads(threads)
+    if side.startswith("replayed"):
+        keep_freed_memory()  # as the program does when it starts
     step: Callable[[], tuple[Tensor, ...]] | None = None
     while (question := pipe.recv()) is not None:
         what, argument = question
@@ -91,31 +95,14 @@ def serve_memory(pipe: Connection, side: str, threads: int, sizes: list[Size]) -
             step, num_parameters = outer_step(side, size)
             step()  # compiled and warmed up before it is measured
             gc.collect()
-            peak = _peak_bytes(step)
+            reset_peak()
+            before = current_bytes()
+            step()
+            peak = peak_bytes() - before
             stored = (size.steps + 1) * num_parameters * 4 if side.startswith("replayed") else 0
             pipe.send(max(peak - stored, 0))
         except Exception as error:
             pipe.send(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-
-
-def _peak_bytes(step: Callable[[], Any]) -> int:
-    """On CUDA the allocator's peak; on Linux the peak resident set, its high-water mark reset first."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        return torch.cuda.max_memory_allocated() - before
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
-    step()
-    return _status("VmHWM") - before
-
-
-def _status(key: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"{key} is not in /proc/self/status")
 
 
 # Freed memory goes back at once, so that the resident set says what is in use. Slow: not for timing.

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distributed_dd.bench.sides import SIDES, Size, serve, serve_memory, with_exact_malloc
+from distributed_dd.stages.environment import processor, versions
 
 TIMED = (Size(10, 10), Size(50, 4), Size(50, 10), Size(100, 4))
 MEMORY = (Size(10, 10), Size(10, 80))
@@ -36,6 +37,7 @@ def measure(timed: tuple[Size, ...], memory: tuple[Size, ...], rounds: int) -> d
     result: dict[str, Any] = {
         "device": _device(),
         "threads": threads,
+        "versions": versions(),
         "rounds": rounds,
         "times": [],
         "memory": [],
@@ -100,10 +102,7 @@ def _ask(pipe: Any, question: tuple) -> Any:
 
 
 def _device() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    with open("/proc/cpuinfo") as lines:
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -7,9 +7,12 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from distributed_dd.data.whitening import Fitted
+from distributed_dd.data import Fitted, Splits
 from distributed_dd.durable import read_json, sha256_of, write_bytes, write_json
 from distributed_dd.errors import IntegrityError, MissingInputError
+from distributed_dd.family import plain
+from distributed_dd.stages.environment import versions
+from distributed_dd.stages.experiment import Experiment
 from distributed_dd.stages.run_folder import load_tensors
 
 SCHEMA = 1
@@ -61,6 +64,33 @@ def load_distilled(path: str | Path, labels: Literal["soft", "hard"] = "soft") -
         )
     manifest = read_json(folder / MANIFEST)
     return DistilledSet(_verified(folder, SET, manifest), manifest, labels)
+
+
+def describe(experiment: Experiment, splits: Splits, expert_store: str, facts: dict) -> dict[str, Any]:
+    """The manifest's account of a set: all that a stranger needs to use it as it was meant."""
+    e, values = experiment, plain(experiment)
+    return {
+        "method": e.method.name,
+        "dataset": {"name": splits.name, "sha256": splits.sha256},
+        "images_per_class": e.images_per_class,
+        "class_names": list(splits.class_names),
+        "image_shape": list(splits.image_shape),
+        "preprocessing": {
+            **values["preprocessing"],
+            "apply": "z = (x - mean) * forward; a matrix product if forward is (d, d)",
+            "invert": "x = z * inverse + mean, likewise",
+            "pixels": "x in [0, 1]",
+        },
+        "network": values["network"],
+        "evaluation": {**values["evaluate"], "learning_rate": "the distilled one"},
+        "experts": {"store": expert_store, "num_experts": e.experts.num_experts},
+        "seed": e.seed,
+        "config": e.digest,
+        "outer_step": facts["best_step"],
+        "validation_accuracy": facts["best_accuracy"],
+        "distillation": facts,
+        "versions": versions(),
+    }
 
 
 def write_artefact(

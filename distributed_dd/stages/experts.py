@@ -1,9 +1,10 @@
 """Train the experts that are missing, each an independent task, and keep their trajectories."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from distributed_dd.data import Images
 from distributed_dd.data.splits import content_sha256
@@ -12,6 +13,7 @@ from distributed_dd.distillation.networks import Network, initialised
 from distributed_dd.distillation.student import Student, flatten
 from distributed_dd.durable import digest, locked
 from distributed_dd.family import plain, require, setting
+from distributed_dd.stages.footprint import footprint
 from distributed_dd.stages.material import Material, device
 from distributed_dd.stages.ports import Cluster, Progress
 from distributed_dd.training.loop import Recipe, accuracy, train
@@ -56,22 +58,33 @@ def store_for(
     return TrajectoryStore(root, digest(everything), everything)
 
 
-def train_experts(job: ExpertJob, cluster: Cluster, progress: Progress) -> list[int]:
-    """Train the missing experts; returns their numbers. Those already stored are not touched."""
-    store, total = job.store, job.recipe.num_experts
+def train_experts(job: ExpertJob, cluster: Cluster, progress: Progress) -> tuple[list[int], int]:
+    """Train the missing experts; returns their numbers and the peak bytes of the tasks.
+
+    Those already stored are not touched.
+    """
+    store, total, peak = job.store, job.recipe.num_experts, 0
     with locked(store.folder, "expert store"):
         missing = store.missing(total)
         if missing:
             with progress.bar("experts", total, total - len(missing)) as bar:
                 for _, facts in cluster.map(train_expert, missing, job):
                     bar.advance(f"validation accuracy {100 * facts['validation_accuracy']:.1f} %")
+                    peak = max(peak, facts["peak_memory_bytes"])
         store.write_manifest(total)
-    return missing
+    return missing, peak
 
 
 def train_expert(expert: int, job: ExpertJob) -> dict[str, Any]:
     """Train and store expert number ``expert``. The same number gives the same trajectory."""
-    started = time.monotonic()
+    with footprint() as cost:
+        checkpoints, accuracies = _trajectory(expert, job)
+    facts = {**accuracies, "seconds": cost.seconds, "peak_memory_bytes": cost.peak_bytes}
+    job.store.write(expert, stacked(checkpoints), facts)
+    return facts
+
+
+def _trajectory(expert: int, job: ExpertJob) -> tuple[list[Tensor], dict[str, float]]:
     where = device()
     images, targets = job.train.images, job.train.targets
     rng = generator(job.seed, "expert", expert, "start")
@@ -82,14 +95,11 @@ def train_expert(expert: int, job: ExpertJob) -> dict[str, Any]:
     checkpoints = [flatten(network).cpu()]
     for _ in train(network, images, targets, job.recipe, (job.seed, "expert", expert)):
         checkpoints.append(flatten(network).cpu())
-    validation = job.validation
-    facts = {
+    judge = job.validation
+    return checkpoints, {
         "train_accuracy": accuracy(network, images, targets),
-        "validation_accuracy": accuracy(network, validation.images.to(where), validation.targets.to(where)),
-        "seconds": round(time.monotonic() - started, 2),
+        "validation_accuracy": accuracy(network, judge.images.to(where), judge.targets.to(where)),
     }
-    job.store.write(expert, stacked(checkpoints), facts)
-    return facts
 
 
 def identity_of(material: Material, preprocessing: Any) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from distributed_dd.stages.experiment import Experiment
+from distributed_dd.stages.footprint import Footprint
+
 SCHEMA = 1
 TITLES = {
     "distilled": "distilled",
@@ -12,6 +15,28 @@ TITLES = {
     "full_data": "full data",
     "expert": "experts",
 }
+
+
+STAGES = ("experts", "distill", "evaluate")
+
+
+def assemble(
+    experiment: Experiment, rows: list[dict], costs: dict[str, Footprint], manifest: dict, num_test: int
+) -> dict[str, Any]:
+    """``report.json``: accuracies in [0, 1], seconds and peak bytes of each stage."""
+    return {
+        "schema": SCHEMA,
+        "method": experiment.method.name,
+        "dataset": experiment.data.name,
+        "images_per_class": experiment.images_per_class,
+        "rows": rows,
+        "seconds": {stage: costs[stage].seconds for stage in STAGES},
+        "peak_memory_bytes": {stage: costs[stage].peak_bytes for stage in STAGES},
+        "best_step": manifest["outer_step"],
+        "num_outer_steps": experiment.num_outer_steps,
+        "validation_accuracy": manifest["validation_accuracy"],
+        "num_test": num_test,
+    }
 
 
 def page(report: dict[str, Any]) -> str:
@@ -32,7 +57,7 @@ def page(report: dict[str, Any]) -> str:
         f"(validation accuracy {100 * report['validation_accuracy']:.1f} %).",
         f"Test set: {report['num_test']} images, touched once.",
         "",
-        "| stage | seconds | peak memory, MiB |",
+        "| stage | seconds | peak memory of one process, MiB |",
         "|---|---|---|",
     ]
     for stage, seconds in report["seconds"].items():

@@ -1,6 +1,7 @@
 """Score sets by training fresh networks on them, beside honest controls (`methods.md` 1.9, 5.8)."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
@@ -9,13 +10,12 @@ from torch import Tensor
 from distributed_dd.data import Images
 from distributed_dd.distillation.chance import generator
 from distributed_dd.distillation.networks import Network, initialised
-from distributed_dd.distillation.student import Student, unflatten
 from distributed_dd.family import choice, require, setting
+from distributed_dd.stages.footprint import footprint
 from distributed_dd.stages.material import device
 from distributed_dd.stages.ports import Cluster, Progress
 from distributed_dd.training.loop import Recipe, accuracy, train
 from distributed_dd.training.optimizers import OPTIMIZERS, SGD, Optimizer
-from distributed_dd.trajectories.store import TrajectoryStore
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,22 @@ class Trial:
     num_epochs: int | None = None
 
 
-def run_trial(trial: Trial, contest: Contest) -> float:
-    """Train network number ``trial.member`` on the set; returns its accuracy on the judge in [0, 1]."""
+@dataclass(frozen=True)
+class Outcome:
+    """Accuracy on the judge's images in [0, 1], and the most memory the trial's process held."""
+
+    accuracy: float
+    peak_bytes: int
+
+
+def run_trial(trial: Trial, contest: Contest) -> Outcome:
+    """Train network number ``trial.member`` on the set and score it."""
+    with footprint() as cost:
+        value = _accuracy(trial, contest)
+    return Outcome(value, cost.peak_bytes)
+
+
+def _accuracy(trial: Trial, contest: Contest) -> float:
     where = device()
     rng = generator(contest.seed, "evaluation", trial.member, "start")
     images = trial.images.to(where)
@@ -87,18 +101,15 @@ def score(
     cluster: Cluster,
     progress: Progress | None = None,
     what: str = "",
-) -> list[float]:
-    """Accuracies of all trials, in their order."""
-    results = [0.0] * len(trials)
-    if progress is None:
-        for index, value in cluster.map(run_trial, trials, contest):
-            results[index] = value
-        return results
-    with progress.bar(what, len(trials)) as bar:
-        for index, value in cluster.map(run_trial, trials, contest):
-            results[index] = value
-            bar.advance()
-    return results
+) -> list[Outcome]:
+    """Outcomes of all trials, in their order."""
+    results: dict[int, Outcome] = {}
+    with progress.bar(what, len(trials)) if progress else nullcontext() as bar:
+        for index, outcome in cluster.map(run_trial, trials, contest):
+            results[index] = outcome
+            if bar:
+                bar.advance()
+    return [results[index] for index in range(len(trials))]
 
 
 @dataclass(frozen=True)
@@ -123,38 +134,26 @@ class Candidate:
 
 def choose_rates(
     candidates: Sequence[Candidate], num_networks: int, contest: Contest, cluster: Cluster, progress: Progress
-) -> list[float]:
-    """For each row the learning rate that does best on validation; rows with one rate cost nothing."""
+) -> tuple[list[float], int]:
+    """For each row the learning rate that does best on validation, and the peak bytes of its trials.
+
+    Rows with one rate cost nothing.
+    """
     trials, owners = [], []
-    for row, candidate in enumerate(candidates):
+    for number, candidate in enumerate(candidates):
         if len(candidate.learning_rates) > 1:
             for rate in candidate.learning_rates:
                 trials += [candidate.trial(1000 + member, rate) for member in range(num_networks)]
-                owners += [(row, rate)] * num_networks
-    scores: dict[tuple[int, float], float] = {}
-    if trials:
-        results = score(trials, contest, cluster, progress, "choosing rates (validation)")
-        for owner, value in zip(owners, results, strict=True):
-            scores[owner] = scores.get(owner, 0.0) + value
-    return [
-        max(c.learning_rates, key=lambda rate, row=row: scores.get((row, rate), 0.0))  # type: ignore[misc]
-        for row, c in enumerate(candidates)
-    ]
-
-
-def expert_accuracies(
-    store: TrajectoryStore, num_experts: int, network: Network, num_classes: int, judge: Images
-) -> list[float]:
-    """Accuracy of every expert's last checkpoint."""
-    images, targets = judge.images.to(device()), judge.targets.to(device())
-    shape = (images.shape[1], images.shape[2], images.shape[3])
-    layers = initialised(network, shape, num_classes, generator(0, "layout")).to(device())
-    Student(layers)
-    values = []
-    for expert in range(num_experts):
-        unflatten(store.open(expert).checkpoint(-1), layers)
-        values.append(accuracy(layers, images, targets))
-    return values
+                owners += [(number, rate)] * num_networks
+    outcomes = score(trials, contest, cluster, progress, "choosing rates (validation)") if trials else []
+    totals: dict[tuple[int, float], float] = {}
+    for owner, outcome in zip(owners, outcomes, strict=True):
+        totals[owner] = totals.get(owner, 0.0) + outcome.accuracy
+    rates = []
+    for number, candidate in enumerate(candidates):
+        scores = {rate: totals.get((number, rate), 0.0) for rate in candidate.learning_rates}
+        rates.append(max(scores, key=lambda rate: scores[rate]))
+    return rates, max((outcome.peak_bytes for outcome in outcomes), default=0)
 
 
 def row(name: str, network: str, label_kind: str, accuracies: Sequence[float]) -> dict:

@@ -1,4 +1,4 @@
-"""What experts say about the training images: starting images and soft labels."""
+"""What experts say about images: starting images, soft labels, their own accuracy."""
 
 from functools import lru_cache
 
@@ -8,11 +8,13 @@ from torch import Tensor
 from distributed_dd.data import Images
 from distributed_dd.distillation.chance import generator
 from distributed_dd.distillation.labels import ExpertEnsemble, Labels
+from distributed_dd.distillation.methods import TrajectoryMatching
 from distributed_dd.distillation.networks import Network, initialised
 from distributed_dd.distillation.starts import Start
 from distributed_dd.distillation.student import unflatten
+from distributed_dd.distillation.synthetic import SyntheticSet
 from distributed_dd.stages.material import device
-from distributed_dd.training.loop import predict
+from distributed_dd.training.loop import accuracy, predict
 from distributed_dd.trajectories.store import TrajectoryStore
 
 
@@ -49,6 +51,24 @@ class Jury:
         answers = (self.logits(expert, epoch) for expert in range(self.num_experts))
         return labels.start(self.train.targets, self.num_classes, answers)
 
+    def accuracies(self, judge: Images) -> list[float]:
+        """Accuracy of every expert's last checkpoint on ``judge``, in [0, 1]."""
+        images, targets = judge.images.to(device()), judge.targets.to(device())
+        values = []
+        for expert in range(self.num_experts):
+            unflatten(self.store.open(expert).checkpoint(-1), self._layers)
+            values.append(accuracy(self._layers, images, targets))
+        return values
+
     def soft_labels(self, labels: Labels) -> Tensor:
         """The experts' soft labels, also where the method itself uses hard ones."""
         return self.labels(ExpertEnsemble(epoch=getattr(labels, "epoch", -1)))
+
+
+def starting_set(method: TrajectoryMatching, jury: Jury, per_class: int, seed: int) -> SyntheticSet:
+    """The synthetic set before the first outer step, on the device."""
+    train = jury.train
+    index = jury.start(method.start, per_class, generator(seed, "starting images"))
+    labels = jury.labels(method.labels)[index]
+    rate = method.student_learning_rate
+    return SyntheticSet(train.images[index], labels, train.targets[index], rate).to(device())

@@ -7,7 +7,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "distributed_dd"
 LAYERS = {
-    "errors": 0, "family": 0, "durable": 0, "distillation": 1, "data": 2, "training": 2, "trajectories": 2,
+    "allocator": 0, "errors": 0, "family": 0, "durable": 0, "distillation": 1,
+    "data": 2, "training": 2, "trajectories": 2,
     "stages": 3, "backends": 4, "config": 4, "composition": 5, "commands": 5, "cli": 5, "bench": 5,
     "__main__": 5, "__init__": 5,
 }  # fmt: skip
@@ -49,7 +50,7 @@ def test_platforms_are_imported_by_backends_and_omegaconf_by_config_only():
 
 
 def test_layer_zero_is_standard_library_only():
-    for name in ("errors", "family", "durable"):
+    for name in ("allocator", "errors", "family", "durable"):
         roots = {n.split(".")[0] for n in imports_of(PACKAGE / f"{name}.py")} - {"distributed_dd"}
         assert roots <= set(sys.stdlib_module_names)
 

@@ -1,0 +1,43 @@
+"""What a run ran on, for the record beside its numbers."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distributed_dd import __version__
+
+PACKAGES = ("torch", "torchvision", "ray", "deepspeed", "mlflow", "omegaconf", "safetensors", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that can change a number."""
+    found = {"distributed_dd": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine, threads and the command."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "versions": versions(), "platform": platform.platform(), "processor": processor(), "gpu": gpu,
+        "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(), "command": sys.argv[1:],
+    }  # fmt: skip
+
+
+def processor() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
