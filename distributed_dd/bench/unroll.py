@@ -42,8 +42,10 @@ def measure(timed: tuple[Size, ...], memory: tuple[Size, ...], rounds: int) -> d
         "times": [],
         "memory": [],
     }
+    tell = Console(stderr=True, highlight=False).print
     workers = {side: _start(context, serve, (side, threads)) for side in SIDES}
     for size in timed:
+        tell(f"timing batch {size.batch}, {size.steps} student steps (the compiled sides compile first)")
         gradients = {side: _ask(pipe, ("prepare", size)) for side, (_, pipe) in workers.items()}
         seconds: dict[str, list[float]] = {side: [] for side in SIDES}
         for _ in range(rounds):
@@ -58,6 +60,7 @@ def measure(timed: tuple[Size, ...], memory: tuple[Size, ...], rounds: int) -> d
         pipe.send(None)
         process.join()
     for side in SIDES:
+        tell(f"memory of {side}")
         result["memory"] += _memory_rows(context, side, memory, threads)
     return result
 

@@ -99,7 +99,7 @@ class Distillation:
     @torch.no_grad()
     def _keep_rate_positive(self, step: int) -> None:
         rate, floor = self.engine.synthetic.learning_rate, self.method.student_learning_rate_min
-        if rate.item() < floor:
+        if bool(rate < floor):  # compared in float32, so that the floor itself passes
             rate.fill_(floor)
             if self.facts["floored"] == 0:
                 self.progress.say(

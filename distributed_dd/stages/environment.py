@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,22 @@ def versions() -> dict[str, str]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine, threads and the command."""
+    """Versions, commit, machine, threads and the command."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "versions": versions(), "platform": platform.platform(), "processor": processor(), "gpu": gpu,
+        "versions": versions(), "commit": commit(), "platform": platform.platform(), "processor": processor(), "gpu": gpu,
         "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(), "command": sys.argv[1:],
     }  # fmt: skip
+
+
+def commit() -> str | None:
+    """The commit this code is of, ``-dirty`` with changes; None where it was installed without git."""
+    describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run([*describe, "--exclude=*"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
 
 
 def processor() -> str:

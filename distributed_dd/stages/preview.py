@@ -8,6 +8,7 @@ from torchvision.utils import make_grid
 
 MAX_PER_CLASS = 10
 MAX_CLASSES = 20
+INCHES_PER_IMAGE = 0.42
 
 
 def preview_png(
@@ -16,25 +17,36 @@ def preview_png(
     """A PNG with the starting images (n, C, H, W) and the distilled ones, pixels nominally in [0, 1].
 
     At most ten images of each of the first twenty classes are shown; values outside [0, 1] are cut.
+    Classes are rows and the two sets stand side by side; where there are few images of each class,
+    classes are columns and the result stands below the start.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = [_rows_of(classes, number) for number in range(min(len(class_names), MAX_CLASSES))]
-    per_class = len(shown[0])
-    width = max(2.6, 0.42 * per_class + 0.6)
-    figure = Figure(figsize=(2 * width, 0.42 * len(shown) + 1.0), dpi=150, layout="constrained")
-    panels = figure.subplots(1, 2)
+    names = class_names[:MAX_CLASSES]
+    rows_nk = torch.stack([_rows_of(classes, number) for number in range(len(names))])
+    per_class = rows_nk.shape[1]
+    flat = 2 * per_class < len(names)  # few images of many classes
+    if flat:
+        rows_nk = rows_nk.T
+    width, height = (INCHES_PER_IMAGE * count for count in reversed(rows_nk.shape))
+    if flat:
+        figure = Figure(figsize=(width + 0.6, 2 * (height + 0.55) + 0.3), dpi=150, layout="constrained")
+        panels = figure.subplots(2, 1)
+    else:
+        figure = Figure(figsize=(2 * (width + 0.6), height + 1.0), dpi=150, layout="constrained")
+        panels = figure.subplots(1, 2)
     for panel, images, name in zip(panels, (starting, distilled), ("start (real)", "distilled"), strict=True):
-        picked = images[torch.cat(shown)].clamp(0, 1)
-        cell_height, cell_width = images.shape[2] + 1, images.shape[3] + 1
-        grid = make_grid(picked, nrow=per_class, padding=1, pad_value=1.0)
+        grid = make_grid(
+            images[rows_nk.flatten()].clamp(0, 1), nrow=rows_nk.shape[1], padding=1, pad_value=1.0
+        )
         panel.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest", vmin=0, vmax=1)
         panel.set_title(name, fontsize=9)
-        panel.set_xticks([])
-        panel.set_yticks([(row + 0.5) * cell_height for row in range(len(shown))])
-        panel.set_yticklabels(class_names[: len(shown)], fontsize=7)
-        panel.set_xlim(0, per_class * cell_width + 0.5)
+        cell = images.shape[3 if flat else 2] + 1
+        middles = [(place + 0.5) * cell for place in range(len(names))]
+        tilt = 30 if max(map(len, names)) > 6 else 0
+        panel.set_xticks(middles if flat else [], names if flat else [], fontsize=7, rotation=tilt)
+        panel.set_yticks([] if flat else middles, [] if flat else names, fontsize=7)
         for side in panel.spines.values():
             side.set_visible(False)
         panel.tick_params(length=0)

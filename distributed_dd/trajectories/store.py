@@ -13,6 +13,7 @@ from distributed_dd.durable import read_json, sha256_of, write_bytes, write_json
 from distributed_dd.errors import IntegrityError, MissingInputError
 
 SCHEMA = 1
+OTHERS = "belongs to other experts (another network, data set, recipe or seed)"
 
 
 class Trajectory:
@@ -58,20 +59,31 @@ class TrajectoryStore:
         # One metadata key only: safetensors writes several in random order, and the hash would differ.
         content = save({"trajectory": trajectory.contiguous()}, {"expert": f"{self.digest}/{expert}"})
         sha256 = write_bytes(self.file_of(expert), content)
-        write_json(self._record_of(expert), {"expert": expert, "sha256": sha256, **facts})
+        record = {"expert": expert, "store": self.digest, "sha256": sha256, **facts}
+        write_json(self._record_of(expert), record)
 
     def missing(self, num_experts: int) -> list[int]:
-        """Numbers below ``num_experts`` that are not stored whole."""
+        """Numbers below ``num_experts`` that are not stored whole.
+
+        Raises:
+            IntegrityError: the folder holds other experts; nothing in it may be changed.
+        """
+        if self._manifest_path.exists():
+            self._manifest()
         return [e for e in range(num_experts) if not self._is_stored(e)]
 
     def write_manifest(self, num_experts: int) -> None:
-        """Gather the records of the stored experts into ``manifest.json``."""
-        experts = [read_json(self._record_of(e)) for e in range(num_experts)]
-        previous = self.folder / "manifest.json"
-        known = read_json(previous)["experts"] if previous.exists() else []
+        """Gather the records of the stored experts into ``manifest.json``.
+
+        Raises:
+            IntegrityError: a record or the manifest that is there belongs to other experts.
+        """
+        known = self._manifest()["experts"] if self._manifest_path.exists() else []
+        experts = [self._record(e) for e in range(num_experts)]
         experts += [entry for entry in known if entry["expert"] >= num_experts]
-        manifest = {"schema": SCHEMA, "digest": self.digest, "identity": self.identity, "experts": experts}
-        write_json(previous, manifest)
+        if experts != known:
+            identity = {"digest": self.digest, "identity": self.identity}
+            write_json(self._manifest_path, {"schema": SCHEMA, **identity, "experts": experts})
 
     def facts(self, expert: int) -> dict[str, Any]:
         """What was recorded with an expert: its accuracies, seconds and SHA-256."""
@@ -101,17 +113,28 @@ class TrajectoryStore:
             self._verified.add(expert)
         return Trajectory(path)
 
+    @property
+    def _manifest_path(self) -> Path:
+        return self.folder / "manifest.json"
+
     def _manifest(self) -> dict[str, Any]:
-        path = self.folder / "manifest.json"
-        manifest = read_json(path)
-        if manifest.get("digest") != self.digest or manifest.get("schema") != SCHEMA:
-            raise IntegrityError(
-                str(path),
-                "belongs to other experts (another network, data set or recipe)",
-                allowed=f"digest {self.digest[:16]}",
-                fix="move the folder away and run the same command",
-            )
+        manifest = read_json(self._manifest_path)
+        if manifest.get("schema") != SCHEMA:
+            self._refuse(self._manifest_path, f"has schema {manifest.get('schema')}")
+        if manifest.get("digest") != self.digest:
+            self._refuse(self._manifest_path, OTHERS)
         return manifest
+
+    def _record(self, expert: int) -> dict[str, Any]:
+        path = self._record_of(expert)
+        record = read_json(path)
+        if record.get("store") != self.digest:
+            self._refuse(path, OTHERS)
+        return record
+
+    def _refuse(self, path: Path, problem: str) -> None:
+        fix = f"move {self.folder} away and run the same command"
+        raise IntegrityError(str(path), problem, allowed=f"schema {SCHEMA}, digest {self.digest}", fix=fix)
 
     def _record_of(self, expert: int) -> Path:
         return self.folder / f"expert-{expert:04d}.json"

@@ -155,6 +155,37 @@ def test_a_flipped_bit_in_a_trajectory_is_refused_and_only_that_expert_retrained
     assert sha256_of(victim) == good
 
 
+def test_experts_of_another_network_are_refused_and_left_alone(tiny_yaml, tmp_path, capsys):
+    """Somebody copied a store under the name of another."""
+    assert main(["experts", str(tiny_yaml), *HERE]) == 0
+    (first,) = (tmp_path / "runs" / "experts").iterdir()
+    assert main(["experts", str(tiny_yaml), "network.width=8", *HERE]) == 0
+    (second,) = set((tmp_path / "runs" / "experts").iterdir()) - {first}
+    for file in [p for p in second.iterdir() if p.suffix in (".json", ".safetensors")]:
+        (first / file.name).write_bytes(file.read_bytes())
+    before = {p.name: sha256_of(p) for p in first.iterdir()}
+    assert main(["run", str(tiny_yaml), *HERE]) == 5
+    assert "other experts" in capsys.readouterr().err
+    assert before == {p.name: sha256_of(p) for p in first.iterdir()}
+
+
+def test_two_processes_do_not_share_a_run_folder(tiny_yaml, capsys):
+    from distributed_dd.durable import locked
+
+    assert main(["distill", str(tiny_yaml), *HERE]) == 0
+    with locked(run_folder(tiny_yaml), "run"):
+        assert main(["run", str(tiny_yaml), *HERE]) == 1
+    assert "another process is working on this run" in capsys.readouterr().err
+    assert main(["run", str(tiny_yaml), *HERE]) == 0
+
+
+def test_an_output_folder_that_cannot_be_one_is_one_error(tiny_yaml, tmp_path, capsys):
+    (tmp_path / "file").write_text("here already")
+    assert main(["run", str(tiny_yaml), f"output={tmp_path / 'file'}", *HERE]) == 1
+    error = capsys.readouterr().err
+    assert "cannot be written" in error and "output=" in error and "Traceback" not in error
+
+
 def test_a_damaged_checkpoint_is_refused_and_left_alone(tiny_yaml, capsys):
     assert main(["distill", str(tiny_yaml), *HERE]) == 0
     folder = run_folder(tiny_yaml)

@@ -49,8 +49,12 @@ def test_a_manifest_of_other_experts_is_refused(tmp_path):
     made = filled(tmp_path)
     other = TrajectoryStore(tmp_path, "a" * 16 + "b" * 48, {"network": "m"})
     assert other.folder == made.folder
+    for refused in (lambda: other.open(0), lambda: other.missing(2), lambda: other.write_manifest(2)):
+        with pytest.raises(IntegrityError, match="other experts"):
+            refused()
+    (made.folder / "manifest.json").unlink()
     with pytest.raises(IntegrityError, match="other experts"):
-        other.open(0)
+        other.write_manifest(2)
 
 
 def test_a_missing_expert_says_what_to_do(tmp_path):

@@ -1,0 +1,118 @@
+"""What every member of every family owes: a new one is held to it by being in the table."""
+
+from dataclasses import MISSING, fields
+
+import pytest
+import torch
+
+from distributed_dd.commands import FAMILIES
+from distributed_dd.data import DATA_SETS, PREPROCESSINGS
+from distributed_dd.distillation.augment import AUGMENTATIONS, OPERATIONS, Siamese
+from distributed_dd.distillation.chance import generator
+from distributed_dd.distillation.labels import LABELS
+from distributed_dd.distillation.networks import NETWORKS, initialised
+from distributed_dd.distillation.segments import SEGMENTS, Expanding, Window
+from distributed_dd.distillation.starts import STARTS
+from distributed_dd.distillation.student import Student, flatten
+from distributed_dd.family import build_member, plain
+from distributed_dd.training.optimizers import OPTIMIZERS
+
+MEMBERS = [(family, kind) for family in FAMILIES for kind in family.members]
+
+
+def named(members):
+    return pytest.mark.parametrize(
+        ("family", "kind"), members, ids=[f"{family.name}-{kind}" for family, kind in members]
+    )
+
+
+def of(family):
+    return pytest.mark.parametrize("kind", list(family.members))
+
+
+@named(MEMBERS)
+def test_a_member_explains_itself_and_cannot_be_changed(family, kind):
+    cls = family.members[kind]
+    assert (cls.__doc__ or "").strip() and cls.__dataclass_params__.frozen
+    assert not cls.__doc__.startswith(f"{cls.__name__}("), "a generated docstring explains nothing"
+    assert all(f.metadata.get("meaning") for f in fields(cls))
+
+
+@named([(f, k) for f, k in MEMBERS if all(x.default is not MISSING for x in fields(f.members[k]))])
+def test_a_member_with_defaults_comes_back_from_its_configuration(family, kind):
+    member = family.members[kind]()
+    assert build_member(family, {"kind": kind, **plain(member)}) == member
+    assert family.kind_of(member) == kind
+
+
+@of(NETWORKS)
+def test_a_network_can_be_a_student(kind):
+    """Pure, differentiable in parameters and images, and batch rows do not see each other."""
+    layers = initialised(NETWORKS.members[kind](), (3, 16, 16), 5, generator(0, kind))
+    student, theta = Student(layers.double()), flatten(layers).double()
+    images = torch.randn(4, 3, 16, 16, dtype=torch.float64, requires_grad=True)
+    logits = student.logits(theta, images)
+    assert logits.shape == (4, 5) and torch.equal(logits, student.logits(theta, images))
+    (gradient,) = torch.autograd.grad(logits[0].sum(), images)
+    assert gradient[0].abs().sum() > 0 and gradient[1:].abs().sum() == 0
+
+
+@of(AUGMENTATIONS)
+@pytest.mark.parametrize("operation", [*OPERATIONS])
+def test_an_augmentation_replays_and_keeps_the_shape(kind, operation):
+    cls = AUGMENTATIONS.members[kind]
+    augmentation = cls((operation,)) if cls is Siamese else cls()
+    drawn = augmentation.draw(generator(0, "draw"), 6)
+    images = torch.randn(6, 3, 8, 8, requires_grad=True)
+    out = drawn(images)
+    assert out.shape == images.shape and torch.equal(out, drawn(images))
+    assert torch.autograd.grad(out.sum(), images)[0].isfinite().all()
+
+
+@of(OPTIMIZERS)
+def test_an_optimizer_descends(kind):
+    weights = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
+    step = OPTIMIZERS.members[kind](learning_rate=0.05).start([weights])
+    for _ in range(100):
+        step(lambda: weights.square().sum())
+    assert weights.detach().abs().max() < 0.1
+
+
+@of(SEGMENTS)
+def test_a_window_stays_inside_its_bounds(kind):
+    made = {"window": Window(5, 1), "expanding": Expanding(5, 2, 10, 1)}[kind]
+    drawn = {made.draw(step, generator(0, step)) for step in range(200)}
+    assert min(drawn) == 1 and max(drawn) == made.max_start_epoch - 1
+
+
+@of(STARTS)
+def test_a_start_is_grouped_by_class_without_repeats(kind):
+    targets = torch.tensor([1, 0] * 10)
+    chosen = STARTS.members[kind]().choose(
+        torch.zeros(20, 1), targets, 3, lambda expert: targets, 2, generator(0, "start")
+    )
+    assert targets[chosen].tolist() == [0] * 3 + [1] * 3 and len(set(chosen.tolist())) == 6
+
+
+@of(LABELS)
+def test_labels_prefer_the_class_when_experts_do(kind):
+    targets = torch.tensor([0, 2, 1])
+    logits = torch.nn.functional.one_hot(targets, 3).float() * 4
+    started = LABELS.members[kind]().start(targets, 3, [logits, logits + 1])
+    assert started.shape == (3, 3) and started.argmax(1).tolist() == targets.tolist()
+
+
+@of(PREPROCESSINGS)
+def test_preprocessing_inverts(kind):
+    images = torch.rand(50, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    fitted = PREPROCESSINGS.members[kind]().fit(images)
+    assert torch.allclose(fitted.invert(fitted.apply(images)), images, atol=1e-4)
+
+
+@of(DATA_SETS)
+def test_a_data_set_has_disjoint_splits_of_pixels(kind):
+    splits = DATA_SETS.members[kind]().load()
+    assert float(splits.train.images.min()) >= 0 and float(splits.train.images.max()) <= 1
+    for part in (splits.train, splits.validation, splits.test):
+        assert part.images.dtype == torch.float32 and part.targets.dtype == torch.int64
+        assert set(part.targets.tolist()) == set(range(splits.num_classes))

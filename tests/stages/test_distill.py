@@ -1,0 +1,127 @@
+"""The outer loop on an outside world made of plain fakes."""
+
+import pytest
+import torch
+
+from distributed_dd.backends.console import ConsoleProgress
+from distributed_dd.backends.local_engine import LocalEngine
+from distributed_dd.backends.mlflow_tracker import NoTracker
+from distributed_dd.distillation.augment import Identity
+from distributed_dd.distillation.chance import generator
+from distributed_dd.distillation.methods import TrajectoryMatching
+from distributed_dd.distillation.methods.trajectory_matching import ParameterSGD
+from distributed_dd.distillation.networks import MLP, initialised
+from distributed_dd.distillation.segments import Window
+from distributed_dd.distillation.student import Student, flatten
+from distributed_dd.distillation.synthetic import SyntheticSet
+from distributed_dd.stages.distill import Distillation
+from distributed_dd.stages.run_folder import RunFolder
+from distributed_dd.trajectories.store import TrajectoryStore
+
+
+class World:
+    """A linear classifier of 2x2 images, one expert that drifts, and scores told in advance."""
+
+    def __init__(self, path, scores=(), **settings):
+        self.path, self.scores, self.shown = path, list(scores), []
+        layers = initialised(MLP(depth=1), (1, 2, 2), 2, generator(0, "layers"))
+        self.student = Student(layers)
+        theta = flatten(layers)
+        self.store = TrajectoryStore(path / "experts", "d" * 64, {})
+        drift = torch.randn(theta.shape, generator=generator(0, "drift"))
+        self.store.write(0, torch.stack([theta + 0.3 * epoch * drift for epoch in range(4)]), {})
+        self.store.write_manifest(1)
+        common = dict(
+            segments=Window(3), student_steps=2, expert_epochs=1, batch_size=4, student_learning_rate=0.1,
+            augment=Identity(), gate=None,
+        )  # fmt: skip
+        sgd = ParameterSGD(0.5, 0.9)
+        self.method = TrajectoryMatching(
+            settings.pop("images", sgd), sgd, settings.pop("rate", ParameterSGD(1e-3, 0.5)),
+            **{**common, **settings},
+        )  # fmt: skip
+        images = torch.randn(4, 1, 2, 2, generator=generator(0, "images"))
+        labels = torch.randn(4, 2, generator=generator(0, "labels"))
+        self.set = SyntheticSet(images, labels, torch.tensor([0, 0, 1, 1]), 0.1)
+        self.engine = LocalEngine(self.set, self.method.parameter_groups(self.set))
+
+    def loop(self, num_outer_steps, every=1):
+        return Distillation(
+            self.method, 0, num_outer_steps, every, 1, 1, self.student, self.store, self.engine,
+            RunFolder(self.path / "run", "config"), NoTracker(), ConsoleProgress(),
+            lambda tensors: self.scores.pop(0) if self.scores else 0.5,
+            lambda step, tensors: self.shown.append(step),
+        )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "run").mkdir()
+    return tmp_path
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_closed_gate_changes_nothing_not_even_momenta(folder):
+    """The plain reading of the gate: a skipped step must not let momentum carry the set on."""
+    world = World(folder)
+    world.loop(2).run()
+    before, momenta = world.set.tensors(), world.engine.state()
+    closed = World(folder, gate=0.0)
+    _, last, facts = closed.loop(5).run()
+    assert facts["skipped"] == 3
+    assert same(before, last) and same(momenta, closed.engine.state())
+
+
+def test_validation_chooses_the_best_step_and_the_last_is_kept_beside_it(folder):
+    world = World(folder, scores=[0.2, 0.9, 0.9, 0.4])
+    best, last, facts = world.loop(4).run()
+    assert facts["best_step"] == 2 and facts["best_accuracy"] == 0.9, "ties go to the earlier step"
+    assert not torch.equal(best["images"], last["images"]) and world.shown == [1, 2, 3, 4]
+
+
+def test_the_best_set_is_a_copy(folder):
+    """Catches a best set that aliases live parameters and drifts on."""
+    two = World(folder, scores=[0.1, 0.9])
+    expected = two.loop(2).run()[1]
+    other = folder / "other"
+    (other / "run").mkdir(parents=True)
+    best, _, _ = World(other, scores=[0.1, 0.9, 0.2, 0.2]).loop(4).run()
+    assert same(best, expected)
+
+
+def test_going_on_from_a_checkpoint_is_the_same_as_never_stopping(folder):
+    whole = folder / "whole"
+    (whole / "run").mkdir(parents=True)
+    through = World(whole, ema_decay=0.9).loop(6).run()
+    World(folder, ema_decay=0.9).loop(3).run()
+    resumed = World(folder, ema_decay=0.9).loop(6).run()
+    assert same(resumed[0], through[0]) and same(resumed[1], through[1])
+    texts = [(place / "run" / "metrics.jsonl").read_text() for place in (whole, folder)]
+    assert texts[0] == texts[1]
+
+
+def test_the_average_follows_its_formula_and_is_what_is_kept(folder):
+    """ema <- decay ema + (1 - decay) set, from the starting set on."""
+    live = World(folder)
+    trace = [live.set.tensors()["images"]]
+    live.loop(3)
+    for steps in (1, 2, 3):
+        live.loop(steps).run()
+        trace.append(live.set.tensors()["images"])
+    other = folder / "other"
+    (other / "run").mkdir(parents=True)
+    _, last, _ = World(other, ema_decay=0.8).loop(3).run()
+    expected = trace[0]
+    for images in trace[1:]:
+        expected = 0.8 * expected + 0.2 * images
+    assert torch.allclose(last["images"], expected, atol=1e-6)
+
+
+def test_a_learning_rate_that_would_turn_negative_stops_at_its_floor_and_says_so(folder, capsys):
+    world = World(folder, rate=ParameterSGD(100.0, 0.5), images=ParameterSGD(0.0, 0.0))
+    _, last, facts = world.loop(6).run()
+    assert float(last["learning_rate"]) >= 0.999 * world.method.student_learning_rate_min
+    assert facts["floored"] >= 1 and capsys.readouterr().out.count("fell to its floor") == 1
