@@ -30,14 +30,17 @@ def environment() -> dict[str, Any]:
     """Versions, commit, machine, threads and the command."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "versions": versions(), "commit": commit(), "platform": platform.platform(), "processor": processor(), "gpu": gpu,
-        "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(), "command": sys.argv[1:],
+        "versions": versions(), "commit": commit(), "platform": platform.platform(),
+        "processor": processor(), "gpu": gpu, "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(), "command": sys.argv[1:],
     }  # fmt: skip
 
 
 def commit() -> str | None:
-    """The commit this code is of, ``-dirty`` with changes; None where it was installed without git."""
-    describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    """The commit this code is of, ``-dirty`` with changes; None where it is no checkout."""
+    checkout = Path(__file__).parents[2]
+    if not (checkout / "pyproject.toml").exists():
+        return None  # installed: a repository around the environment is not this code's
+    describe = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         done = subprocess.run([*describe, "--exclude=*"], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
