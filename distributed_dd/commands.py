@@ -25,7 +25,7 @@ from distributed_dd.durable import read_json
 from distributed_dd.errors import MissingInputError
 from distributed_dd.family import describe_type, plain
 from distributed_dd.stages import artefact, estimate
-from distributed_dd.stages.report import TITLES
+from distributed_dd.stages.report import TITLES, title
 from distributed_dd.training.optimizers import OPTIMIZERS
 
 FAMILIES = (
@@ -144,8 +144,8 @@ def _open(options: Namespace) -> Run:
 
 def _print_report(whole: Run, result: dict) -> None:
     console = Console(highlight=False)
-    title = f"{result['dataset']}, {result['method']}, {result['images_per_class']} images per class"
-    table = Table("trained on", "labels", "test accuracy, %", "networks", title=title, title_justify="left")
+    columns = ("trained on", "labels", "test accuracy, %", "networks")
+    table = Table(*columns, title=title(result), title_justify="left")
     for row in result["rows"]:
         accuracy = f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f}"
         name = TITLES.get(row["name"], row["name"])
@@ -164,7 +164,7 @@ def _print_report(whole: Run, result: dict) -> None:
 
 def _ui_command(output: Path) -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if uri and uri.startswith("http"):
+    if uri and not uri.startswith("sqlite"):  # an address may hold a password: not printed
         return "open the tracking server in MLFLOW_TRACKING_URI"
     store = uri or f"sqlite:///{output / 'mlflow.db'}"
     return f"mlflow ui --backend-store-uri {shlex.quote(store)}"

@@ -1,7 +1,9 @@
 """Runs in MLflow. Whatever fails here warns once and never stops a run."""
 
 import functools
+import hashlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,11 +45,17 @@ def never_stops_a_run(method: F) -> F:
             return method(self, *args, **kwargs)
         except Exception as error:
             self.broken = True
-            text = str(error).splitlines()
-            self.warn(f"warning: MLflow failed, the run goes on without it: {text[0] if text else error!r}")
+            lines = str(error).splitlines()
+            text = without_secrets(lines[0] if lines else repr(error))
+            self.warn(f"warning: MLflow failed, the run goes on without it: {text}")
             return None
 
     return guarded  # type: ignore[return-value]
+
+
+def without_secrets(text: str) -> str:
+    """``text`` with the user and password of every address in it blotted out."""
+    return re.sub(r"://[^/@\s]+@", "://***@", text)
 
 
 class MlflowTracker:
@@ -83,7 +91,8 @@ class MlflowTracker:
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database.resolve()}"
         self.client = MlflowClient(uri)
         known = read_json(record) if record.exists() else {}
-        if known.get("uri") == uri:
+        server = hashlib.sha256(uri.encode()).hexdigest()  # an address may hold a password
+        if known.get("server_sha256") == server:
             self.run_id = known["run_id"]
             self.client.update_run(self.run_id, status="RUNNING")
             history = self.client.get_metric_history(self.run_id, "matching_loss")
@@ -100,7 +109,7 @@ class MlflowTracker:
         run = self.client.create_run(experiment_id, run_name=name, tags=dict(tags))
         self.run_id, self._logged = run.info.run_id, -1
         self._log_parameters(parameters)
-        write_json(record, {"uri": uri, "run_id": self.run_id})
+        write_json(record, {"server_sha256": server, "run_id": self.run_id})
 
     def _log_parameters(self, parameters: Mapping[str, Any]) -> None:
         from mlflow.entities import Param

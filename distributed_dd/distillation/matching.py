@@ -16,7 +16,7 @@ Augment = Callable[[Tensor], Tensor] | Sequence[Drawn] | None
 
 
 def matching_gradient(
-    network: nn.Module,
+    network: nn.Module | Student,
     theta_start: Tensor,
     theta_target: Tensor,
     images: Tensor,
@@ -29,7 +29,8 @@ def matching_gradient(
     """Loss and gradients of trajectory matching through N plain SGD steps of a student.
 
     Args:
-        network: the student's layers; its own parameter values are not used or changed.
+        network: the student's layers; its own parameter values are not used or changed. With
+            ``how=Replayed(compile=True)`` give one `Student` to all calls: it keeps the compiled code.
         theta_start, theta_target: flat parameters (P,) in ``network.parameters()`` order.
         images: (n, C, H, W). labels: (n, K) logits; softmax is taken inside the soft cross-entropy.
         learning_rate: the student's, a number or a scalar tensor.
@@ -46,7 +47,8 @@ def matching_gradient(
     Raises:
         ConfigError: shapes, dtypes or indices that do not fit, or a network that is no pure function.
     """
-    student = Student(network).to(theta_start.device, theta_start.dtype)
+    student = network if isinstance(network, Student) else Student(network)
+    student = student.to(theta_start.device, theta_start.dtype)
     rate = torch.as_tensor(learning_rate, dtype=theta_start.dtype, device=theta_start.device).detach()
     _check(student, theta_start, theta_target, images, labels, rate, batches)
     problem = Problem(

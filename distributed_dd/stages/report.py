@@ -39,18 +39,24 @@ def assemble(
     }
 
 
+def title(report: dict[str, Any]) -> str:
+    """What the report is about, in a line."""
+    number = report["images_per_class"]
+    return f"{report['dataset']}, {report['method']}, {number} image{'s' * (number != 1)} per class"
+
+
 def page(report: dict[str, Any]) -> str:
     """The report as Markdown."""
     lines = [
-        f"# {report['dataset']}, {report['method']}, {report['images_per_class']} images per class",
+        f"# {title(report)}",
         "",
         "| trained on | labels | network | test accuracy, % (mean ± std) | networks |",
         "|---|---|---|---|---|",
     ]
     for row in report["rows"]:
         accuracy = f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f}"
-        title = TITLES.get(row["name"], row["name"])
-        lines.append(f"| {title} | {row['labels']} | {row['network']} | {accuracy} | {row['num_networks']} |")
+        name = TITLES.get(row["name"], row["name"])
+        lines.append(f"| {name} | {row['labels']} | {row['network']} | {accuracy} | {row['num_networks']} |")
     lines += [
         "",
         f"Chosen on validation: outer step {report['best_step']} of {report['num_outer_steps']} "

@@ -121,6 +121,16 @@ def test_a_failing_tracker_warns_once_and_the_run_goes_on(tiny_yaml, monkeypatch
     assert capsys.readouterr().out.count("MLflow failed") == 1
 
 
+def test_a_password_in_the_tracking_address_is_told_to_nobody(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nosuch://ann:sesame@host/db")
+    said: list[str] = []
+    MlflowTracker(tmp_path / "m.db", tmp_path / "tracker.json", "e", "r", {}, {}, said.append)
+    assert len(said) == 1 and "sesame" not in said[0]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:////{tmp_path}/sesame.db")
+    MlflowTracker(tmp_path / "m.db", tmp_path / "tracker.json", "e", "r", {}, {}, said.append)
+    assert "sesame" not in (tmp_path / "tracker.json").read_text() and len(said) == 1
+
+
 def test_a_whole_run_is_in_mlflow_with_pictures_and_artefact(tiny_yaml, tmp_path, monkeypatch):
     from mlflow import MlflowClient
 

@@ -43,7 +43,8 @@ def test_ratios_are_taken_within_a_round():
 def test_the_quick_benchmark_runs_whole(capsys):
     assert main(["bench", "unroll", "--quick", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert {row["side"] for row in result["times"]} == {row["side"] for row in result["memory"]}
+    sides = {row["side"] for row in result["times"]}
+    assert sides - {row["side"] for row in result["memory"]} == {"plain, memory kept"}
     for row in result["times"]:
         limit = 0.98 if "bf16" in row["side"] else 0.999999
         assert row["image_gradient_cosine"] > limit

@@ -123,6 +123,19 @@ def test_compiled_equals_eager_on_a_smooth_network():
     assert (compiled.images - eager.images).norm() <= 1e-9 * eager.images.norm()
 
 
+def test_one_student_for_many_calls_is_prepared_once():
+    """Otherwise every call of a researcher's loop would compile anew."""
+    from distributed_dd.distillation.unroll.replayed import student_step
+
+    given = problem()
+    expected = distributed_dd.matching_gradient(**given)
+    given["network"] = distributed_dd.Student(given["network"])
+    before = student_step.cache_info().misses
+    for _ in range(3):
+        assert torch.equal(distributed_dd.matching_gradient(**given).images, expected.images)
+    assert student_step.cache_info().misses == before + 1
+
+
 def test_inputs_are_left_as_they_were():
     given = problem()
     kept = {k: v.clone() for k, v in given.items() if isinstance(v, torch.Tensor)}
