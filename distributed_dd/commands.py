@@ -103,6 +103,8 @@ def show(options: Namespace) -> int:
         f"data      {splits.name}, present: {len(splits.train)} train, {len(splits.validation)} validation, "
         f"{len(splits.test)} test, {splits.num_classes} classes, SHA-256 {splits.sha256[:16]}"
     )
+    for note in splits.notes:
+        console.print(f"          note: {note}")
     here = e.experts.num_experts - len(missing)
     console.print(f"experts   {here} of {e.experts.num_experts} present in {whole.store.folder}")
     state = "finished" if whole.folder.report.exists() else "not finished"

@@ -19,9 +19,9 @@ from distributed_dd.backends.ray_cluster import RayCluster
 from distributed_dd.distillation.chance import generator
 from distributed_dd.distillation.networks import initialised
 from distributed_dd.distillation.student import Student
-from distributed_dd.durable import locked, read_json, write_bytes, write_json
+from distributed_dd.durable import digest, locked, read_json, write_bytes, write_json
 from distributed_dd.errors import MissingInputError
-from distributed_dd.family import Family, build, build_member, plain
+from distributed_dd.family import Family, build, build_member, identity, plain
 from distributed_dd.stages import artefact, experts, report, scoring
 from distributed_dd.stages.distill import Distillation
 from distributed_dd.stages.environment import environment
@@ -58,12 +58,14 @@ class Run:
 
     def __post_init__(self) -> None:
         e = self.experiment
-        self.folder = RunFolder(Path(e.output) / e.name, e.digest)
-        self.material: Material = prepare(e.data, e.preprocessing, e.images_per_class)
+        self.material: Material = prepare(e.data, e.preprocessing, e.images_per_class, self.progress.say)
         splits = self.material.splits
+        self.digest = digest({**identity(e), "data_sha256": splits.sha256})
+        self.name = f"{splits.name}-{e.method.name}-ipc{e.images_per_class}-{self.digest[:8]}"
+        self.folder = RunFolder(Path(e.output) / self.name, self.digest)
         self.num_classes = splits.num_classes
-        identity = experts.identity_of(self.material, e.preprocessing)
-        self.store = experts.store_for(Path(e.output) / "experts", e.experts, e.network, identity, e.seed)
+        data = experts.identity_of(self.material, e.preprocessing)
+        self.store = experts.store_for(Path(e.output) / "experts", e.experts, e.network, data, e.seed)
         rng = generator(e.seed, "layout")
         network = initialised(e.network, splits.image_shape, self.num_classes, rng)
         self.student = Student(network, e.method.precision).to(device(), torch.float32)
@@ -85,6 +87,8 @@ class Run:
             raise MissingInputError(str(path), "holds no checkpoint, and resume=must", fix="resume=auto")
         with locked(path, "run"):
             self.progress.log_to(self.folder.log)
+            for note in self.material.splits.notes:
+                self.progress.say(f"note on {self.material.splits.name}: {note}")
             write_bytes(path / "resolved.yaml", config.to_yaml(plain(e)).encode())
             write_json(path / "environment.json", environment())
             self.tracker = self._tracker()
@@ -104,13 +108,13 @@ class Run:
             return NoTracker()
         tags = {
             "dataset": e.data.name, "method": e.method.name, "images_per_class": str(e.images_per_class),
-            "seed": str(e.seed), "data_sha256": self.material.splits.sha256, "run_folder": e.name,
-            "config_digest": e.digest, "expert_store": self.store.digest,
+            "seed": str(e.seed), "data_sha256": self.material.splits.sha256, "run_folder": self.name,
+            "config_digest": self.digest, "expert_store": self.store.digest,
         }  # fmt: skip
         return MlflowTracker(
             Path(e.output) / "mlflow.db", self.folder.tracked,
             f"distributed_dd/{e.data.name}/{e.method.name}",
-            e.name, dict(_flat(plain(e))), tags, self.progress.say,
+            self.name, dict(_flat(plain(e))), tags, self.progress.say,
         )  # fmt: skip
 
     @contextmanager
@@ -157,7 +161,7 @@ class Run:
             ).run()  # fmt: skip
             self._preview(starting, best, f"outer step {facts['best_step']}, chosen on validation")
         facts["peak_memory_bytes"] = cost.peak_bytes
-        manifest = artefact.describe(e, self.material.splits, self.store.digest, facts)
+        manifest = artefact.describe(e, self.material.splits, self.digest, self.store.digest, facts)
         artefact.write_artefact(self.folder.distilled, best, last, self.material.fitted, manifest)
 
     def _validation_accuracy(self, tensors: dict[str, Tensor]) -> float:

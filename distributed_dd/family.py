@@ -34,13 +34,16 @@ class Family:
         raise TypeError(f"{type(member).__name__} is no member of the family {self.name!r}")
 
 
-def setting(meaning: str, default: Any = dataclasses.MISSING, **kwargs: Any) -> Any:
-    """A dataclass field that carries its meaning for `show` and `kinds`."""
-    if default is dataclasses.MISSING and "default_factory" not in kwargs:
-        return dataclasses.field(metadata={"meaning": meaning})
+def setting(meaning: str, default: Any = dataclasses.MISSING, *, identity: bool = True, **kwargs: Any) -> Any:
+    """A dataclass field that carries its meaning for `show` and `kinds`.
+
+    ``identity=False`` says that the field decides nothing about the result: where files lie, when to
+    save. Such fields are left out of `identity`.
+    """
+    metadata = {"meaning": meaning, "identity": identity}
     if default is not dataclasses.MISSING:
         kwargs["default"] = default
-    return dataclasses.field(metadata={"meaning": meaning}, **kwargs)
+    return dataclasses.field(metadata=metadata, **kwargs)
 
 
 def choice(family: Family, meaning: str, default: Any = dataclasses.MISSING) -> Any:
@@ -95,15 +98,22 @@ def build_member(family: Family, values: Any, path: str = "") -> Any:
     return _member(family, values, dataclasses.field(), path)
 
 
-def plain(member: Any) -> Any:
+def identity(member: Any) -> Any:
+    """`plain` without the fields that decide nothing about the result."""
+    return plain(member, identity_only=True)
+
+
+def plain(member: Any, identity_only: bool = False) -> Any:
     """The inverse of `build`: nested dictionaries of plain values, ``kind`` included."""
     if not dataclasses.is_dataclass(member):
         return list(member) if isinstance(member, tuple) else member
     out = {}
     for field in dataclasses.fields(member):
+        if identity_only and not field.metadata.get("identity", True):
+            continue
         value = getattr(member, field.name)
         family = field.metadata.get("family")
-        out[field.name] = plain(value)
+        out[field.name] = plain(value, identity_only)
         if family is not None and value is not None:
             out[field.name] = {"kind": family.kind_of(value), **out[field.name]}
     return out

@@ -9,8 +9,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
-def _two_threads():
-    torch.set_num_threads(2)
+def _one_thread(monkeypatch):
+    """Here and in processes started from here: on a busy machine more would wait for each other."""
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTRIBUTED_DD_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from distributed_dd.data.cache import Say, silent
 from distributed_dd.data.splits import Images, Splits, content_sha256, stratified
 from distributed_dd.distillation.chance import generator
 from distributed_dd.family import require, setting
@@ -31,7 +32,7 @@ class Digits:
         """The data set's name in reports."""
         return "digits"
 
-    def load(self) -> Splits:
+    def load(self, say: Say = silent) -> Splits:
         """Pixels in [0, 1]; splits drawn class by class from ``split_seed``."""
         from sklearn.datasets import load_digits
 

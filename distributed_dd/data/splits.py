@@ -6,6 +6,7 @@ touched once, at the end.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,13 +16,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Images:
-    """Images (n, C, H, W) float32 and their classes (n,) int64."""
+    """Images (n, C, H, W), float32 or uint8 as decoded, and their classes (n,) int64."""
 
     images: Tensor
     targets: Tensor
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def pixels(self) -> Tensor:
+        """The images as float32; bytes become numbers in [0, 1]."""
+        return self.images.float() / 255 if self.images.dtype == torch.uint8 else self.images
 
     def of_class(self, number: int) -> Tensor:
         """Indices of the images of one class, in order."""
@@ -30,7 +35,10 @@ class Images:
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set: three disjoint splits of pixels in [0, 1], class names in order, content hash."""
+    """A data set: three disjoint splits, class names in order, content hash, remarks for people.
+
+    Images are bytes, or float32 pixels in [0, 1].
+    """
 
     name: str
     class_names: tuple[str, ...]
@@ -38,6 +46,7 @@ class Splits:
     validation: Images
     test: Images
     sha256: str
+    notes: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -57,7 +66,7 @@ class DataSource(Protocol):
     @property
     def name(self) -> str: ...
 
-    def load(self) -> Splits: ...
+    def load(self, say: Callable[[str], None] = ...) -> Splits: ...
 
 
 def content_sha256(*tensors: Tensor) -> str:

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from distributed_dd.data import Fitted, Splits
 from distributed_dd.durable import read_json, sha256_of, write_bytes, write_json
 from distributed_dd.errors import IntegrityError, MissingInputError
-from distributed_dd.family import plain
+from distributed_dd.family import identity
 from distributed_dd.stages.environment import versions
 from distributed_dd.stages.experiment import Experiment
 from distributed_dd.stages.run_folder import load_tensors
@@ -66,12 +66,16 @@ def load_distilled(path: str | Path, labels: Literal["soft", "hard"] = "soft") -
     return DistilledSet(_verified(folder, SET, manifest), manifest, labels)
 
 
-def describe(experiment: Experiment, splits: Splits, expert_store: str, facts: dict) -> dict[str, Any]:
+def describe(
+    experiment: Experiment, splits: Splits, digest: str, expert_store: str, facts: dict
+) -> dict[str, Any]:
     """The manifest's account of a set: all that a stranger needs to use it as it was meant."""
-    e, values = experiment, plain(experiment)
+    e, values = experiment, identity(experiment)  # no paths of this machine
     return {
         "method": e.method.name,
-        "dataset": {"name": splits.name, "sha256": splits.sha256},
+        "dataset": {
+            "name": splits.name, "sha256": splits.sha256, "source": values["data"], "notes": splits.notes,
+        },
         "images_per_class": e.images_per_class,
         "class_names": list(splits.class_names),
         "image_shape": list(splits.image_shape),
@@ -85,12 +89,12 @@ def describe(experiment: Experiment, splits: Splits, expert_store: str, facts: d
         "evaluation": {**values["evaluate"], "learning_rate": "the distilled one"},
         "experts": {"store": expert_store, "num_experts": e.experts.num_experts},
         "seed": e.seed,
-        "config": e.digest,
+        "config": digest,
         "outer_step": facts["best_step"],
         "validation_accuracy": facts["best_accuracy"],
         "distillation": facts,
         "versions": versions(),
-    }
+    }  # fmt: skip
 
 
 def write_artefact(

@@ -1,20 +1,16 @@
 """The whole configuration of a run, as one frozen object."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from distributed_dd.data import DATA_SETS, PREPROCESSINGS, DataSource, Preprocessing
 from distributed_dd.data.whitening import ZCA
 from distributed_dd.distillation.methods import METHODS, TrajectoryMatching
 from distributed_dd.distillation.networks import NETWORKS, Network
 from distributed_dd.distillation.networks.convnet import ConvNet
-from distributed_dd.durable import digest
-from distributed_dd.family import choice, plain, require, setting
+from distributed_dd.family import choice, require, setting
 from distributed_dd.stages.experts import Experts
 from distributed_dd.stages.scoring import Evaluation
-
-# What may differ between two runs that are the same experiment.
-NOT_IDENTITY = ("output", "resume", "tracker", "checkpoint_every")
 
 
 @dataclass(frozen=True)
@@ -26,12 +22,12 @@ class Experiment:
     data: DataSource = choice(DATA_SETS, "real images")
     method: TrajectoryMatching = choice(METHODS, "how the set is distilled")
     seed: int = setting("seed of everything random but the data split", 0)
-    output: str = setting("folder of all results", "runs")
+    output: str = setting("folder of all results", "runs", identity=False)
     resume: Literal["auto", "never", "must"] = setting(
-        "go on from a checkpoint: if there is one, never, or stop without one", "auto"
+        "go on from a checkpoint: if there is one, never, or stop without one", "auto", identity=False
     )
-    tracker: Literal["mlflow", "none"] = setting("where people compare runs", "mlflow")
-    checkpoint_every: int = setting("outer steps between checkpoints", 25)
+    tracker: Literal["mlflow", "none"] = setting("where people compare runs", "mlflow", identity=False)
+    checkpoint_every: int = setting("outer steps between checkpoints", 25, identity=False)
     preprocessing: Preprocessing = choice(PREPROCESSINGS, "pixels to network input", ZCA())
     network: Network = choice(NETWORKS, "network of experts, students and evaluation", ConvNet())
     experts: Experts = setting("expert training", default_factory=Experts)
@@ -41,14 +37,3 @@ class Experiment:
         for name in ("images_per_class", "num_outer_steps", "checkpoint_every"):
             require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
         self.method.check(self.experts.num_epochs)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of everything that decides the result."""
-        values: dict[str, Any] = plain(self)
-        return digest({key: value for key, value in values.items() if key not in NOT_IDENTITY})
-
-    @property
-    def name(self) -> str:
-        """The run folder's name: readable first, unique at the end."""
-        return f"{self.data.name}-{self.method.name}-ipc{self.images_per_class}-{self.digest[:8]}"

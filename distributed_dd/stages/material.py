@@ -1,5 +1,6 @@
 """Real images as the networks see them, on the device."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,17 +21,19 @@ class Material:
     @property
     def test(self) -> Images:
         """The test images, preprocessed with training statistics. For the final evaluation only."""
-        return Images(self.fitted.apply(self.splits.test.images), self.splits.test.targets)
+        return Images(self.fitted.apply(self.splits.test.pixels()), self.splits.test.targets)
 
 
-def prepare(source: DataSource, preprocessing: Preprocessing, images_per_class: int) -> Material:
+def prepare(
+    source: DataSource, preprocessing: Preprocessing, images_per_class: int, say: Callable[[str], None]
+) -> Material:
     """Load a data set and fit its preprocessing on the training split.
 
     Raises:
         ConfigError: a class has fewer than ``images_per_class`` training images.
     """
-    splits = source.load()
-    fitted = preprocessing.fit(splits.train.images)
+    splits = source.load(say)
+    fitted = preprocessing.fit(splits.train.pixels())
     counts = torch.bincount(splits.train.targets, minlength=splits.num_classes)
     smallest = int(counts.argmin())
     if images_per_class > int(counts[smallest]):
@@ -41,7 +44,7 @@ def prepare(source: DataSource, preprocessing: Preprocessing, images_per_class: 
         )
 
     def on(images: Images) -> Images:
-        return Images(fitted.apply(images.images), images.targets)
+        return Images(fitted.apply(images.pixels()), images.targets)
 
     return Material(splits, fitted, on(splits.train), on(splits.validation))
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from distributed_dd.data import DATA_SETS
 from distributed_dd.data.digits import Digits
 from distributed_dd.data.splits import content_sha256, stratified
 from distributed_dd.distillation.chance import generator
@@ -51,7 +50,3 @@ def test_the_hash_sees_every_value_shape_and_type():
 def test_too_few_images_left_to_train_are_refused():
     with pytest.raises(ConfigError, match="together at most"):
         Digits(num_test=1000, num_validation=600)
-
-
-def test_every_data_set_says_its_name():
-    assert all(cls().name == kind for kind, cls in DATA_SETS.members.items())
