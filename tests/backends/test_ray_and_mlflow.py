@@ -75,7 +75,6 @@ def test_a_task_that_fits_nowhere_is_refused(local_ray):
 
 
 def test_experts_on_ray_and_in_process_are_bit_identical_at_one_thread(tiny_yaml, tmp_path, local_ray):
-    import torch
 
     here = ["--on", str(ROOT / "configs/clusters/in_process.yaml")]
     assert main(["experts", str(tiny_yaml), f"output={tmp_path / 'a'}"]) == 0

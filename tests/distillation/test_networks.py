@@ -4,16 +4,86 @@ import pytest
 import torch
 
 from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.networks import MLP, ConvNet, initialised
+from distributed_dd.distillation.networks import (
+    MLP,
+    VGG11,
+    AlexNet,
+    ConvNet,
+    LeNet,
+    ResNet10,
+    ResNet18,
+    TorchvisionModel,
+    initialised,
+)  # fmt: skip
 from distributed_dd.distillation.student import Student, flatten, soft_cross_entropy, unflatten
 from distributed_dd.errors import ConfigError
 
+CIFAR = (3, 32, 32)
+# Beyond methods.md: weights and biases added up by hand, layer by layer.
 COUNTS = [
+    (MLP(), CIFAR, 10, 411_146),
+    (LeNet(), CIFAR, 10, 62_006),
+    (AlexNet(), CIFAR, 10, 1_872_202),
+    (VGG11(), CIFAR, 10, 9_231_114),
+    (ResNet10(norm="batch"), CIFAR, 10, 4_903_242),
+    (ResNet18(), CIFAR, 10, 11_173_962),
+    (ResNet18(norm="batch", downsample="average"), CIFAR, 10, 11_173_962),
+    (TorchvisionModel("resnet18"), (3, 64, 64), 1000, 11_689_512),
     (ConvNet(3, 128), (3, 32, 32), 10, 320_010),
     (ConvNet(3, 128), (3, 32, 32), 100, 504_420),
     (ConvNet(4, 128), (3, 64, 64), 200, 857_160),
     (ConvNet(3, 128), (1, 28, 28), 10, 317_706),
 ]
+
+
+SMALL = [
+    (LeNet(), (1, 28, 28)), (LeNet(stride=2), (3, 64, 64)), (AlexNet(), (1, 28, 28)),
+    (AlexNet(stride=2), (3, 64, 64)), (VGG11(), (1, 28, 28)), (VGG11(last_stride=1), CIFAR),
+    (VGG11(), (3, 64, 64)), (ResNet10(stem_stride=2), (3, 64, 64)), (ResNet10(width=8), (1, 28, 28)),
+    (ConvNet(2, 8, norm="group", pooling="max"), CIFAR),
+    (ConvNet(2, 8, norm="none", pooling="none"), (1, 9, 9)), (TorchvisionModel("vit_b_16"), (3, 64, 64)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("network", "shape"), SMALL, ids=lambda v: str(v)[:40])
+def test_every_stem_fits_its_image_size(network, shape):
+    layers = network.build(shape, 7).eval()
+    assert layers(torch.zeros(2, *shape)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("make", [ResNet10, VGG11, ConvNet])
+def test_batch_norm_is_for_evaluation_and_refused_as_a_student(make):
+    layers = make(norm="batch").build(CIFAR, 10)
+    with pytest.raises(ConfigError, match="running statistics"):
+        Student(layers)
+
+
+def test_average_and_stride_downsampling_differ_in_what_they_compute():
+    strided, averaged = (ResNet10(width=4, downsample=how) for how in ("stride", "average"))
+    a, b = (initialised(n, CIFAR, 10, generator(0, "x")) for n in (strided, averaged))
+    assert torch.equal(flatten(a), flatten(b))
+    images = torch.randn(2, *CIFAR)
+    assert not torch.allclose(a(images), b(images))
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (LeNet(), (1, 8, 8)),
+        (VGG11(), (3, 16, 16)),
+        (AlexNet(), (1, 4, 4)),
+        (TorchvisionModel(), (1, 64, 64)),
+        (ResNet18(), (3, 4, 4)),
+    ],
+)
+def test_images_too_small_for_a_network_are_refused(network, shape):
+    with pytest.raises(ConfigError, match="network"):
+        network.build(shape, 10)
+
+
+def test_an_unknown_torchvision_model_is_refused_with_a_hint():
+    with pytest.raises(ConfigError, match="did you mean 'resnet18'"):
+        TorchvisionModel("resnet19")
 
 
 @pytest.mark.parametrize(("network", "shape", "classes", "count"), COUNTS)

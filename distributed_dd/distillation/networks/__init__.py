@@ -6,8 +6,13 @@ import torch
 from torch import nn
 
 from distributed_dd.distillation.chance import seed_from
+from distributed_dd.distillation.networks.alexnet import AlexNet
 from distributed_dd.distillation.networks.convnet import ConvNet
+from distributed_dd.distillation.networks.lenet import LeNet
 from distributed_dd.distillation.networks.mlp import MLP
+from distributed_dd.distillation.networks.resnet import ResNet10, ResNet18
+from distributed_dd.distillation.networks.torchvision_model import TorchvisionModel
+from distributed_dd.distillation.networks.vgg import VGG11
 from distributed_dd.family import Family
 
 
@@ -17,7 +22,13 @@ class Network(Protocol):
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module: ...
 
 
-NETWORKS = Family("network", {"convnet": ConvNet, "mlp": MLP})
+NETWORKS = Family(
+    "network",
+    {
+        "convnet": ConvNet, "mlp": MLP, "lenet": LeNet, "alexnet": AlexNet, "vgg11": VGG11,
+        "resnet10": ResNet10, "resnet18": ResNet18, "torchvision": TorchvisionModel,
+    },
+)  # fmt: skip
 
 
 def initialised(

@@ -4,19 +4,24 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from distributed_dd.distillation.networks.norms import GROUPS, Norm, Pooling, norm_layer, pooling_layer
 from distributed_dd.family import require, setting
 
 
 @dataclass(frozen=True)
 class ConvNet:
-    """ConvNet of `methods.md` 1.1: conv 3x3, instance norm, ReLU, 2x2 average pooling, repeated."""
+    """ConvNet of `methods.md` 1.1: conv 3x3, norm, ReLU, 2x2 pooling, repeated."""
 
     depth: int = setting("blocks; each halves height and width", 3)
     width: int = setting("channels of every block", 128)
+    norm: Norm = setting("normalisation; students cannot use batch", "instance")
+    pooling: Pooling = setting("how a block halves height and width", "average")
 
     def __post_init__(self) -> None:
         require(self.depth >= 1, "depth", f"got {self.depth}", "1 or more")
         require(self.width >= 1, "width", f"got {self.width}", "1 or more")
+        fits = self.norm != "group" or self.width % GROUPS == 0
+        require(fits, "width", f"got {self.width}", f"a multiple of {GROUPS}, for group norm")
 
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """Layers for images of shape (C, H, W); torch's default initialisation.
@@ -30,18 +35,19 @@ class ConvNet:
         height, width = height + 2 * (padding - 1), width + 2 * (padding - 1)
         layers: list[nn.Module] = []
         for block in range(self.depth):
-            require(
-                min(height, width) >= 2,
-                "network.depth",
-                f"{self.depth} blocks halve {image_shape[1]}x{image_shape[2]} images to nothing",
-                f"at most {block}",
-            )
+            if self.pooling != "none":
+                require(
+                    min(height, width) >= 2,
+                    "network.depth",
+                    f"{self.depth} blocks halve {image_shape[1]}x{image_shape[2]} images to nothing",
+                    f"at most {block}",
+                )
+                height, width = height // 2, width // 2
             layers += [
                 nn.Conv2d(channels, self.width, 3, padding=padding if block == 0 else 1),
-                # One group per channel is instance norm with affine parameters and no running state.
-                nn.GroupNorm(self.width, self.width),
+                norm_layer(self.norm, self.width),
                 nn.ReLU(),
-                nn.AvgPool2d(2),
+                pooling_layer(self.pooling),
             ]
-            channels, height, width = self.width, height // 2, width // 2
+            channels = self.width
         return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width, num_classes))
