@@ -92,11 +92,17 @@ def report(options: Namespace) -> int:
 
 
 def show(options: Namespace) -> int:
-    """What would happen, before anything does."""
-    whole = _open(options)
-    e = whole.experiment
+    """What would happen, before anything does. Without the data, what is known without them."""
+    e = experiment_from(options.file, options.overrides)
     console = Console(highlight=False, soft_wrap=True)
     console.print(config.to_yaml(plain(e)), markup=False)
+    try:
+        whole = _open(options)
+    except MissingInputError:
+        if facts := e.data.facts:
+            for line in estimate.lines(e, facts, e.experts.num_experts):
+                console.print(line)
+        raise
     missing = whole.store.missing(e.experts.num_experts)
     splits = whole.material.splits
     console.print(
@@ -111,7 +117,7 @@ def show(options: Namespace) -> int:
     if not whole.folder.path.exists():
         state = "not started"
     console.print(f"run       {whole.folder.path} ({state})")
-    for line in estimate.lines(e, whole.student.num_parameters, splits, len(missing)):
+    for line in estimate.lines(e, splits.facts, len(missing)):
         console.print(line)
     return 0
 

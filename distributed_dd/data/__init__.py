@@ -5,7 +5,7 @@ from distributed_dd.data.cifar import CIFAR10, CIFAR100
 from distributed_dd.data.digits import Digits
 from distributed_dd.data.image_folder import ImageFolder
 from distributed_dd.data.mnist import MNIST, FashionMNIST
-from distributed_dd.data.splits import DataSource, Images, Splits
+from distributed_dd.data.splits import DataSource, Facts, Images, Splits
 from distributed_dd.data.svhn import SVHN
 from distributed_dd.data.tiny_imagenet import TinyImageNet
 from distributed_dd.data.whitening import PREPROCESSINGS, Fitted, Preprocessing
@@ -20,4 +20,13 @@ DATA_SETS = Family(
     },
 )  # fmt: skip
 
-__all__ = ["DATA_SETS", "PREPROCESSINGS", "DataSource", "Fitted", "Images", "Preprocessing", "Splits"]
+__all__ = [
+    "DATA_SETS",
+    "PREPROCESSINGS",
+    "DataSource",
+    "Facts",
+    "Fitted",
+    "Images",
+    "Preprocessing",
+    "Splits",
+]

@@ -18,6 +18,7 @@ class CIFAR10(Published):
 
     label: ClassVar[str] = "cifar10"
     layout: ClassVar[str] = "cifar-10-batches-py/data_batch_1 .. 5, test_batch, batches.meta"
+    num_images: ClassVar[int] = 50_000
     torchvision_name: ClassVar[str] = "CIFAR10"
 
     def files(self) -> list[Path]:
@@ -58,4 +59,5 @@ class CIFAR100(CIFAR10):
 
     label: ClassVar[str] = "cifar100"
     layout: ClassVar[str] = "cifar-100-python/train, test, meta"
+    num_classes: ClassVar[int] = 100
     torchvision_name: ClassVar[str] = "CIFAR100"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from distributed_dd.data.cache import Say, silent
-from distributed_dd.data.splits import Images, Splits, content_sha256, stratified
+from distributed_dd.data.splits import Facts, Images, Splits, content_sha256, stratified
 from distributed_dd.distillation.chance import generator
 from distributed_dd.family import require, setting
 
@@ -31,6 +31,11 @@ class Digits:
     def name(self) -> str:
         """The data set's name in reports."""
         return "digits"
+
+    @property
+    def facts(self) -> Facts | None:
+        """1,797 images, less what is set aside."""
+        return Facts((1, 8, 8), 10, 1797 - self.num_test - self.num_validation)
 
     def load(self, say: Say = silent) -> Splits:
         """Pixels in [0, 1]; splits drawn class by class from ``split_seed``."""

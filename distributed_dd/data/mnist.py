@@ -2,7 +2,7 @@
 
 import gzip
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from distributed_dd.data.decoded import Decoded
 from distributed_dd.data.published import Published
-from distributed_dd.data.splits import Images
+from distributed_dd.data.splits import Facts, Images
 from distributed_dd.errors import IntegrityError
 from distributed_dd.family import setting
 
@@ -29,10 +29,17 @@ class MNIST(Published):
 
     label: ClassVar[str] = "mnist"
     layout: ClassVar[str] = "MNIST/raw/train-images-idx3-ubyte and three more, also as .gz"
+    num_images: ClassVar[int] = 60_000
     folder: ClassVar[str] = "MNIST"
     names: ClassVar[tuple[str, ...]] = tuple("0123456789")
 
     size: Literal[28, 32] = setting("side of the images: 28, or 32 with two rows of zeros around", 32)
+
+    @property
+    def facts(self) -> Facts | None:
+        """As published, padded, less what is set aside."""
+        known = super().facts
+        return known and replace(known, image_shape=(1, self.size, self.size))
 
     def files(self) -> list[Path]:
         """The four files, packed where they lie packed."""

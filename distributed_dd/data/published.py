@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from distributed_dd.data.cache import Say, cached, fingerprint, silent
 from distributed_dd.data.decoded import Decoded
-from distributed_dd.data.splits import Splits
+from distributed_dd.data.splits import Facts, Splits
 from distributed_dd.errors import MissingInputError
 from distributed_dd.family import require, setting
 
@@ -28,6 +28,11 @@ class Sampled:
             self.num_train is None or self.num_train >= 2, "num_train", f"got {self.num_train}", "2 or more"
         )
 
+    @property
+    def facts(self) -> Facts | None:
+        """Unknown before the files are read."""
+        return None
+
     def splits_of(self, decoded: Decoded, name: str) -> Splits:
         """The three splits."""
         return decoded.split(name, self.validation_fraction, self.num_train, self.split_seed)
@@ -37,12 +42,15 @@ class Sampled:
 class Published(Sampled):
     """A data set with published files.
 
-    A member says its ``label`` (the name in reports), the ``layout`` of its files below ``root``, the
-    ``fetch`` command, and how to `decode` them.
+    A member says its ``label`` (the name in reports), its ``shape``, the ``layout`` of its files below
+    ``root``, the ``fetch`` command, and how to `decode` them.
     """
 
     label: ClassVar[str]
     layout: ClassVar[str]
+    shape: ClassVar[tuple[int, int, int]] = (3, 32, 32)
+    num_classes: ClassVar[int] = 10
+    num_images: ClassVar[int]
     fetch: ClassVar[str] = "add data.download=true"
 
     root: str = setting("folder that holds the data set's own folder", "data", identity=False)
@@ -52,6 +60,12 @@ class Published(Sampled):
     def name(self) -> str:
         """The data set's name in reports."""
         return self.label
+
+    @property
+    def facts(self) -> Facts | None:
+        """As published, less what is set aside."""
+        left = self.num_images - round(self.validation_fraction * self.num_images)
+        return Facts(self.shape, self.num_classes, min(left, self.num_train or left))
 
     def load(self, say: Say = silent) -> Splits:
         """Bytes from the cache, or decoded once; then the splits.

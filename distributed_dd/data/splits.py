@@ -34,6 +34,15 @@ class Images:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What an estimate of memory and work needs to know."""
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    num_train: int
+
+
+@dataclass(frozen=True)
 class Splits:
     """A data set: three disjoint splits, class names in order, content hash, remarks for people.
 
@@ -59,12 +68,22 @@ class Splits:
         """Number of classes."""
         return len(self.class_names)
 
+    @property
+    def facts(self) -> Facts:
+        """Shape, classes, training images."""
+        return Facts(self.image_shape, self.num_classes, len(self.train))
+
 
 class DataSource(Protocol):
     """A data set's configuration."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def facts(self) -> Facts | None:
+        """What is known before loading, for an estimate; None where only the files know."""
+        ...
 
     def load(self, say: Callable[[str], None] = ...) -> Splits: ...
 

@@ -18,6 +18,7 @@ class SVHN(Published):
 
     label: ClassVar[str] = "svhn"
     layout: ClassVar[str] = "SVHN/train_32x32.mat and test_32x32.mat"
+    num_images: ClassVar[int] = 73_257
 
     def files(self) -> list[Path]:
         """The two MATLAB files."""

@@ -29,6 +29,9 @@ class TinyImageNet(Published):
         "tiny-imagenet-200/ with wnids.txt, words.txt, train/<wnid>/images/*.JPEG, "
         "val/images/*.JPEG, val/val_annotations.txt"
     )
+    shape: ClassVar[tuple[int, int, int]] = (3, 64, 64)
+    num_classes: ClassVar[int] = 200
+    num_images: ClassVar[int] = 100_000
     fetch: ClassVar[str] = f"curl -O {URL} && unzip tiny-imagenet-200.zip, or add data.download=true"
 
     @property

@@ -1,6 +1,6 @@
 """The labels a synthetic set starts from, as logits."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,13 +13,22 @@ from distributed_dd.family import Family, setting
 HARD_LOGIT = 100.0
 
 
+Classifier = Callable[[], Tensor]
+"""Label logits (n, K) of the synthetic images by the network at the target parameters."""
+
+
 class Labels(Protocol):
-    """Makes starting label logits; ``learned`` says whether distillation changes them."""
+    """Makes starting label logits; ``learned`` says whether distillation changes them.
+
+    `renewed` may replace all labels before an outer step; None leaves them.
+    """
 
     @property
     def learned(self) -> bool: ...
 
     def start(self, targets_n: Tensor, num_classes: int, expert_logits: Iterable[Tensor]) -> Tensor: ...
+
+    def renewed(self, target_logits: Classifier) -> Tensor | None: ...
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,7 @@ class ExpertEnsemble:
 
     learned: bool = setting("optimise the label logits too", True)
     epoch: int = setting("expert checkpoint that labels; -1 is the last", -1)
+    num_experts: int | None = setting("experts that are asked (null: all)", None)
 
     def start(self, targets_n: Tensor, num_classes: int, expert_logits: Iterable[Tensor]) -> Tensor:
         """Logits (n, K) from every expert's logits (n, K)."""
@@ -45,6 +55,10 @@ class ExpertEnsemble:
         average = torch.where(right_count > 0, total / right_count.clamp_min(1), everyone / max(count, 1))
         return average.float()
 
+    def renewed(self, target_logits: Classifier) -> Tensor | None:
+        """Never: they are learned, or stay."""
+        return None
+
 
 @dataclass(frozen=True)
 class Hard:
@@ -56,10 +70,29 @@ class Hard:
         """Logits (n, K) whose softmax is the one-hot label."""
         return hard_logits(targets_n, num_classes)
 
+    def renewed(self, target_logits: Classifier) -> Tensor | None:
+        """Never."""
+        return None
+
+
+@dataclass(frozen=True)
+class TargetNetwork:
+    """Logits of the network at the target parameters, anew in every outer step (TESLA on ImageNet)."""
+
+    learned: bool = setting("optimise the label logits too", False)
+
+    def start(self, targets_n: Tensor, num_classes: int, expert_logits: Iterable[Tensor]) -> Tensor:
+        """The class itself, until the first outer step."""
+        return hard_logits(targets_n, num_classes)
+
+    def renewed(self, target_logits: Classifier) -> Tensor | None:
+        """What the target network says of the synthetic images."""
+        return target_logits()
+
 
 def hard_logits(targets_n: Tensor, num_classes: int) -> Tensor:
     """Logits whose softmax is one-hot to float32 precision: exp(-100) is 4e-44."""
     return one_hot(targets_n, num_classes).float() * HARD_LOGIT
 
 
-LABELS = Family("labels", {"expert_ensemble": ExpertEnsemble, "hard": Hard})
+LABELS = Family("labels", {"expert_ensemble": ExpertEnsemble, "hard": Hard, "target_network": TargetNetwork})

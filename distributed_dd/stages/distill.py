@@ -69,6 +69,7 @@ class Distillation:
         trajectory = self.store.open(draw.expert)
         start = trajectory.checkpoint(draw.start_epoch).to(device())
         target = trajectory.checkpoint(draw.start_epoch + method.expert_epochs).to(device())
+        self._renew_labels(target)
         gradient = method.unroll(method.problem(draw, self.student, start, target, synthetic))
         loss = float(gradient.loss)
         if not gradient.is_finite():
@@ -86,6 +87,13 @@ class Distillation:
             "accepted": int(accepted),
             "image_gradient_norm": float(gradient.images.norm()),
         }
+
+    @torch.no_grad()
+    def _renew_labels(self, target: Tensor) -> None:
+        synthetic = self.engine.synthetic
+        renewed = self.method.labels.renewed(lambda: self.student.logits(target, synthetic.images()))
+        if renewed is not None:
+            synthetic.labels.copy_(renewed)
 
     def _diverged(self, step: int, loss: float, expert: int, start_epoch: int) -> None:
         raise DivergedError(

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from distributed_dd.data import Splits
+from distributed_dd.data import Facts
 from distributed_dd.distillation.networks import initialised
 from distributed_dd.stages.experiment import Experiment
 from distributed_dd.training.optimizers import GSAM
@@ -16,34 +17,38 @@ FLOAT = 4
 TRAIN_FACTOR, UNROLL_FACTOR = 3, 12
 
 
-def lines(experiment: Experiment, num_parameters: int, splits: Splits, num_missing: int) -> Iterator[str]:
+def lines(experiment: Experiment, facts: Facts, num_missing: int) -> Iterator[str]:
     """The estimate, a line a topic. Sizes are exact; operations count convolutions and products only."""
     e = experiment
+    network = initialised(e.network, facts.image_shape, facts.num_classes, torch.Generator())
+    num_parameters = sum(p.numel() for p in network.parameters())
     checkpoint = num_parameters * FLOAT
     disk = e.experts.num_experts * (e.experts.num_epochs + 1) * checkpoint
     yield f"disk      {size(disk)} for {e.experts.num_experts} experts of {num_parameters:,} parameters"
-    num_images = e.images_per_class * splits.num_classes
+    num_images = e.images_per_class * facts.num_classes
     batch = min(num_images, e.method.batch_size)
     stored = (e.method.student_steps + 1) * checkpoint
     yield f"memory    {size(stored)} for the stored student parameters of an outer step, batch {batch}"
-    forward = forward_flops(experiment, splits)
+    forward = forward_flops(network, facts)
     passes = 2 if isinstance(e.experts.optimizer, GSAM) else 1
-    expert_work = num_missing * e.experts.num_epochs * len(splits.train) * passes * TRAIN_FACTOR * forward
+    expert_work = num_missing * e.experts.num_epochs * facts.num_train * passes * TRAIN_FACTOR * forward
     distill_work = e.num_outer_steps * e.method.student_steps * batch * UNROLL_FACTOR * forward
     sets = e.evaluate.num_networks * 5
     scored = sets * e.evaluate.num_epochs * num_images
-    scored += e.evaluate.num_networks * e.evaluate.num_epochs_full_data * len(splits.train)
+    scored += e.evaluate.num_networks * e.evaluate.num_epochs_full_data * facts.num_train
     work = {"experts": expert_work, "distill": distill_work, "evaluate": scored * TRAIN_FACTOR * forward}
     parts = ", ".join(f"{stage} {value / 1e12:,.1f}" for stage, value in work.items())
-    yield f"work      {sum(work.values()) / 1e12:,.1f} TFLOP ({parts}); a slow core does some 0.02 a second"
+    yield (
+        f"work      {sum(work.values()) / 1e12:,.1f} TFLOP ({parts}); a core does some 0.02 to 0.1 a second, "
+        "a GPU some 20"
+    )
 
 
-def forward_flops(experiment: Experiment, splits: Splits) -> int:
+def forward_flops(network: nn.Module, facts: Facts) -> int:
     """Floating-point operations of one image's forward pass."""
-    network = initialised(experiment.network, splits.image_shape, splits.num_classes, torch.Generator())
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
-        network(torch.zeros(1, *splits.image_shape))
+        network.eval()(torch.zeros(1, *facts.image_shape))
     return counter.get_total_flops()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -11,29 +12,44 @@ from distributed_dd.errors import ConfigError
 
 @dataclass(frozen=True)
 class Material:
-    """A data set after preprocessing; ``splits`` holds the pixels it came from."""
+    """A data set and its preprocessing, fitted on the training split when first asked for."""
 
     splits: Splits
-    fitted: Fitted
-    train: Images
-    validation: Images
+    preprocessing: Preprocessing
+
+    @cached_property
+    def fitted(self) -> Fitted:
+        """The map from pixels to network input."""
+        return self.preprocessing.fit(self.splits.train.pixels())
+
+    @cached_property
+    def train(self) -> Images:
+        """The training images as the networks see them."""
+        return self._seen(self.splits.train)
+
+    @cached_property
+    def validation(self) -> Images:
+        """The validation images as the networks see them."""
+        return self._seen(self.splits.validation)
 
     @property
     def test(self) -> Images:
         """The test images, preprocessed with training statistics. For the final evaluation only."""
-        return Images(self.fitted.apply(self.splits.test.pixels()), self.splits.test.targets)
+        return self._seen(self.splits.test)
+
+    def _seen(self, images: Images) -> Images:
+        return Images(self.fitted.apply(images.pixels()), images.targets)
 
 
 def prepare(
     source: DataSource, preprocessing: Preprocessing, images_per_class: int, say: Callable[[str], None]
 ) -> Material:
-    """Load a data set and fit its preprocessing on the training split.
+    """Load a data set.
 
     Raises:
         ConfigError: a class has fewer than ``images_per_class`` training images.
     """
     splits = source.load(say)
-    fitted = preprocessing.fit(splits.train.pixels())
     counts = torch.bincount(splits.train.targets, minlength=splits.num_classes)
     smallest = int(counts.argmin())
     if images_per_class > int(counts[smallest]):
@@ -42,11 +58,7 @@ def prepare(
             f"{images_per_class} is more than the training images of class {splits.class_names[smallest]!r}",
             allowed=f"at most {int(counts[smallest])}",
         )
-
-    def on(images: Images) -> Images:
-        return Images(fitted.apply(images.pixels()), images.targets)
-
-    return Material(splits, fitted, on(splits.train), on(splits.validation))
+    return Material(splits, preprocessing)
 
 
 def device() -> torch.device:

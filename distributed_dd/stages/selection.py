@@ -48,7 +48,8 @@ class Jury:
     def labels(self, labels: Labels) -> Tensor:
         """Label logits (n, K) of every training image."""
         epoch = getattr(labels, "epoch", -1)
-        answers = (self.logits(expert, epoch) for expert in range(self.num_experts))
+        asked = min(getattr(labels, "num_experts", None) or self.num_experts, self.num_experts)
+        answers = (self.logits(expert, epoch) for expert in range(asked))
         return labels.start(self.train.targets, self.num_classes, answers)
 
     def accuracies(self, judge: Images) -> list[float]:
@@ -62,7 +63,8 @@ class Jury:
 
     def soft_labels(self, labels: Labels) -> Tensor:
         """The experts' soft labels, also where the method itself uses hard ones."""
-        return self.labels(ExpertEnsemble(epoch=getattr(labels, "epoch", -1)))
+        own = isinstance(labels, ExpertEnsemble)
+        return self.labels(labels if own else ExpertEnsemble())
 
 
 def starting_set(method: TrajectoryMatching, jury: Jury, per_class: int, seed: int) -> SyntheticSet:

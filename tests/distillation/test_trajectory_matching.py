@@ -15,7 +15,7 @@ from distributed_dd.errors import ConfigError
 def method(**changed):
     sgd = ParameterSGD(1.0)
     settings = dict(segments=Window(4), student_steps=7, batch_size=4, student_learning_rate=0.1)
-    return TrajectoryMatching(sgd, sgd, sgd, **{**settings, **changed})
+    return TrajectoryMatching(sgd, sgd, label_optimizer=sgd, **{**settings, **changed})
 
 
 def test_the_expanding_bound_is_the_published_one():

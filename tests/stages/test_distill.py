@@ -37,8 +37,8 @@ class World:
         )  # fmt: skip
         sgd = ParameterSGD(0.5, 0.9)
         self.method = TrajectoryMatching(
-            settings.pop("images", sgd), sgd, settings.pop("rate", ParameterSGD(1e-3, 0.5)),
-            **{**common, **settings},
+            settings.pop("images", sgd), settings.pop("rate", ParameterSGD(1e-3, 0.5)),
+            label_optimizer=sgd, **{**common, **settings},
         )  # fmt: skip
         images = torch.randn(4, 1, 2, 2, generator=generator(0, "images"))
         labels = torch.randn(4, 2, generator=generator(0, "labels"))

@@ -41,9 +41,11 @@ class TrajectoryMatching:
     """Match segments of expert trajectories (DATM, ICLR 2024; `methods.md` 1.7)."""
 
     image_optimizer: ParameterSGD = setting("optimiser of the images")
-    label_optimizer: ParameterSGD = setting("optimiser of the label logits")
     rate_optimizer: ParameterSGD = setting("optimiser of the student learning rate")
     segments: Segments = choice(SEGMENTS, "window of start epochs")
+    label_optimizer: ParameterSGD = setting(
+        "optimiser of the label logits, where they are learned", ParameterSGD(2.0, 0.9)
+    )
     name: str = setting("the method's name in reports", "datm")
     student_steps: int = setting("N: SGD steps of the student per outer step", 80)
     expert_epochs: int = setting("M: expert epochs from start to target", 2)
