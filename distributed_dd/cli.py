@@ -12,8 +12,8 @@ VERBS = {
     "run": "experts, distill, evaluate, report; what is done already is not done again",
     "experts": "train the experts that are missing",
     "distill": "distil the set (experts must exist or are trained first)",
-    "evaluate": "score the distilled set and its controls on the test split, once",
-    "report": "print the report of a finished run",
+    "evaluate": "score the distilled set and its controls on the test split; or a set on networks=[..]",
+    "report": "print the report of a finished run; or compare all runs in folders",
     "show": "print the resolved configuration, what is present, and an estimate of the work",
     "kinds": "list everything that can be chosen by kind, with its settings",
     "bench": "measure speed and memory: distributed-dd bench unroll",
@@ -37,6 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: unknown verb {verb!r}{did_you_mean(verb, VERBS)}\n\n{_help()}", file=sys.stderr)
         return 2
     options = _parser(verb).parse_intermixed_args(rest)
+    if verb == "report":
+        options.overrides = [word for word in options.paths if "=" in word]
+        options.paths = [Path(word) for word in options.paths if "=" not in word]
     try:
         from distributed_dd import commands
 
@@ -70,7 +73,16 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         parser.add_argument("--json", action="store_true", help="print JSON for machines")
         parser.add_argument("--quick", action="store_true", help="small sizes, for a first look")
         return parser
-    parser.add_argument("file", type=Path, help="configuration, such as configs/digits/datm_ipc10.yaml")
+    if verb == "report":
+        parser.add_argument(
+            "paths", nargs="*", help="run folders or folders of runs (runs/); or FILE key=value"
+        )
+        parser.add_argument("--to", type=Path, metavar="FOLDER", help="where tables and plots go")
+        parser.set_defaults(on=None)
+        return parser
+    what = "configuration, such as configs/digits/datm_ipc10.yaml"
+    what += "; or the folder of a distilled set" if verb == "evaluate" else ""
+    parser.add_argument("file", type=Path, help=what)
     parser.add_argument("overrides", nargs="*", help="key.path=value")
     parser.add_argument("--on", type=Path, metavar="CLUSTER_FILE", help="where tasks run (a local Ray)")
     return parser

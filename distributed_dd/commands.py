@@ -8,10 +8,11 @@ from argparse import Namespace
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from distributed_dd import config
 from distributed_dd.allocator import keep_freed_memory
+from distributed_dd.backends.console import ConsoleProgress
 from distributed_dd.composition import CLUSTERS, Run, cluster_from, experiment_from
 from distributed_dd.data import DATA_SETS, PREPROCESSINGS
 from distributed_dd.distillation.augment import AUGMENTATIONS
@@ -21,10 +22,11 @@ from distributed_dd.distillation.networks import NETWORKS
 from distributed_dd.distillation.segments import SEGMENTS
 from distributed_dd.distillation.starts import STARTS
 from distributed_dd.distillation.unroll import UNROLLS
-from distributed_dd.durable import read_json
+from distributed_dd.durable import read_json, write_bytes, write_json
 from distributed_dd.errors import MissingInputError
 from distributed_dd.family import describe_type, plain
-from distributed_dd.stages import artefact, estimate
+from distributed_dd.set_evaluation import evaluate_set, is_set
+from distributed_dd.stages import artefact, comparison, cross_architecture, estimate, plots
 from distributed_dd.stages.report import TITLES, title
 from distributed_dd.training.optimizers import OPTIMIZERS
 
@@ -69,7 +71,9 @@ def distill(options: Namespace) -> int:
 
 
 def evaluate(options: Namespace) -> int:
-    """The scores of a set that is there."""
+    """The scores of a set that is there: of a configuration's run, or of a folder on other networks."""
+    if is_set(options.file):
+        return _evaluate_folder(options)
     whole = _open(options)
     if not (whole.folder.distilled / artefact.MANIFEST).exists():
         raise MissingInputError(
@@ -82,12 +86,52 @@ def evaluate(options: Namespace) -> int:
     return 0
 
 
+def _evaluate_folder(options: Namespace) -> int:
+    keep_freed_memory()
+    progress = ConsoleProgress()
+    folder, result = evaluate_set(options.file, options.overrides, cluster_from(options.on), progress)
+    header, lines = cross_architecture.table(result)
+    table = Table(*header)
+    for line in lines:
+        table.add_row(*line)
+    Console(highlight=False).print(table)
+    progress.say(f"output:   {folder / cross_architecture.PAGE}")
+    return 0
+
+
 def report(options: Namespace) -> int:
-    """The report of a finished run."""
-    whole = _open(options)
-    if not whole.folder.report.exists():
-        raise MissingInputError(str(whole.folder.report), "there is no report yet", fix="distributed-dd run")
-    _print_report(whole, read_json(whole.folder.report))
+    """The report of a configuration's run, or of all runs in folders side by side."""
+    if len(options.paths) == 1 and not is_set(options.paths[0]):
+        options.file = options.paths[0]
+        whole = _open(options)
+        if not whole.folder.report.exists():
+            raise MissingInputError(
+                str(whole.folder.report), "there is no report yet", fix="distributed-dd run"
+            )
+        _print_report(whole, read_json(whole.folder.report))
+        return 0
+    return _compare(options.paths or [Path("runs")], options.to)
+
+
+def _compare(paths: list[Path], to: Path | None) -> int:
+    runs = comparison.collect(paths)
+    to = to or paths[0] / "comparison"
+    pictures = {"accuracy.png": plots.accuracy_png(runs)}
+    for name in plots.SERIES:
+        if (png := plots.series_png(runs, name)) is not None:
+            pictures[f"{name}.png"] = png
+    for name, png in pictures.items():
+        write_bytes(to / name, png)
+    lines = comparison.flat(runs)
+    write_json(to / "report.json", {"schema": comparison.SCHEMA, "rows": lines})
+    write_bytes(to / "report.csv", comparison.as_csv(lines).encode())
+    write_bytes(to / "report.md", comparison.page(runs, list(pictures)).encode())
+    header, rows = comparison.table(runs)
+    table = Table(Column(header[0], no_wrap=True), *header[1:])
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False).print(table)
+    print(f"output:   {to / 'report.md'}")
     return 0
 
 

@@ -17,15 +17,15 @@ from distributed_dd.backends.local_engine import LocalEngine
 from distributed_dd.backends.mlflow_tracker import MlflowTracker, NoTracker
 from distributed_dd.backends.ray_cluster import RayCluster
 from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.networks import initialised
+from distributed_dd.distillation.networks import NETWORKS, initialised
 from distributed_dd.distillation.student import Student
 from distributed_dd.durable import digest, locked, read_json, write_bytes, write_json
 from distributed_dd.errors import MissingInputError
-from distributed_dd.family import Family, build, build_member, identity, plain
+from distributed_dd.family import Family, build, build_member, flattened, identity, plain
 from distributed_dd.stages import artefact, experts, report, scoring
 from distributed_dd.stages.distill import Distillation
 from distributed_dd.stages.environment import environment
-from distributed_dd.stages.evaluate import evaluate
+from distributed_dd.stages.evaluate import Entry, candidates, score_rows
 from distributed_dd.stages.experiment import Experiment
 from distributed_dd.stages.footprint import Footprint, footprint
 from distributed_dd.stages.material import Material, device, prepare
@@ -114,7 +114,7 @@ class Run:
         return MlflowTracker(
             Path(e.output) / "mlflow.db", self.folder.tracked,
             f"distributed_dd/{e.data.name}/{e.method.name}",
-            self.name, dict(_flat(plain(e))), tags, self.progress.say,
+            self.name, dict(flattened(plain(e))), tags, self.progress.say,
         )  # fmt: skip
 
     @contextmanager
@@ -186,7 +186,16 @@ class Run:
             return read_json(self.folder.report)
         e, distilled = self.experiment, self.folder.distilled
         with self.timed("evaluate") as cost:
-            rows, peak = evaluate(e, self.material, self.jury, distilled, self.cluster, self.progress)
+            entry = Entry(
+                artefact.load_distilled(distilled), artefact.load_last_step(distilled),
+                self.jury.soft_labels(e.method.labels), e.images_per_class, e.seed,
+            )  # fmt: skip
+            rows, peak = score_rows(
+                candidates(entry, self.material, e.evaluate), e.network, e.evaluate, e.seed, self.material,
+                self.cluster, self.progress,
+            )  # fmt: skip
+            experts_alone = self.jury.accuracies(self.material.test)
+            rows.append(scoring.row("expert", NETWORKS.kind_of(e.network), "hard", experts_alone))
         cost.peak_bytes = max(cost.peak_bytes, peak)
         manifest = read_json(distilled / artefact.MANIFEST)
         facts = manifest["distillation"]
@@ -199,11 +208,3 @@ class Run:
         for path in (distilled, *paths):
             self.tracker.artefact(path)
         return result
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -24,16 +24,29 @@ def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         merged: Any = OmegaConf.load(path)
         if not OmegaConf.is_dict(merged):
             raise ConfigError(str(path), "is not a group of keys")
-        for override in overrides:
-            key, equals, _ = override.partition("=")
-            if not equals or not key:
-                raise ConfigError(
-                    override, "is no override", allowed="key.path=value, such as num_outer_steps=500"
-                )
-            merged = _override(merged, override)
-        plain: Any = OmegaConf.to_container(merged, resolve=True)
+        return laid_over(merged, overrides)
     except (OmegaConfBaseException, yaml.YAMLError, TypeError) as error:
         raise ConfigError(str(path), f"cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def laid_over(values: Any, overrides: Sequence[str]) -> dict[str, Any]:
+    """``values`` (a mapping) with ``key.path=value`` overrides laid over them, interpolations resolved.
+
+    Raises:
+        ConfigError: an override that is none.
+    """
+    merged: Any = OmegaConf.create(values)
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(
+                override, "is no override", allowed="key.path=value, such as num_outer_steps=500"
+            )
+        try:
+            merged = _override(merged, override)
+        except (OmegaConfBaseException, yaml.YAMLError, TypeError) as error:
+            raise ConfigError(override, f"cannot be read: {str(error).splitlines()[0]}") from None
+    plain: Any = OmegaConf.to_container(merged, resolve=True)
     return plain
 
 

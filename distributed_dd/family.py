@@ -52,6 +52,11 @@ def choice(family: Family, meaning: str, default: Any = dataclasses.MISSING) -> 
     return dataclasses.field(metadata={"meaning": meaning, "family": family}, **kwargs)
 
 
+def choices(family: Family, meaning: str, default: tuple = ()) -> Any:
+    """A dataclass field holding several members of ``family``."""
+    return dataclasses.field(metadata={"meaning": meaning, "family": family, "many": True}, default=default)
+
+
 def did_you_mean(word: str, words: typing.Iterable[str]) -> str:
     """A hint such as ``did you mean 'seed'?`` or nothing."""
     close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
@@ -113,14 +118,35 @@ def plain(member: Any, identity_only: bool = False) -> Any:
             continue
         value = getattr(member, field.name)
         family = field.metadata.get("family")
-        out[field.name] = plain(value, identity_only)
-        if family is not None and value is not None:
-            out[field.name] = {"kind": family.kind_of(value), **out[field.name]}
+        if family is None or value is None:
+            out[field.name] = plain(value, identity_only)
+        elif field.metadata.get("many"):
+            out[field.name] = [_with_kind(family, member, identity_only) for member in value]
+        else:
+            out[field.name] = _with_kind(family, value, identity_only)
     return out
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> typing.Iterator[tuple[str, Any]]:
+    """Nested groups as (``key.path``, value), as typed on the command line."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _with_kind(family: Family, member: Any, identity_only: bool) -> dict[str, Any]:
+    return {"kind": family.kind_of(member), **plain(member, identity_only)}
 
 
 def _value(value: Any, field: dataclasses.Field, hint: Any, path: str) -> Any:
     family = field.metadata.get("family")
+    if family is not None and field.metadata.get("many"):
+        if not isinstance(value, list | tuple):
+            raise ConfigError(path, f"wrong type: got {value!r}", allowed=f"a list of {family.name}s")
+        bare = dataclasses.field()
+        return tuple(_member(family, entry, bare, f"{path}[{i}]") for i, entry in enumerate(value))
     if family is not None:
         return _member(family, value, field, path)
     if dataclasses.is_dataclass(hint):

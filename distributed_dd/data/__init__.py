@@ -8,7 +8,7 @@ from distributed_dd.data.mnist import MNIST, FashionMNIST
 from distributed_dd.data.splits import DataSource, Facts, Images, Splits
 from distributed_dd.data.svhn import SVHN
 from distributed_dd.data.tiny_imagenet import TinyImageNet
-from distributed_dd.data.whitening import PREPROCESSINGS, Fitted, Preprocessing
+from distributed_dd.data.whitening import PREPROCESSINGS, AlreadyFitted, Fitted, Preprocessing
 from distributed_dd.family import Family
 
 DATA_SETS = Family(
@@ -21,12 +21,6 @@ DATA_SETS = Family(
 )  # fmt: skip
 
 __all__ = [
-    "DATA_SETS",
-    "PREPROCESSINGS",
-    "DataSource",
-    "Facts",
-    "Fitted",
-    "Images",
-    "Preprocessing",
-    "Splits",
-]
+    "DATA_SETS", "PREPROCESSINGS", "AlreadyFitted", "DataSource", "Facts", "Fitted", "Images",
+    "Preprocessing", "Splits",
+]  # fmt: skip

@@ -86,4 +86,15 @@ class Unchanged:
         return Fitted(torch.zeros_like(ones), ones, ones)
 
 
+@dataclass(frozen=True)
+class AlreadyFitted:
+    """What was fitted elsewhere, such as in the run that made a distilled set."""
+
+    fitted: Fitted
+
+    def fit(self, images_nCHW: Tensor) -> Fitted:
+        """What it was given."""
+        return self.fitted
+
+
 PREPROCESSINGS = Family("preprocessing", {"zca": ZCA, "standardise": Standardise, "none": Unchanged})

@@ -94,6 +94,7 @@ def describe(
         "validation_accuracy": facts["best_accuracy"],
         "distillation": facts,
         "versions": versions(),
+        "configuration": values,
     }  # fmt: skip
 
 
@@ -103,9 +104,8 @@ def write_artefact(
     """Write the set, then the manifest: without a manifest there is no artefact."""
     extra = {f"preprocessing.{name}": t.contiguous() for name, t in fitted.tensors().items()}
     hashes = {}
-    for name, tensors in ((SET, best), (LAST, last)):
-        content = save({**{k: t.contiguous() for k, t in tensors.items()}, **extra})
-        hashes[name] = write_bytes(folder / name, content)
+    for name, tensors in ((SET, {**best, **extra}), (LAST, last)):
+        hashes[name] = write_bytes(folder / name, save({k: t.contiguous() for k, t in tensors.items()}))
     write_json(folder / MANIFEST, {"schema": SCHEMA, "sha256": hashes, **facts})
 
 

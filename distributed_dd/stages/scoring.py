@@ -8,6 +8,7 @@ from statistics import mean, stdev
 from torch import Tensor
 
 from distributed_dd.data import Images
+from distributed_dd.distillation.augment import Identity
 from distributed_dd.distillation.chance import generator
 from distributed_dd.distillation.networks import Network, initialised
 from distributed_dd.family import choice, require, setting
@@ -63,6 +64,7 @@ class Trial:
     learning_rate: float | None
     member: int
     num_epochs: int | None = None
+    augmented: bool = True
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ def _accuracy(trial: Trial, contest: Contest) -> float:
     recipe = contest.recipe
     if trial.num_epochs is not None:
         recipe = replace(recipe, num_epochs=trial.num_epochs)
+    if not trial.augmented:
+        recipe = replace(recipe, augment=Identity())
     key = (contest.seed, "evaluation", trial.member)
     for _ in train(network, images, trial.labels.to(where), recipe, key, trial.learning_rate):
         pass
@@ -125,11 +129,12 @@ class Candidate:
     sets: tuple[tuple[Tensor, Tensor], ...]
     learning_rates: tuple[float, ...]
     num_epochs: int | None = None
+    augmented: bool = True
 
     def trial(self, member: int, rate: float) -> Trial:
         """Network number ``member`` of this row."""
         images, labels = self.sets[member % len(self.sets)]
-        return Trial(images, labels, rate, member, self.num_epochs)
+        return Trial(images, labels, rate, member, self.num_epochs, self.augmented)
 
 
 def choose_rates(
