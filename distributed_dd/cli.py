@@ -1,6 +1,7 @@
 """The command line. Nothing heavy is imported until a verb runs."""
 
 import argparse
+import keyword
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ VERBS = {
     "report": "print the report of a finished run; or compare all runs in folders",
     "show": "print the resolved configuration, what is present, and an estimate of the work",
     "kinds": "list everything that can be chosen by kind, with its settings",
+    "import": "other people's expert buffers (replay_buffer_*.pt) or distilled set (images_best.pt ..)",
+    "export": "a distilled set as pt, images or npz; the experts of a configuration as replay buffers",
     "bench": "measure speed and memory: distributed-dd bench unroll",
 }
 EXIT_CODES = "0 done, 2 configuration, 3 missing input, 4 diverged, 5 integrity, 130 interrupted, 1 other"
@@ -43,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         from distributed_dd import commands
 
-        return getattr(commands, verb)(options)
+        return getattr(commands, f"{verb}_" if keyword.iskeyword(verb) else verb)(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -80,11 +83,27 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         parser.add_argument("--to", type=Path, metavar="FOLDER", help="where tables and plots go")
         parser.set_defaults(on=None)
         return parser
+    if verb in ("import", "export"):
+        return _exchange_parser(parser, verb)
     what = "configuration, such as configs/digits/datm_ipc10.yaml"
     what += "; or the folder of a distilled set" if verb == "evaluate" else ""
     parser.add_argument("file", type=Path, help=what)
     parser.add_argument("overrides", nargs="*", help="key.path=value")
     parser.add_argument("--on", type=Path, metavar="CLUSTER_FILE", help="where tasks run (a local Ray)")
+    return parser
+
+
+def _exchange_parser(parser: argparse.ArgumentParser, verb: str) -> argparse.ArgumentParser:
+    if verb == "import":
+        parser.add_argument("source", type=Path, help="folder with the .pt files, or one buffer")
+        parser.add_argument(
+            "file", type=Path, help="configuration that they belong to: data, network, recipe"
+        )
+    else:
+        parser.add_argument("source", type=Path, help="run folder or distilled/ folder; or a configuration")
+        parser.add_argument("--as", dest="form", default="pt", help="pt (default), images, npz")
+    parser.add_argument("overrides", nargs="*", help="key.path=value")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="where the result goes")
     return parser
 
 

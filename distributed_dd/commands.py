@@ -24,6 +24,7 @@ from distributed_dd.distillation.starts import STARTS
 from distributed_dd.distillation.unroll import UNROLLS
 from distributed_dd.durable import read_json, write_bytes, write_json
 from distributed_dd.errors import MissingInputError
+from distributed_dd.exchange import export_to, import_from
 from distributed_dd.family import describe_type, plain
 from distributed_dd.set_evaluation import evaluate_set, is_set
 from distributed_dd.stages import artefact, comparison, cross_architecture, estimate, plots
@@ -163,6 +164,24 @@ def show(options: Namespace) -> int:
     console.print(f"run       {whole.folder.path} ({state})")
     for line in estimate.lines(e, splits.facts, len(missing)):
         console.print(line)
+    return 0
+
+
+def import_(options: Namespace) -> int:
+    """Other people's experts or distilled set, in our format."""
+    folder = import_from(options.source, options.file, options.overrides, options.to, ConsoleProgress())
+    if (folder / artefact.MANIFEST).exists() and (folder / artefact.SET).exists():
+        print(f"the set is in {folder}; distributed-dd evaluate {folder} scores it")
+    else:
+        print(f"experts are in {folder}; experts.store={folder} uses them")
+    return 0
+
+
+def export(options: Namespace) -> int:
+    """A distilled set or experts, for other programs."""
+    to = options.to or Path("exported")
+    export_to(options.source, options.overrides, options.form, to, ConsoleProgress())
+    print(f"output:   {to}")
     return 0
 
 

@@ -33,6 +33,7 @@ from distributed_dd.stages.ports import Cluster, Tracker
 from distributed_dd.stages.preview import preview_png
 from distributed_dd.stages.run_folder import RunFolder
 from distributed_dd.stages.selection import Jury, starting_set
+from distributed_dd.trajectories.store import TrajectoryStore
 
 CLUSTERS = Family("cluster", {"ray": RayCluster, "in_process": InProcess})
 
@@ -60,12 +61,16 @@ class Run:
         e = self.experiment
         self.material: Material = prepare(e.data, e.preprocessing, e.images_per_class, self.progress.say)
         splits = self.material.splits
-        self.digest = digest({**identity(e), "data_sha256": splits.sha256})
+        data = experts.identity_of(self.material, e.preprocessing)
+        if e.experts.store is None:
+            self.store = experts.store_for(Path(e.output) / "experts", e.experts, e.network, data, e.seed)
+        else:
+            self.store = TrajectoryStore.at(Path(e.experts.store))
+        given = {} if e.experts.store is None else {"expert_store": self.store.digest}
+        self.digest = digest({**identity(e), "data_sha256": splits.sha256, **given})
         self.name = f"{splits.name}-{e.method.name}-ipc{e.images_per_class}-{self.digest[:8]}"
         self.folder = RunFolder(Path(e.output) / self.name, self.digest)
         self.num_classes = splits.num_classes
-        data = experts.identity_of(self.material, e.preprocessing)
-        self.store = experts.store_for(Path(e.output) / "experts", e.experts, e.network, data, e.seed)
         rng = generator(e.seed, "layout")
         network = initialised(e.network, splits.image_shape, self.num_classes, rng)
         self.student = Student(network, e.method.precision).to(device(), torch.float32)
@@ -129,8 +134,13 @@ class Run:
         job = experts.ExpertJob(
             e.experts, e.network, e.seed, material.train, material.validation, self.num_classes, self.store
         )
+        trained: list[int] = []
         with self.timed("experts") as cost:
-            trained, peak = experts.train_experts(job, self.cluster, self.progress)
+            peak = 0
+            if e.experts.store is None:
+                trained, peak = experts.train_experts(job, self.cluster, self.progress)
+            else:
+                experts.check_complete(self.store, e.experts.num_experts)
             experts.verify(
                 self.store, e.experts.num_experts, self.student.num_parameters, e.experts.num_epochs
             )

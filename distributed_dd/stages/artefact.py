@@ -99,12 +99,18 @@ def describe(
 
 
 def write_artefact(
-    folder: Path, best: dict[str, Tensor], last: dict[str, Tensor], fitted: Fitted, facts: dict[str, Any]
+    folder: Path,
+    best: dict[str, Tensor],
+    last: dict[str, Tensor] | None,
+    fitted: Fitted,
+    facts: dict[str, Any],
 ) -> None:
     """Write the set, then the manifest: without a manifest there is no artefact."""
     extra = {f"preprocessing.{name}": t.contiguous() for name, t in fitted.tensors().items()}
     hashes = {}
     for name, tensors in ((SET, {**best, **extra}), (LAST, last)):
+        if tensors is None:
+            continue
         hashes[name] = write_bytes(folder / name, save({k: t.contiguous() for k, t in tensors.items()}))
     write_json(folder / MANIFEST, {"schema": SCHEMA, "sha256": hashes, **facts})
 

@@ -25,6 +25,9 @@ class Experts(Recipe):
     """Networks trained on real data, whose trajectories are kept."""
 
     num_experts: int = setting("networks to train", 100)
+    store: str | None = setting(
+        "use the experts in this folder, such as imported ones, and train none", None, identity=False
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,7 +51,7 @@ def store_for(
     root: Path, recipe: Experts, network: Network, identity: dict[str, Any], seed: int
 ) -> TrajectoryStore:
     """The store of exactly these experts; their number is no part of its identity."""
-    recipe_values = {k: v for k, v in plain(recipe).items() if k != "num_experts"}
+    recipe_values = {k: v for k, v in plain(recipe).items() if k not in ("num_experts", "store")}
     everything = {
         **identity,
         "network": {"kind": type(network).__name__.lower(), **plain(network)},
@@ -112,6 +115,20 @@ def identity_of(material: Material, preprocessing: Any) -> dict[str, Any]:
         "train_sha256": content_sha256(train.images, train.targets),
         "preprocessing": {"kind": type(preprocessing).__name__.lower(), **plain(preprocessing)},
     }
+
+
+def check_complete(store: TrajectoryStore, num_experts: int) -> None:
+    """Refuse a given store with fewer experts than are asked for.
+
+    Raises:
+        ConfigError: it holds fewer.
+    """
+    require(
+        store.num_experts >= num_experts,
+        "experts.num_experts",
+        f"{num_experts} are asked for, {store.folder} holds {store.num_experts}",
+        f"at most {store.num_experts}",
+    )
 
 
 def verify(store: TrajectoryStore, num_experts: int, num_parameters: int, num_epochs: int) -> None:

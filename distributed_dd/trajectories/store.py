@@ -47,6 +47,29 @@ class TrajectoryStore:
         self.digest, self.identity = identity_digest, dict(identity)
         self._verified: set[int] = set()
 
+    @classmethod
+    def at(cls, folder: Path) -> "TrajectoryStore":
+        """The store that lies in ``folder``, whatever it is of.
+
+        Raises:
+            MissingInputError: there is none.
+        """
+        manifest = folder / "manifest.json"
+        if not manifest.exists():
+            problem = "holds no expert store (no manifest.json)"
+            raise MissingInputError(
+                str(folder), problem, fix="distributed-dd import, or leave experts.store out"
+            )
+        values = read_json(manifest)
+        store = cls(folder.parent, str(values.get("digest")), values.get("identity", {}))
+        store.folder = folder
+        return store
+
+    @property
+    def num_experts(self) -> int:
+        """Experts in the manifest."""
+        return len(self._manifest()["experts"])
+
     def file_of(self, expert: int) -> Path:
         """Where expert number ``expert`` lies."""
         return self.folder / f"expert-{expert:04d}.safetensors"

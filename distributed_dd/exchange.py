@@ -1,0 +1,87 @@
+"""Import and export: other people's files in, files for other programs out."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distributed_dd.backends.console import ConsoleProgress
+from distributed_dd.composition import Run, cluster_from, experiment_from
+from distributed_dd.distillation.chance import generator
+from distributed_dd.distillation.networks import initialised
+from distributed_dd.durable import sha256_of, write_bytes
+from distributed_dd.errors import ConfigError, MissingInputError
+from distributed_dd.family import did_you_mean
+from distributed_dd.stages import artefact, exporting, importing
+from distributed_dd.stages.experiment import Experiment
+from distributed_dd.stages.material import prepare
+from distributed_dd.stages.preview import preview_png
+from distributed_dd.trajectories.store import TrajectoryStore
+
+
+def import_from(
+    source: Path, file: Path, overrides: list[str], to: Path | None, progress: ConsoleProgress
+) -> Path:
+    """Import expert buffers or a distilled set; ``file`` is the configuration they belong to.
+
+    Returns the store, for ``experts.store``, or the folder of the set.
+
+    Raises:
+        MissingInputError: ``source`` holds neither.
+    """
+    e = experiment_from(file, overrides)
+    if source.is_dir() and (source / importing.IMAGES).exists():
+        return _import_set(source, e, to, progress)
+    buffers = importing.buffers_in(source) if source.exists() else []
+    if not buffers:
+        allowed = f"{importing.BUFFERS}, or {importing.IMAGES} and {importing.LABELS}"
+        raise MissingInputError(
+            str(source), "holds neither expert buffers nor a distilled set", allowed=allowed
+        )
+    facts = e.data.facts or e.data.load(progress.say).facts
+    layers = initialised(e.network, facts.image_shape, facts.num_classes, generator(0, "layout"))
+    root = to or Path(e.output) / "experts"
+    return importing.import_experts(buffers, e.network, layers, root, progress).folder
+
+
+def _import_set(source: Path, e: Experiment, to: Path | None, progress: ConsoleProgress) -> Path:
+    material = prepare(e.data, e.preprocessing, 1, progress.say)
+    splits = material.splits
+    tensors = importing.read_set(source, splits.image_shape, splits.num_classes)
+    counts = sorted(set(torch.bincount(tensors["classes"], minlength=splits.num_classes).tolist()))
+    if counts != [e.images_per_class]:
+        given = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+        raise ConfigError("images_per_class", f"is {e.images_per_class}, the set holds {given} of each class")
+    sources = {file.name: sha256_of(file) for file in sorted(source.glob("*_best.pt"))}
+    found: dict[str, Any] = {"best_step": None, "best_accuracy": None, "imported": sources}
+    manifest = artefact.describe(e, splits, "imported", "none", found)
+    folder = to or Path(e.output) / f"{splits.name}-imported-ipc{e.images_per_class}" / "distilled"
+    pixels = material.fitted.invert(tensors["images"])
+    png = preview_png(pixels, pixels, tensors["classes"], splits.class_names, f"imported from {source.name}")
+    write_bytes(folder / artefact.PREVIEW, png)
+    artefact.write_artefact(folder, tensors, None, material.fitted, manifest)
+    return folder
+
+
+def export_to(source: Path, overrides: list[str], form: str, to: Path, progress: ConsoleProgress) -> Path:
+    """Export the set in a folder, or the experts of a configuration; returns ``to``.
+
+    Raises:
+        ConfigError: an unknown format.
+    """
+    if source.is_dir():
+        if form not in exporting.FORMATS:
+            hint = did_you_mean(form, exporting.FORMATS)
+            raise ConfigError("--as", f"unknown {form!r}{hint}", allowed=", ".join(exporting.FORMATS))
+        exporting.FORMATS[form](artefact.load_distilled(source), to)
+        return to
+    if form != "pt":
+        raise ConfigError("--as", f"experts cannot be exported as {form!r}", allowed="pt")
+    whole = Run(experiment_from(source, overrides), cluster_from(None), progress)
+    num = whole.experiment.experts.num_experts
+    store: TrajectoryStore = whole.store
+    if missing := store.missing(num):
+        problem = f"{len(missing)} of {num} experts are missing"
+        raise MissingInputError(str(store.folder), problem, fix=f"distributed-dd experts {source}")
+    exporting.experts_as_pt(store, num, whole.student.network, to, progress)
+    return to
