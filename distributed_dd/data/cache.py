@@ -1,4 +1,4 @@
-"""Decoded data sets, kept once per machine: checksummed, memory-mapped when read.
+"""What takes long to make from data, kept once per machine: checksummed, memory-mapped when read.
 
 The folder is ``$DISTRIBUTED_DD_CACHE``, or ``~/.cache/distributed_dd``. It may be deleted at any time.
 """
@@ -10,37 +10,39 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
-from distributed_dd.data.decoded import Decoded
-from distributed_dd.data.splits import Images
 from distributed_dd.durable import digest, read_json, sha256_of, write_bytes, write_json
 from distributed_dd.errors import UserError
 
 VERSION = 1
 Say = Callable[[str], None]
+Entry = tuple[dict[str, Tensor], dict[str, Any]]
+"""Tensors by name, and plain facts about them."""
 
 
 def silent(text: str) -> None:
     """Tells nobody."""
 
 
-def cached(identity: dict[str, Any], decode: Callable[[], Decoded], say: Say = silent) -> Decoded:
-    """What ``decode`` returns, from the cache if the same ``identity`` was decoded before.
+def cached(what: str, identity: dict[str, Any], make: Callable[[], Entry], say: Say = silent) -> Entry:
+    """What ``make`` returns, from the cache if it was made before for the same ``identity``.
 
-    A damaged entry is decoded anew; a cache that cannot be written is done without, and said.
+    A damaged entry is made anew; a cache that cannot be written is done without, and said.
     """
     folder = Path(os.environ.get("DISTRIBUTED_DD_CACHE") or Path.home() / ".cache" / "distributed_dd")
     path = folder / f"{digest({'version': VERSION, **identity})[:24]}.safetensors"
     if (found := _read(path)) is not None:
         return found
-    say(f"decoding {identity['name']} once into {path}")
-    decoded = decode()
+    say(f"{what}, once, into {path}")
+    tensors, facts = make()
     try:
-        _write(path, decoded)
+        content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+        write_json(path.with_suffix(".json"), {"sha256": write_bytes(path, content), "facts": facts})
     except (UserError, OSError) as error:
-        say(f"warning: the decoded images are not kept: {str(error).splitlines()[0]}")
-        return decoded
-    return _read(path) or decoded
+        say(f"warning: it cannot be kept: {str(error).splitlines()[0]}")
+        return tensors, facts
+    return _read(path) or (tensors, facts)
 
 
 def fingerprint(files: Iterable[Path]) -> str:
@@ -48,27 +50,15 @@ def fingerprint(files: Iterable[Path]) -> str:
     return digest([[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(files)])
 
 
-def _write(path: Path, decoded: Decoded) -> None:
-    tensors = {
-        "train_images": decoded.train.images, "train_targets": decoded.train.targets,
-        "test_images": decoded.test.images, "test_targets": decoded.test.targets,
-    }  # fmt: skip
-    sha256 = write_bytes(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
-    facts = {"sha256": sha256, "class_names": decoded.class_names, "notes": decoded.notes}
-    write_json(path.with_suffix(".json"), facts)
-
-
-def _read(path: Path) -> Decoded | None:
+def _read(path: Path) -> Entry | None:
     record = path.with_suffix(".json")
     if not (path.exists() and record.exists()):
         return None
     try:
-        facts = read_json(record)
-        if sha256_of(path) != facts["sha256"]:
+        values = read_json(record)
+        if sha256_of(path) != values["sha256"]:
             return None
         with safe_open(path, framework="pt") as file:
-            train = Images(file.get_tensor("train_images"), file.get_tensor("train_targets"))
-            test = Images(file.get_tensor("test_images"), file.get_tensor("test_targets"))
+            return {name: file.get_tensor(name) for name in file.keys()}, values["facts"]  # noqa: SIM118
     except (UserError, OSError, SafetensorError, KeyError):
         return None
-    return Decoded(train, test, tuple(facts["class_names"]), tuple(facts["notes"]))

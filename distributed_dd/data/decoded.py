@@ -1,11 +1,14 @@
 """Every image of a data set as bytes, checked, before anything is set aside for validation."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from distributed_dd.data.cache import Entry, Say, cached
 from distributed_dd.data.splits import Images, Splits, content_sha256, stratified
 from distributed_dd.distillation.chance import generator
 from distributed_dd.errors import ConfigError, IntegrityError
@@ -19,6 +22,24 @@ class Decoded:
     test: Images
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def cached(
+        cls, name: str, identity: dict[str, Any], decode: Callable[[], "Decoded"], where: str, say: Say
+    ) -> "Decoded":
+        """What ``decode`` returns, checked; from the cache if it was decoded before."""
+
+        def make() -> Entry:
+            made = decode().checked(where)
+            tensors = {
+                "train_images": made.train.images, "train_targets": made.train.targets,
+                "test_images": made.test.images, "test_targets": made.test.targets,
+            }  # fmt: skip
+            return tensors, {"class_names": made.class_names, "notes": made.notes}
+
+        tensors, facts = cached(f"decoding {name}", {"name": name, **identity}, make, say)
+        train, test = (Images(tensors[f"{s}_images"], tensors[f"{s}_targets"]) for s in ("train", "test"))
+        return cls(train, test, tuple(facts["class_names"]), tuple(facts["notes"]))
 
     def checked(self, where: str) -> "Decoded":
         """Itself, with a note on test images that also occur in the train split.

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from distributed_dd.data.cache import Say, cached, fingerprint, silent
+from distributed_dd.data.cache import Say, fingerprint, silent
 from distributed_dd.data.decoded import Decoded
 from distributed_dd.data.pictures import Reading, read_pictures
 from distributed_dd.data.published import Sampled
@@ -60,8 +60,9 @@ class ImageFolder(Sampled):
         how: dict = {"size": self.size, "grey": self.grey, "unreadable": self.unreadable}
         if not (root / "train").is_dir():
             how |= {"test_fraction": self.test_fraction, "split_seed": self.split_seed}
-        identity = {"name": self.name, "files": fingerprint(files), "how": how}
-        return self.splits_of(cached(identity, lambda: self._decode(root).checked(str(root)), say), self.name)
+        identity = {"files": fingerprint(files), "how": how}
+        decoded = Decoded.cached(self.name, identity, lambda: self._decode(root), str(root), say)
+        return self.splits_of(decoded, self.name)
 
     def _decode(self, root: Path) -> Decoded:
         if not (root / "train").is_dir():

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from distributed_dd.data.cache import Say, cached, fingerprint, silent
+from distributed_dd.data.cache import Say, fingerprint, silent
 from distributed_dd.data.decoded import Decoded
 from distributed_dd.data.splits import Facts, Splits
 from distributed_dd.errors import MissingInputError
@@ -85,8 +85,8 @@ class Published(Sampled):
                 allowed=f"this layout below data.root: {self.layout}",
                 fix=f"set data.root, or fetch it: {self.fetch}",
             )
-        identity = {"name": self.label, "files": fingerprint(files), "how": self.decoding()}
-        decoded = cached(identity, lambda: self.decode().checked(str(Path(self.root))), say)
+        identity = {"files": fingerprint(files), "how": self.decoding()}
+        decoded = Decoded.cached(self.label, identity, self.decode, str(Path(self.root)), say)
         return self.splits_of(decoded, self.label)
 
     def files(self) -> list[Path]:

@@ -1,7 +1,7 @@
 """Preprocessing fitted on the training split, invertible, and kept in the artefact."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -40,7 +40,13 @@ def _linear(images: Tensor, weight: Tensor) -> Tensor:
 
 
 class Preprocessing(Protocol):
-    """A kind of preprocessing; `fit` learns it from training images in [0, 1]."""
+    """A kind of preprocessing; `fit` learns it from training images in [0, 1].
+
+    ``costly`` says that a fit is worth keeping on disk.
+    """
+
+    @property
+    def costly(self) -> bool: ...
 
     def fit(self, images_nCHW: Tensor) -> Fitted: ...
 
@@ -48,6 +54,8 @@ class Preprocessing(Protocol):
 @dataclass(frozen=True)
 class Standardise:
     """Subtract the training mean of each channel and divide by its standard deviation."""
+
+    costly: ClassVar[bool] = False
 
     def fit(self, images_nCHW: Tensor) -> Fitted:
         """Channel statistics over all training pixels."""
@@ -59,6 +67,8 @@ class Standardise:
 @dataclass(frozen=True)
 class ZCA:
     """Zero-phase whitening of [0, 1] pixels (`methods.md` 1.2): W = U (S + eps)^-1/2 U'."""
+
+    costly: ClassVar[bool] = True
 
     eps: float = setting("added to the covariance's eigenvalues", 0.1)
 
@@ -80,6 +90,8 @@ class ZCA:
 class Unchanged:
     """Pixels in [0, 1], as they are."""
 
+    costly: ClassVar[bool] = False
+
     def fit(self, images_nCHW: Tensor) -> Fitted:
         """The identity."""
         ones = torch.ones(images_nCHW.shape[1], 1, 1)
@@ -89,6 +101,8 @@ class Unchanged:
 @dataclass(frozen=True)
 class AlreadyFitted:
     """What was fitted elsewhere, such as in the run that made a distilled set."""
+
+    costly: ClassVar[bool] = False
 
     fitted: Fitted
 

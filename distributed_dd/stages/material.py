@@ -1,13 +1,15 @@
 """Real images as the networks see them, on the device."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 
 from distributed_dd.data import DataSource, Fitted, Images, Preprocessing, Splits
+from distributed_dd.data.cache import Say, cached, silent
+from distributed_dd.data.splits import content_sha256
 from distributed_dd.errors import ConfigError
+from distributed_dd.family import plain
 
 
 @dataclass(frozen=True)
@@ -16,11 +18,27 @@ class Material:
 
     splits: Splits
     preprocessing: Preprocessing
+    say: Say = silent
 
     @cached_property
     def fitted(self) -> Fitted:
-        """The map from pixels to network input."""
-        return self.preprocessing.fit(self.splits.train.pixels())
+        """The map from pixels to network input.
+
+        A costly one is kept in the cache: besides the minutes, an eigen-decomposition on another number of
+        threads may round differently, and a resumed run must see the same images.
+        """
+        if not self.preprocessing.costly:
+            return self.preprocessing.fit(self.splits.train.pixels())
+        train = self.splits.train
+        identity = {
+            "preprocessing": type(self.preprocessing).__name__, **plain(self.preprocessing),
+            "train_sha256": content_sha256(train.images, train.targets),
+        }  # fmt: skip
+        what = f"fitting the preprocessing to {self.splits.name}"
+        tensors, _ = cached(
+            what, identity, lambda: (self.preprocessing.fit(train.pixels()).tensors(), {}), self.say
+        )
+        return Fitted(**tensors)
 
     @cached_property
     def train(self) -> Images:
@@ -42,7 +60,7 @@ class Material:
 
 
 def prepare(
-    source: DataSource, preprocessing: Preprocessing, images_per_class: int, say: Callable[[str], None]
+    source: DataSource, preprocessing: Preprocessing, images_per_class: int, say: Say = silent
 ) -> Material:
     """Load a data set.
 
@@ -58,7 +76,7 @@ def prepare(
             f"{images_per_class} is more than the training images of class {splits.class_names[smallest]!r}",
             allowed=f"at most {int(counts[smallest])}",
         )
-    return Material(splits, preprocessing)
+    return Material(splits, preprocessing, say)
 
 
 def device() -> torch.device:

@@ -2,7 +2,9 @@
 
 import torch
 
+from distributed_dd.data.digits import Digits
 from distributed_dd.data.whitening import ZCA, Standardise
+from distributed_dd.stages.material import Material
 
 
 def images(n=400):
@@ -38,3 +40,19 @@ def test_statistics_come_from_the_images_that_were_fitted():
     one = images()[:1] + 5.0
     expected = (one - fitted.mean).flatten(1) @ fitted.forward
     assert torch.allclose(fitted.apply(one).flatten(1), expected)
+
+
+def test_a_costly_fit_is_made_once_and_read_back_the_same(monkeypatch):
+    """A resumed run must see the same bits, whatever the number of threads."""
+    said, fits = [], []
+    fit = ZCA.fit
+    monkeypatch.setattr(ZCA, "fit", lambda self, images: fits.append(1) or fit(self, images))
+    first = Material(Digits().load(), ZCA(), said.append).fitted
+    again = Material(Digits().load(), ZCA(), said.append).fitted
+    assert len(fits) == 1 and len(said) == 1
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.tensors().values(), again.tensors().values(), strict=True)
+    )
+    assert (
+        Material(Digits().load(), ZCA(eps=0.2), said.append).fitted.mean.shape == (1, 8, 8) and len(fits) == 2
+    )
