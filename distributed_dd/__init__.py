@@ -6,20 +6,21 @@ Importing the package loads none of torch, ray, deepspeed or mlflow; the names b
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Replayed", "Student", "__version__", "load_distilled", "matching_gradient"]
+__all__ = ["Replayed", "Student", "__version__", "load_distilled", "load_real", "matching_gradient"]
 
 _HOMES = {
     "matching_gradient": "distributed_dd.distillation.matching",
     "Student": "distributed_dd.distillation.student",
     "Replayed": "distributed_dd.distillation.unroll",
     "load_distilled": "distributed_dd.stages.artefact",
+    "load_real": "distributed_dd.stages.artefact",
 }
 
 if TYPE_CHECKING:
     from distributed_dd.distillation.matching import matching_gradient
     from distributed_dd.distillation.student import Student
     from distributed_dd.distillation.unroll import Replayed
-    from distributed_dd.stages.artefact import load_distilled
+    from distributed_dd.stages.artefact import load_distilled, load_real
 
 
 def __getattr__(name: str) -> Any:

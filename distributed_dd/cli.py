@@ -3,7 +3,9 @@
 import argparse
 import keyword
 import os
+import signal
 import sys
+import typing
 from pathlib import Path
 
 from distributed_dd.errors import UserError
@@ -58,6 +60,17 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
+def _interrupted(number: int, frame: object) -> None:
+    """What schedulers send before they kill: end as an interrupt from the keyboard does."""
+    raise KeyboardInterrupt
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> typing.NoReturn:
+        # Intermixed parsing counts the optional overrides among what is missing.
+        super().error(message.replace(", overrides", ""))
+
+
 def _help() -> str:
     verbs = "\n".join(f"  {verb:<10}{text}" for verb, text in VERBS.items())
     return (
@@ -68,7 +81,7 @@ def _help() -> str:
 
 
 def _parser(verb: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"distributed-dd {verb}", description=VERBS[verb])
+    parser = _Parser(prog=f"distributed-dd {verb}", description=VERBS[verb])
     if verb == "kinds":
         return parser
     if verb == "bench":
@@ -109,4 +122,8 @@ def _exchange_parser(parser: argparse.ArgumentParser, verb: str) -> argparse.Arg
 
 def entry_point() -> None:
     """The console command."""
+    # Threads that wait should sleep: those that spin bring two jobs on one machine nearly to a stop. It
+    # must be said before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    signal.signal(signal.SIGTERM, _interrupted)
     sys.exit(main())

@@ -128,6 +128,16 @@ class Run:
         with footprint() as self.costs[stage]:
             yield self.costs[stage]
 
+    def _remembered(self, stage: str, worked: bool) -> None:
+        """Keep what a stage cost for the process that writes the report, which may be a later one."""
+        path = self.folder.costs
+        known = read_json(path) if path.exists() else {}
+        if worked or stage not in known:
+            known[stage] = [self.costs[stage].seconds, self.costs[stage].peak_bytes]
+            if self.folder.path.exists():
+                write_json(path, known)
+        self.costs[stage] = Footprint(*known[stage])
+
     def train_experts(self) -> None:
         """Train the experts that are missing and verify all of them."""
         e, material = self.experiment, self.material
@@ -145,6 +155,7 @@ class Run:
                 self.store, e.experts.num_experts, self.student.num_parameters, e.experts.num_epochs
             )
         cost.peak_bytes = max(cost.peak_bytes, peak)
+        self._remembered("experts", bool(trained))
         reused = e.experts.num_experts - len(trained)
         self.progress.say(f"experts: {len(trained)} trained, {reused} reused from {self.store.folder}")
 
@@ -158,12 +169,15 @@ class Run:
         with self.timed("distill") as cost:
             synthetic = starting_set(e.method, self.jury, e.images_per_class, e.seed)
             starting = synthetic.images().cpu()
+            tensors_at_start = synthetic.tensors()
             engine = LocalEngine(synthetic, e.method.parameter_groups(synthetic))
 
             def show(step: int, tensors: dict[str, Tensor]) -> None:
                 path = self._preview(starting, tensors, f"outer step {step}")
                 self.tracker.picture("synthetic_set", step, path)
 
+            if not self.folder.checkpoints.latest.exists():
+                show(0, tensors_at_start)
             best, last, facts = Distillation(
                 e.method, e.seed, e.num_outer_steps, e.evaluate.every, e.checkpoint_every,
                 e.experts.num_experts, self.student, self.store, engine, self.folder, self.tracker,
@@ -193,6 +207,7 @@ class Run:
     def evaluate(self) -> dict[str, Any]:
         """Score the set and its controls on the test split, unless that was done."""
         if self.folder.report.exists():
+            artefact.load_distilled(self.folder.distilled)  # verifies what it reports about
             return read_json(self.folder.report)
         e, distilled = self.experiment, self.folder.distilled
         with self.timed("evaluate") as cost:
@@ -214,7 +229,9 @@ class Run:
         write_bytes(self.folder.report_page, report.page(result).encode())
         write_json(self.folder.report, result)
         self.tracker.summary({f"test_accuracy_{row['name']}": row["accuracy_mean"] for row in rows})
-        paths = (self.folder.report, self.folder.report_page, self.folder.path / "resolved.yaml")
+        self.tracker.summary({f"test_accuracy_std_{row['name']}": row["accuracy_std"] for row in rows})
+        names = ("resolved.yaml", "environment.json", "log.txt")
+        paths = (self.folder.report, self.folder.report_page, *(self.folder.path / name for name in names))
         for path in (distilled, *paths):
             self.tracker.artefact(path)
         return result

@@ -17,6 +17,8 @@ def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         MissingInputError: no such file. ConfigError: not YAML, or an override that is none.
     """
+    if path.is_dir():
+        raise ConfigError(str(path), "is a folder", allowed="a YAML file")
     if not path.is_file():
         near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise MissingInputError(str(path), "there is no such file", allowed=", ".join(near))
@@ -25,8 +27,11 @@ def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         if not OmegaConf.is_dict(merged):
             raise ConfigError(str(path), "is not a group of keys")
         return laid_over(merged, overrides)
-    except (OmegaConfBaseException, yaml.YAMLError, TypeError) as error:
-        raise ConfigError(str(path), f"cannot be read: {str(error).splitlines()[0]}") from None
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(str(path), f"is no YAML: {error.problem or error}{line}") from None
+    except (OmegaConfBaseException, yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), f"cannot be read: {str(error).splitlines()[0][:200]}") from None
 
 
 def laid_over(values: Any, overrides: Sequence[str]) -> dict[str, Any]:

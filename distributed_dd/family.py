@@ -24,6 +24,14 @@ class Family:
     """
 
     def __init__(self, name: str, members: Mapping[str, type]) -> None:
+        for kind, cls in members.items():
+            frozen = dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen  # type: ignore[attr-defined]
+            explained = (cls.__doc__ or "").strip() and not (cls.__doc__ or "").startswith(f"{cls.__name__}(")
+            if not (frozen and explained):
+                raise TypeError(
+                    f"{name} kind {kind!r}: {cls.__name__} must be a class with @dataclass(frozen=True), "
+                    "whose fields are its settings, and with a docstring for `distributed-dd kinds`"
+                )
         self.name, self.members = name, dict(members)
 
     def kind_of(self, member: Any) -> str:
@@ -226,12 +234,17 @@ def check_type(value: Any, hint: Any, path: str) -> Any:
 def describe_type(hint: Any) -> str:
     """A type as a person says it."""
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(describe_type(a) for a in typing.get_args(hint))
-    if typing.get_origin(hint) is tuple:
-        return f"a list, each entry {describe_type(typing.get_args(hint)[0])}"
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(describe_type(a) for a in arguments)
+    if origin is typing.Literal:
+        return " or ".join(str(a) for a in arguments)
+    if origin is tuple:
+        return f"a list, each entry {describe_type(arguments[0])}"
     if hint is types.NoneType:
         return "null"
+    if dataclasses.is_dataclass(hint):
+        return "a group: " + ", ".join(field.name for field in dataclasses.fields(hint))
     return names.get(hint, getattr(hint, "__name__", str(hint)))
 
 

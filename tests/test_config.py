@@ -41,6 +41,16 @@ def test_what_is_no_configuration_is_one_error(tmp_path, text):
         config.read(tmp_path / "bad.yaml")
 
 
+def test_bad_yaml_names_its_line_and_what_is_no_text_is_one_error(tmp_path):
+    (tmp_path / "bad.yaml").write_text("a: 1\nb: [1\n")
+    with pytest.raises(ConfigError, match="line 3"):
+        config.read(tmp_path / "bad.yaml")
+    (tmp_path / "picture.yaml").write_bytes(b"\x89PNG\r\n\xff\xfe\x00")
+    for path in (tmp_path / "picture.yaml", tmp_path):
+        with pytest.raises(ConfigError, match=str(path)):
+            config.read(path)
+
+
 def test_a_missing_file_names_its_neighbours(path):
     with pytest.raises(MissingInputError, match=r"a\.yaml"):
         config.read(path.with_name("b.yaml"))

@@ -7,11 +7,13 @@ from typing import Literal
 import pytest
 
 from distributed_dd.errors import ConfigError, UserError
-from distributed_dd.family import Family, build, choice, plain, require, setting
+from distributed_dd.family import Family, build, choice, describe_type, plain, require, setting
 
 
 @dataclass(frozen=True)
 class Round:
+    """A circle."""
+
     radius: float = setting("of the circle", 1.0)
 
     def __post_init__(self):
@@ -20,6 +22,8 @@ class Round:
 
 @dataclass(frozen=True)
 class Square:
+    """A square with a hole."""
+
     side: int = setting("length", 2)
     inner: Round = setting("a hole", default_factory=Round)
 
@@ -78,3 +82,26 @@ def test_errors_survive_the_way_between_processes():
     error = ConfigError("a.b", "is wrong", allowed="right", fix="mend it")
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is ConfigError and str(again) == str(error) and isinstance(again, UserError)
+
+
+def test_a_class_that_cannot_be_a_kind_is_refused_when_the_table_is_made():
+    class Bare:
+        """Not a dataclass."""
+
+    @dataclass
+    class Melted:
+        """Not frozen."""
+
+    @dataclass(frozen=True)
+    class Mute:
+        size: int = 1
+
+    for cls in (Bare, Melted, Mute):
+        with pytest.raises(TypeError, match=r"@dataclass\(frozen=True\)"):
+            Family("shape", {"bad": cls})
+
+
+def test_types_are_said_as_a_person_says_them():
+    assert describe_type(Literal["a", "b"]) == "a or b" and describe_type(float | None) == "a number or null"
+    assert describe_type(tuple[str, ...]) == "a list, each entry text"
+    assert describe_type(Square) == "a group: side, inner"

@@ -85,6 +85,9 @@ class MlflowTracker:
         self, database: Path, record: Path, experiment: str, name: str, parameters: Mapping, tags: Mapping
     ) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # A server that does not answer is given half a minute, not MLflow's several.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         _quieten()
         from mlflow import MlflowClient
 

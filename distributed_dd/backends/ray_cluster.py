@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,12 +70,15 @@ class RayCluster:
         options: dict[str, Any] = {"address": address} if address else {"num_cpus": self.num_cpus}
         if not address:
             options["include_dashboard"] = False
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except ConnectionError as error:
             raise MissingInputError(
                 f"Ray cluster {address}", f"cannot be reached: {error}", fix="start it, or unset RAY_ADDRESS"
             ) from None
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray's own would print its stack and abort
         self._check_fits(ray)
 
     def _check_fits(self, ray: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from distributed_dd.bench.sides import SIDES, Size, serve, serve_memory, with_exact_malloc
 from distributed_dd.stages.environment import processor, versions
@@ -114,9 +114,9 @@ def _print(result: dict[str, Any]) -> None:
         f"{result['device']}, {result['threads']} threads, median of {result['rounds']} interleaved rounds"
     )
     columns = (
-        "batch", "student steps", "side", "s / outer step", "ratio to plain", "image gradient error", "cosine"
+        "batch", "steps", Column("side", no_wrap=True), "s / outer step", "ratio", "error", "cosine"
     )  # fmt: skip
-    table = Table(*columns, title=title)
+    table = Table(*columns, title=title, caption="ratio to plain; error and cosine of the image gradient")
     for row in result["times"]:
         head = (str(row["batch"]), str(row["steps"]), row["side"])
         if "error" in row:
@@ -127,7 +127,7 @@ def _print(result: dict[str, Any]) -> None:
             f"{row['image_gradient_error']:.1e}", f"{row['image_gradient_cosine']:.4f}",
         )  # fmt: skip
     console.print(table)
-    table = Table("side", "batch", "student steps", "peak, MiB", title="beyond the stored student parameters")
+    table = Table("side", "batch", "steps", "peak, MiB", title="memory beyond the stored parameters")
     for row in result["memory"]:
         value = f"{row['peak_bytes'] / 2**20:.0f}" if "peak_bytes" in row else str(row["error"])[:40]
         table.add_row(row["side"], str(row["batch"]), str(row["steps"]), value)

@@ -21,12 +21,24 @@ class Fitted:
     inverse: Tensor
 
     def apply(self, images_nCHW: Tensor) -> Tensor:
-        """Pixels in [0, 1] to network input."""
+        """Pixels in [0, 1], float (n, C, H, W), to network input."""
+        self._check(images_nCHW)
         return _linear(images_nCHW - self.mean, self.forward)
 
     def invert(self, images_nCHW: Tensor) -> Tensor:
         """Network input to pixels."""
+        self._check(images_nCHW)
         return _linear(images_nCHW, self.inverse) + self.mean
+
+    def _check(self, images: Tensor) -> None:
+        fits = isinstance(images, Tensor) and images.is_floating_point() and images.ndim == 4
+        wanted = self.mean.shape if self.forward.ndim == 2 else self.mean.shape[:1]
+        fits = fits and images.shape[1 : 1 + len(wanted)] == wanted
+        given = (
+            f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        )
+        allowed = f"float tensor (n, {', '.join(map(str, wanted))}{', H, W' * (len(wanted) == 1)})"
+        require(bool(fits), "images", f"got {given}", allowed)
 
     def tensors(self) -> dict[str, Tensor]:
         """What must be stored to apply and invert it."""
@@ -66,7 +78,7 @@ class Standardise:
 
 @dataclass(frozen=True)
 class ZCA:
-    """Zero-phase whitening of [0, 1] pixels (`methods.md` 1.2): W = U (S + eps)^-1/2 U'."""
+    """Zero-phase whitening of [0, 1] pixels: W = U (S + eps)^-1/2 U'."""
 
     costly: ClassVar[bool] = True
 

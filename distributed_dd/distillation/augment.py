@@ -1,4 +1,4 @@
-"""Differentiable Siamese augmentation (Zhao and Bilen, ICML 2021; `methods.md` 1.3): draw, then apply.
+"""Differentiable Siamese augmentation (Zhao and Bilen, ICML 2021): draw, then apply.
 
 `Siamese.draw` makes all random choices and returns a `Drawn`: a plain, differentiable function of a
 batch. The same `Drawn` gives the same bits, so replay is exact by construction.

@@ -33,7 +33,7 @@ class Labels(Protocol):
 
 @dataclass(frozen=True)
 class ExpertEnsemble:
-    """Logits averaged over the experts that classify the image correctly (`methods.md` 1.6).
+    """Logits averaged over the experts that classify the image correctly (DATM, ICLR 2024).
 
     An image that no expert gets right takes the average over all of them.
     """

@@ -49,6 +49,8 @@ def matching_gradient(
     """
     student = network if isinstance(network, Student) else Student(network)
     student = student.to(theta_start.device, theta_start.dtype)
+    known = isinstance(learning_rate, int | float | Tensor)
+    require(known, "learning_rate", f"got {learning_rate!r}", "a number or a scalar tensor")
     rate = torch.as_tensor(learning_rate, dtype=theta_start.dtype, device=theta_start.device).detach()
     _check(student, theta_start, theta_target, images, labels, rate, batches)
     problem = Problem(
@@ -106,8 +108,21 @@ def _check(
     for name, tensor in (("theta_target", target), ("images", images), ("labels", labels)):
         require(tensor.dtype == start.dtype, name, f"is {tensor.dtype}", f"{start.dtype}, as theta_start")
     require(bool(len(batches)), "batches", "empty", "one index tensor per student step")
+    try:
+        with torch.no_grad():
+            given = student.logits(start.detach(), images[:1].detach())
+    except RuntimeError as error:
+        raise ConfigError(
+            "images", f"the network cannot take shape {tuple(images.shape[1:])}: {str(error).splitlines()[0]}"
+        ) from None
+    require(
+        given.shape[1:] == labels.shape[1:],
+        "labels", f"{labels.shape[1]} classes, the network gives {given.shape[1]}", "(n, K), as the network",
+    )  # fmt: skip
     require(not torch.equal(start, target), "theta_target", "equals theta_start: the loss is 0/0")
     for step, batch in enumerate(batches):
         rows = torch.as_tensor(batch)
+        whole = not rows.is_floating_point() and rows.ndim == 1
+        require(whole, f"batches[{step}]", f"is {rows.dtype} {tuple(rows.shape)}", "whole numbers (B,)")
         inside = rows.numel() and int(rows.min()) >= 0 and int(rows.max()) < len(images)
         require(bool(inside), f"batches[{step}]", "rows outside the images", f"0 .. {len(images) - 1}")

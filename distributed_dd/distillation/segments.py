@@ -34,7 +34,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Expanding:
-    """DATM's sequential window: [T-, UB) with UB growing from T to T+ (`methods.md` 1.7)."""
+    """DATM's sequential window: [T-, UB) with UB growing from T to T+ (ICLR 2024)."""
 
     max_start_epoch: int = setting("T+, exclusive")
     initial_max_start_epoch: int = setting("T: the upper bound at outer step 0, exclusive")

@@ -25,7 +25,7 @@ class Start(Protocol):
 
 @dataclass(frozen=True)
 class CorrectlyPredicted:
-    """Real images that an expert classifies correctly (`methods.md` 1.5).
+    """Real images that an expert classifies correctly (DATM, ICLR 2024).
 
     Each class is scanned in random order with the first expert; a class that runs out is scanned
     again with the next one, so an image that any expert gets right may be taken.

@@ -61,7 +61,7 @@ class Student:
 
 
 def soft_cross_entropy(logits_BK: Tensor, labels_BK: Tensor) -> Tensor:
-    """-(1/B) sum_i sum_k softmax(labels_i)_k log_softmax(logits_i)_k (`methods.md` 1.6)."""
+    """-(1/B) sum_i sum_k softmax(labels_i)_k log_softmax(logits_i)_k."""
     return -(labels_BK.softmax(1) * log_softmax(logits_BK, 1)).sum(1).mean()
 
 

@@ -5,17 +5,18 @@ from typing import Any, Literal
 
 from safetensors.torch import save
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, TensorDataset
 
-from distributed_dd.data import Fitted, Splits
+from distributed_dd.data import DATA_SETS, Fitted, Splits
 from distributed_dd.durable import read_json, sha256_of, write_bytes, write_json
-from distributed_dd.errors import IntegrityError, MissingInputError
-from distributed_dd.family import identity
+from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError
+from distributed_dd.family import build_member, did_you_mean, identity
 from distributed_dd.stages.environment import versions
 from distributed_dd.stages.experiment import Experiment
 from distributed_dd.stages.run_folder import load_tensors
 
 SCHEMA = 1
+SPLITS = ("train", "validation", "test")
 SET, LAST, MANIFEST, PREVIEW = (
     "distilled.safetensors", "last_step.safetensors", "manifest.json", "preview.png"
 )  # fmt: skip
@@ -29,7 +30,7 @@ class DistilledSet(Dataset):
 
     Attributes:
         images (n, C, H, W), labels (n, K) logits, classes (n), learning_rate: as distilled.
-        preprocessing: applies to real images in [0, 1] what the set was made with, and inverts it.
+        preprocessing: `apply` does to real images (n, C, H, W) in [0, 1] what was done for the set; `invert`.
         manifest: method, data set, class names, network, evaluation recipe, versions.
     """
 
@@ -40,6 +41,8 @@ class DistilledSet(Dataset):
         self.learning_rate = float(tensors["learning_rate"])
         self.preprocessing = Fitted(*(tensors[f"preprocessing.{p}"] for p in ("mean", "forward", "inverse")))
         self.manifest = manifest
+        if kind not in ("soft", "hard"):
+            raise ConfigError("labels", f"unknown {kind!r}", allowed="soft, hard")
         self._targets = self.classes if kind == "hard" else self.labels.softmax(1)
 
     def __len__(self) -> int:
@@ -64,6 +67,33 @@ def load_distilled(path: str | Path, labels: Literal["soft", "hard"] = "soft") -
         )
     manifest = read_json(folder / MANIFEST)
     return DistilledSet(_verified(folder, SET, manifest), manifest, labels)
+
+
+def load_real(
+    path: str | Path, split: Literal["train", "validation", "test"] = "test", **data: Any
+) -> Dataset:
+    """The real images that the set in ``path`` was made from, as the set's networks see them.
+
+    Items are (image (C, H, W), class number). The split is the run's own, so a network trained on
+    `load_distilled` and tested on this repeats the report's first row.
+
+    Args:
+        data: where the real data lie, such as ``root="data"`` or ``path="pets"``.
+
+    Raises:
+        MissingInputError: no set, or no data. IntegrityError: other data than the set was made from.
+    """
+    distilled = load_distilled(path)
+    values = {**distilled.manifest["configuration"]["data"], **data}
+    splits = build_member(DATA_SETS, values, "data").load()
+    if splits.sha256 != distilled.manifest["dataset"]["sha256"]:
+        raise IntegrityError(f"data set {splits.name}", "is not the one the set was made from")
+    if split not in SPLITS:
+        raise ConfigError(
+            "split", f"unknown {split!r}{did_you_mean(split, SPLITS)}", allowed=", ".join(SPLITS)
+        )
+    images = getattr(splits, split)
+    return TensorDataset(distilled.preprocessing.apply(images.pixels()), images.targets)
 
 
 def describe(
@@ -112,7 +142,8 @@ def write_artefact(
         if tensors is None:
             continue
         hashes[name] = write_bytes(folder / name, save({k: t.contiguous() for k, t in tensors.items()}))
-    write_json(folder / MANIFEST, {"schema": SCHEMA, "sha256": hashes, **facts})
+    rate = float(best["learning_rate"])
+    write_json(folder / MANIFEST, {"schema": SCHEMA, "sha256": hashes, "learning_rate": rate, **facts})
 
 
 def load_last_step(folder: Path) -> dict[str, Tensor]:

@@ -37,10 +37,11 @@ def lines(experiment: Experiment, facts: Facts, num_missing: int) -> Iterator[st
     scored = sets * e.evaluate.num_epochs * num_images
     scored += e.evaluate.num_networks * e.evaluate.num_epochs_full_data * facts.num_train
     work = {"experts": expert_work, "distill": distill_work, "evaluate": scored * TRAIN_FACTOR * forward}
-    parts = ", ".join(f"{stage} {value / 1e12:,.1f}" for stage, value in work.items())
+    digits = 1 if sum(work.values()) > 1e14 else 3
+    parts = ", ".join(f"{stage} {value / 1e12:,.{digits}f}" for stage, value in work.items())
     yield (
-        f"work      {sum(work.values()) / 1e12:,.1f} TFLOP ({parts}); a core does some 0.02 to 0.1 a second, "
-        "a GPU some 20"
+        f"work      {sum(work.values()) / 1e12:,.{digits}f} TFLOP ({parts}); a core does some 0.02 to 0.1 a "
+        "second, a GPU some 20"
     )
 
 

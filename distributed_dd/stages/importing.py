@@ -1,4 +1,4 @@
-"""Other people's expert buffers and distilled sets, in our formats (`methods.md` 1.4)."""
+"""Other people's expert buffers and distilled sets, in our formats."""
 
 import re
 from collections import defaultdict

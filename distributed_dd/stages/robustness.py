@@ -1,4 +1,4 @@
-"""DD-Ranking's scores, from the rows of an evaluation (`methods.md` 5.8)."""
+"""DD-Ranking's scores, from the rows of an evaluation (arXiv 2505.13300)."""
 
 from collections.abc import Mapping
 from math import exp

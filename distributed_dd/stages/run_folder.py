@@ -92,6 +92,7 @@ class RunFolder:
         self.report = path / "report.json"
         self.report_page = path / "report.md"
         self.log = path / "log.txt"
+        self.costs = path / "costs.json"
         self.tracked = path / "tracker.json"
 
     def set_aside(self) -> Path | None:

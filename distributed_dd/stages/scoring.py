@@ -1,4 +1,4 @@
-"""Score sets by training fresh networks on them, beside honest controls (`methods.md` 1.9, 5.8)."""
+"""Score sets by training fresh networks on them, beside honest controls."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext

@@ -49,7 +49,7 @@ class SGD:
 
 @dataclass(frozen=True)
 class GSAM:
-    """Sharpness-aware SGD with surrogate gap (Zhuang et al., ICLR 2022; `methods.md` 1.4).
+    """Sharpness-aware SGD with surrogate gap (Zhuang et al., ICLR 2022).
 
     Two passes on the same augmented batch: g at w, g' at the ascent point; then a step along
     g' - alpha v, with v the part of g orthogonal to g'.

@@ -5,7 +5,7 @@ from dataclasses import MISSING, fields
 import pytest
 import torch
 
-from distributed_dd.commands import FAMILIES
+from distributed_dd.commands.kinds import FAMILIES
 from distributed_dd.data import DATA_SETS, PREPROCESSINGS
 from distributed_dd.distillation.augment import AUGMENTATIONS, OPERATIONS, Siamese
 from distributed_dd.distillation.chance import generator

@@ -19,7 +19,7 @@ from distributed_dd.distillation.student import Student, flatten, soft_cross_ent
 from distributed_dd.errors import ConfigError
 
 CIFAR = (3, 32, 32)
-# Beyond methods.md: weights and biases added up by hand, layer by layer.
+# The ConvNets as published; others: weights and biases added up by hand, layer by layer.
 COUNTS = [
     (MLP(), CIFAR, 10, 411_146),
     (LeNet(), CIFAR, 10, 62_006),

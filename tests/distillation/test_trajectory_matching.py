@@ -19,7 +19,7 @@ def method(**changed):
 
 
 def test_the_expanding_bound_is_the_published_one():
-    """min(T+, T + int((T+ - T) it / expansion_end)), exclusive (methods.md 1.7)."""
+    """min(T+, T + int((T+ - T) it / expansion_end)), exclusive (DATM)."""
     segments = Expanding(max_start_epoch=20, initial_max_start_epoch=10, expansion_steps=1000)
     for step in (0, 1, 99, 100, 555, 999, 1000, 5000):
         assert segments.upper_bound(step) == min(20, 10 + int((20 - 10) * step / 1000))

@@ -166,6 +166,10 @@ def test_one_function_for_all_steps_is_the_same_as_a_list_of_it():
         ({"labels": torch.zeros(2, 3, dtype=torch.float64)}, "labels"),
         ({"batches": [torch.tensor([7])], "augment": None}, "batches[0]"),
         ({"batches": [], "augment": None}, "batches"),
+        ({"batches": [torch.rand(4)], "augment": None}, "batches[0]"),
+        ({"labels": torch.zeros(7, 9, dtype=torch.float64)}, "labels"),
+        ({"images": torch.zeros(7, 1, 12, 12, dtype=torch.float64)}, "images"),
+        ({"learning_rate": "a"}, "learning_rate"),
         ({"augment": [lambda x: x]}, "augment"),
     ],
 )

@@ -14,7 +14,7 @@ import torch
 import distributed_dd
 from distributed_dd.cli import main
 from distributed_dd.durable import sha256_of
-from distributed_dd.errors import IntegrityError
+from distributed_dd.errors import ConfigError, IntegrityError
 from tests.conftest import ROOT
 
 HERE = ["--on", str(ROOT / "configs/clusters/in_process.yaml")]
@@ -120,6 +120,7 @@ BAD = [
     (["network.kind=convnett"], 2, "did you mean 'convnet'?"),
     (["images_per_class=500"], 2, "at most"),
     (["method.segments.max_start_epoch=9"], 2, "at most 4"),
+    (["method.expert_epochs=5"], 2, "at most 4"),
     (["resume=must"], 3, "no checkpoint"),
 ]
 
@@ -206,6 +207,54 @@ def test_a_flipped_bit_in_the_artefact_is_refused(tiny_yaml):
         distributed_dd.load_distilled(run_folder(tiny_yaml))
 
 
+def test_the_real_images_of_a_set_come_as_its_networks_see_them(tiny_yaml):
+    assert main(["distill", str(tiny_yaml), *HERE]) == 0
+    distilled, test = (
+        f(run_folder(tiny_yaml)) for f in (distributed_dd.load_distilled, distributed_dd.load_real)
+    )
+    assert len(test) == 540 and len(distributed_dd.load_real(run_folder(tiny_yaml), "train")) == 1000
+    image, label = test[0]
+    assert image.shape == (1, 8, 8) and 0 <= int(label) <= 9
+    pixels = distilled.preprocessing.invert(test.tensors[0])
+    assert pixels.min() > -1e-5 and pixels.max() < 1 + 1e-5
+    assert distilled.manifest["learning_rate"] == distilled.learning_rate
+    with pytest.raises(ConfigError, match="did you mean 'test'"):
+        distributed_dd.load_real(run_folder(tiny_yaml), "tets")
+    with pytest.raises(ConfigError, match="soft, hard"):
+        distributed_dd.load_distilled(run_folder(tiny_yaml), labels="foo")
+    for wrong in (torch.zeros(2, 3, 8, 8), torch.zeros(1, 8, 8), torch.zeros(2, 1, 8, 8).byte(), [1, 2]):
+        with pytest.raises(ConfigError, match="float tensor"):
+            distilled.preprocessing.apply(wrong)
+
+
+def test_sigterm_ends_like_an_interrupt_and_the_same_command_goes_on(tiny_yaml, tmp_path):
+    slow = ["num_outer_steps=4000", "evaluate.every=4000"]
+    command = [sys.executable, "-m", "distributed_dd", "run", str(tiny_yaml), *slow]  # with Ray, as users do
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "runs").glob("digits-*/checkpoint/latest.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.terminate()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command goes on" in error and "SIGTERM" not in error
+
+
+def test_a_report_of_a_damaged_set_is_not_given(tiny_yaml, capsys):
+    assert main(["run", str(tiny_yaml), *HERE]) == 0
+    flip_bit(run_folder(tiny_yaml) / "distilled" / "distilled.safetensors")
+    for verb in ("run", "evaluate"):
+        assert main([verb, str(tiny_yaml), *HERE]) == 5
+
+
+def test_the_report_of_a_resumed_run_still_knows_what_its_experts_cost(tiny_yaml):
+    assert main(["distill", str(tiny_yaml), *HERE]) == 0
+    first = json.loads((run_folder(tiny_yaml) / "costs.json").read_text())["experts"][0]
+    assert main(["run", str(tiny_yaml), *HERE]) == 0
+    report = json.loads((run_folder(tiny_yaml) / "report.json").read_text())
+    assert report["seconds"]["experts"] == first > 0
+
+
 def test_divergence_stops_before_the_update_with_code_4_and_keeps_the_last_state(tiny_yaml, capsys):
     explosive = ["method.image_optimizer.learning_rate=1e38", "method.gate=null", "checkpoint_every=1"]
     assert main(["run", str(tiny_yaml), *explosive, *HERE]) == 4
@@ -243,7 +292,7 @@ def test_show_starts_nothing(tiny_yaml, capsys):
 
 
 def test_kinds_lists_every_member(capsys):
-    from distributed_dd.commands import FAMILIES
+    from distributed_dd.commands.kinds import FAMILIES
 
     assert main(["kinds"]) == 0
     out = capsys.readouterr().out

@@ -46,7 +46,7 @@ def test_every_image_is_seen_once_an_epoch_the_last_partial_batch_included():
 
 
 def test_the_drop_comes_after_half_the_epochs_and_forgets_momentum():
-    """Catches the rate dropping an epoch early, and momentum surviving (methods.md 1.9)."""
+    """Catches the rate dropping an epoch early, and momentum surviving."""
     dropped = dataclasses.replace(PLAIN, num_epochs=5, drop=1e-6)
     constant = dataclasses.replace(PLAIN, num_epochs=5)
     a, b = trained(dropped), trained(constant)

@@ -19,7 +19,7 @@ def problem():
 
 
 def gsam_by_hand(parameters, loss, lr, rho, alpha, adaptive):
-    """methods.md 1.4, line by line, on one long vector."""
+    """The published update, line by line, on one long vector."""
     w = [p.detach().clone().requires_grad_() for p in parameters]
     g = torch.autograd.grad(loss(w), w)
     scale = [p.detach().abs() if adaptive else torch.ones_like(p) for p in w]

@@ -38,7 +38,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class TrajectoryMatching:
-    """Match segments of expert trajectories (DATM, ICLR 2024; `methods.md` 1.7)."""
+    """Match segments of expert trajectories (MTT, CVPR 2022; DATM, ICLR 2024)."""
 
     image_optimizer: ParameterSGD = setting("optimiser of the images")
     rate_optimizer: ParameterSGD = setting("optimiser of the student learning rate")
@@ -75,6 +75,12 @@ class TrajectoryMatching:
     def check(self, num_expert_epochs: int) -> None:
         """Refuse a window that reaches beyond the experts' last epoch."""
         last = self.segments.max_start_epoch - 1 + self.expert_epochs
+        require(
+            self.expert_epochs <= num_expert_epochs,
+            "method.expert_epochs",
+            f"{self.expert_epochs} is more than the {num_expert_epochs} epochs of the experts",
+            f"at most {num_expert_epochs}",
+        )
         require(
             last <= num_expert_epochs,
             "method.segments.max_start_epoch",

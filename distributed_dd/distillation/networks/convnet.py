@@ -10,7 +10,7 @@ from distributed_dd.family import require, setting
 
 @dataclass(frozen=True)
 class ConvNet:
-    """ConvNet of `methods.md` 1.1: conv 3x3, norm, ReLU, 2x2 pooling, repeated."""
+    """The field's ConvNet (Gidaris and Komodakis, 2018): conv 3x3, norm, ReLU, pooling, repeated."""
 
     depth: int = setting("blocks; each halves height and width", 3)
     width: int = setting("channels of every block", 128)

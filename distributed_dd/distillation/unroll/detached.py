@@ -11,7 +11,7 @@ from distributed_dd.distillation.unroll.replayed import student_step
 
 @dataclass(frozen=True)
 class Detached:
-    """Biased: drops every factor (I - lr H) of the chain (TESLA; `methods.md` 2.4).
+    """Biased: drops every factor (I - lr H) of the chain (TESLA, ICML 2023).
 
     The loss is exact, the gradient only for one student step; against the exact one the image
     gradient's cosine fell to 0.88 at 20 steps and 0.74 at 50. Flat memory, as `replayed`.

@@ -1,0 +1,12 @@
+"""The verbs of the command line: each takes parsed options and returns the exit code."""
+
+from distributed_dd.commands.bench import bench
+from distributed_dd.commands.exchange import export, import_
+from distributed_dd.commands.kinds import kinds
+from distributed_dd.commands.report import report
+from distributed_dd.commands.run import distill, evaluate, experts, run
+from distributed_dd.commands.show import show
+
+__all__ = [
+    "bench", "distill", "evaluate", "experts", "export", "import_", "kinds", "report", "run", "show",
+]  # fmt: skip

@@ -1,0 +1,49 @@
+"""One run's report, or many side by side."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from distributed_dd.commands.run import opened, print_report
+from distributed_dd.durable import read_json, write_bytes, write_json
+from distributed_dd.errors import MissingInputError
+from distributed_dd.set_evaluation import is_set
+from distributed_dd.stages import comparison, plots
+
+
+def report(options: Namespace) -> int:
+    """The report of a configuration's run, or of all runs in folders side by side."""
+    if len(options.paths) == 1 and not is_set(options.paths[0]):
+        options.file = options.paths[0]
+        whole = opened(options)
+        if not whole.folder.report.exists():
+            raise MissingInputError(
+                str(whole.folder.report), "there is no report yet", fix="distributed-dd run"
+            )
+        print_report(whole, read_json(whole.folder.report))
+        return 0
+    return _compare(options.paths or [Path("runs")], options.to)
+
+
+def _compare(paths: list[Path], to: Path | None) -> int:
+    runs = comparison.collect(paths)
+    to = to or paths[0] / "comparison"
+    pictures = {"accuracy.png": plots.accuracy_png(runs)}
+    for name in plots.SERIES:
+        if (png := plots.series_png(runs, name)) is not None:
+            pictures[f"{name}.png"] = png
+    for name, png in pictures.items():
+        write_bytes(to / name, png)
+    lines = comparison.flat(runs)
+    write_json(to / "report.json", {"schema": comparison.SCHEMA, "rows": lines})
+    write_bytes(to / "report.csv", comparison.as_csv(lines).encode())
+    write_bytes(to / "report.md", comparison.page(runs, list(pictures)).encode())
+    header, rows = comparison.table(runs)
+    table = Table(Column(header[0], no_wrap=True), *header[1:])
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False).print(table)
+    print(f"output:   {to / 'report.md'}")
+    return 0

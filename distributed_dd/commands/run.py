@@ -1,0 +1,115 @@
+"""Experts, distil, evaluate: alone or in order."""
+
+import os
+import shlex
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from distributed_dd.allocator import keep_freed_memory
+from distributed_dd.backends.console import ConsoleProgress
+from distributed_dd.composition import Run, cluster_from, experiment_from
+from distributed_dd.durable import read_json
+from distributed_dd.errors import MissingInputError
+from distributed_dd.set_evaluation import evaluate_set, is_set
+from distributed_dd.stages import artefact, cross_architecture
+from distributed_dd.stages.report import TITLES, title
+
+
+def run(options: Namespace) -> int:
+    """Everything, in order; a finished run says so."""
+    whole = opened(options)
+    if whole.experiment.resume != "never" and whole.folder.report.exists():
+        artefact.load_distilled(whole.folder.distilled)  # verifies what it reports about
+        whole.progress.say("this run is already finished; nothing was done again")
+        print_report(whole, read_json(whole.folder.report))
+        return 0
+    with whole.opened():
+        whole.train_experts()
+        whole.distill()
+        result = whole.evaluate()
+    print_report(whole, result)
+    return 0
+
+
+def experts(options: Namespace) -> int:
+    """The experts alone."""
+    whole = opened(options)
+    whole.train_experts()
+    print(f"experts are in {whole.store.folder}")
+    return 0
+
+
+def distill(options: Namespace) -> int:
+    """Experts where missing, then the set."""
+    whole = opened(options)
+    with whole.opened():
+        whole.train_experts()
+        whole.distill()
+    print(f"the distilled set is in {whole.folder.distilled}")
+    return 0
+
+
+def evaluate(options: Namespace) -> int:
+    """The scores of a set that is there: of a configuration's run, or of a folder on other networks."""
+    if is_set(options.file):
+        return _evaluate_folder(options)
+    whole = opened(options)
+    if not (whole.folder.distilled / artefact.MANIFEST).exists():
+        raise MissingInputError(
+            str(whole.folder.distilled), "holds no distilled set", fix="distributed-dd run"
+        )
+    with whole.opened():
+        whole.train_experts()
+        result = whole.evaluate()
+    print_report(whole, result)
+    return 0
+
+
+def _evaluate_folder(options: Namespace) -> int:
+    keep_freed_memory()
+    progress = ConsoleProgress()
+    folder, result = evaluate_set(options.file, options.overrides, cluster_from(options.on), progress)
+    header, lines = cross_architecture.table(result)
+    table = Table(*header)
+    for line in lines:
+        table.add_row(*line)
+    Console(highlight=False).print(table)
+    progress.say(f"output:   {folder / cross_architecture.PAGE}")
+    return 0
+
+
+def opened(options: Namespace) -> Run:
+    keep_freed_memory()
+    return Run(experiment_from(options.file, options.overrides), cluster_from(options.on))
+
+
+def print_report(whole: Run, result: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    columns = ("trained on", "labels", "test accuracy, %", "networks")
+    table = Table(*columns, title=title(result), title_justify="left")
+    for row in result["rows"]:
+        accuracy = f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f}"
+        name = TITLES.get(row["name"], row["name"])
+        table.add_row(name, row["labels"], accuracy, str(row["num_networks"]))
+    console.print(table)
+    say = whole.progress.say
+    say(
+        f"outer step {result['best_step']} of {result['num_outer_steps']} was chosen on validation; "
+        f"the {result['num_test']} test images were touched once"
+    )
+    say(f"preview:  {whole.folder.distilled / artefact.PREVIEW}")
+    if whole.experiment.tracker == "mlflow":
+        say(f"compare:  {_ui_command(Path(whole.experiment.output))}")
+    say(f"output:   {whole.folder.path}")
+
+
+def _ui_command(output: Path) -> str:
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if uri and not uri.startswith("sqlite"):  # an address may hold a password: not printed
+        return "open the tracking server in MLFLOW_TRACKING_URI"
+    store = uri or f"sqlite:///{output / 'mlflow.db'}"
+    return f"mlflow ui --backend-store-uri {shlex.quote(store)}"
