@@ -1,0 +1,78 @@
+"""The same mathematics on CUDA: pytest -m gpu."""
+
+import json
+
+import pytest
+import torch
+
+import distributed_dd
+from distributed_dd.cli import main
+from distributed_dd.distillation.augment import OPERATIONS, Siamese
+from distributed_dd.distillation.chance import generator
+from distributed_dd.distillation.networks import ConvNet, initialised
+from distributed_dd.distillation.student import Student, flatten
+from tests.end_to_end.test_run import HERE, ROWS, run_folder, sha_of_set
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+def problem(device, dtype, width=16):
+    rng = generator(0, "problem")
+    network = initialised(ConvNet(2, width), (3, 16, 16), 5, rng).to(dtype)
+    start = flatten(network)
+    target = start + 0.05 * torch.randn(start.shape, generator=rng).to(dtype)
+    images = torch.randn(12, 3, 16, 16, generator=rng).to(dtype)
+    labels = torch.randn(12, 5, generator=rng).to(dtype)
+    batches = [torch.randperm(12, generator=rng)[:8] for _ in range(5)]
+    augment = [Siamese().draw(rng, 8) for _ in range(5)]
+    given = dict(network=network, theta_start=start, theta_target=target, images=images, labels=labels)
+    given = {k: v.to(device) for k, v in given.items()}
+    return {**given, "learning_rate": 0.05, "batches": batches, "augment": augment}
+
+
+@pytest.mark.parametrize("how", ["direct", "replayed", "detached"])
+def test_the_gradient_on_cuda_is_that_on_the_cpu(how):
+    there = distributed_dd.matching_gradient(**problem("cuda", torch.float64), how=how)
+    here = distributed_dd.matching_gradient(**problem("cpu", torch.float64), how=how)
+    for name in ("loss", "images", "labels", "learning_rate"):
+        assert torch.allclose(getattr(there, name).cpu(), getattr(here, name), rtol=1e-8, atol=1e-12), name
+    assert there.images.is_cuda
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_one_draw_is_the_same_augmentation_on_every_device(operation):
+    drawn = Siamese((operation,)).draw(generator(0, operation), 6)
+    images = torch.randn(6, 3, 16, 16, dtype=torch.float64, generator=generator(0, "images"))
+    assert torch.allclose(drawn(images.cuda()).cpu(), drawn(images), atol=1e-12)
+
+
+def test_memory_on_cuda_does_not_grow_with_student_steps():
+    given = problem("cuda", torch.float32, width=64)
+    given |= {"augment": None, "network": Student(given["network"])}
+
+    def beyond_stored(steps):
+        batches = [torch.arange(8)] * steps
+        distributed_dd.matching_gradient(**{**given, "batches": batches})
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        distributed_dd.matching_gradient(**{**given, "batches": batches})
+        stored = (steps + 1) * given["theta_start"].nbytes
+        return torch.cuda.max_memory_allocated() - before - stored
+
+    assert beyond_stored(80) <= 1.2 * beyond_stored(10)
+
+
+def test_a_whole_run_on_cuda_and_again_after_its_end(tiny_yaml, capsys):
+    assert main(["run", str(tiny_yaml), *HERE]) == 0
+    folder = run_folder(tiny_yaml)
+    distilled = distributed_dd.load_distilled(folder)
+    assert not distilled.images.is_cuda and torch.isfinite(distilled.images).all()
+    before = sha_of_set(folder)
+    assert main(["run", str(tiny_yaml), *HERE]) == 0
+    assert sha_of_set(folder) == before and "already finished" in capsys.readouterr().out
+    report = json.loads((folder / "report.json").read_text())
+    assert [row["name"] for row in report["rows"]] == ROWS
