@@ -15,6 +15,7 @@ from distributed_dd.stages.ports import Engine, Progress, Tracker
 from distributed_dd.stages.run_folder import RunFolder
 from distributed_dd.trajectories.store import TrajectoryStore
 
+SKIPPED_IN_A_ROW = 25
 LEARNED = ("images", "labels", "learning_rate")
 Score = Callable[[dict[str, Tensor]], float]
 
@@ -46,6 +47,7 @@ class Distillation:
         self.average: dict[str, Tensor] | None = self._learned() if self.method.ema_decay else None
         self.best: dict[str, Tensor] = {}
         self.facts = {"best_step": 0, "best_accuracy": -1.0, "skipped": 0, "floored": 0, "seconds": 0.0}
+        self.skipped_in_a_row = 0
         step = self._restore()
         started = time.monotonic() - self.facts["seconds"]
         with self.progress.bar("distil", self.num_outer_steps, step) as bar:
@@ -79,7 +81,7 @@ class Distillation:
             self.engine.step(gradient)
             self._keep_rate_positive(step)
             self._update_average()
-        self.facts["skipped"] += not accepted
+        self._count_skipped(accepted, step, loss)
         return {
             "matching_loss": loss,
             "student_learning_rate": synthetic.learning_rate.item(),
@@ -87,6 +89,15 @@ class Distillation:
             "accepted": int(accepted),
             "image_gradient_norm": float(gradient.images.norm()),
         }
+
+    def _count_skipped(self, accepted: bool, step: int, loss: float) -> None:
+        self.facts["skipped"] += not accepted
+        self.skipped_in_a_row = 0 if accepted else self.skipped_in_a_row + 1
+        if self.skipped_in_a_row == SKIPPED_IN_A_ROW:
+            self.progress.say(
+                f"warning: outer step {step}: the last {SKIPPED_IN_A_ROW} steps changed nothing: their matching "
+                f"loss (now {loss:.2f}) is above method.gate; lower method.student_learning_rate or raise the gate"
+            )
 
     @torch.no_grad()
     def _renew_labels(self, target: Tensor) -> None:

@@ -75,6 +75,12 @@ def test_a_closed_gate_changes_nothing_not_even_momenta(folder):
     assert same(before, last) and same(momenta, closed.engine.state())
 
 
+def test_a_gate_that_nothing_passes_is_said_once(folder, capsys):
+    """Hours of skipped steps would otherwise look like work."""
+    _, _, facts = World(folder, gate=0.0).loop(60, every=60).run()
+    assert facts["skipped"] == 60 and capsys.readouterr().out.count("changed nothing") == 1
+
+
 def test_validation_chooses_the_best_step_and_the_last_is_kept_beside_it(folder):
     world = World(folder, scores=[0.2, 0.9, 0.9, 0.4])
     best, last, facts = world.loop(4).run()
