@@ -95,8 +95,8 @@ class Distillation:
         self.skipped_in_a_row = 0 if accepted else self.skipped_in_a_row + 1
         if self.skipped_in_a_row == SKIPPED_IN_A_ROW:
             self.progress.say(
-                f"warning: outer step {step}: the last {SKIPPED_IN_A_ROW} steps changed nothing: their matching "
-                f"loss (now {loss:.2f}) is above method.gate; lower method.student_learning_rate or raise the gate"
+                f"warning: outer step {step}: the last {SKIPPED_IN_A_ROW} changed nothing, the matching loss "
+                f"({loss:.2f}) is above method.gate; lower method.student_learning_rate or raise the gate"
             )
 
     @torch.no_grad()
