@@ -57,7 +57,7 @@ def _import_set(source: Path, e: Experiment, to: Path | None, progress: ConsoleP
     manifest = artefact.describe(e, splits, "imported", "none", found)
     folder = to or Path(e.output) / f"{splits.name}-imported-ipc{e.images_per_class}" / "distilled"
     pixels = material.fitted.invert(tensors["images"])
-    png = preview_png(pixels, pixels, tensors["classes"], splits.class_names, f"imported from {source.name}")
+    png = preview_png(None, pixels, tensors["classes"], splits.class_names, f"imported from {source.name}")
     write_bytes(folder / artefact.PREVIEW, png)
     artefact.write_artefact(folder, tensors, None, material.fitted, manifest)
     return folder

@@ -12,9 +12,9 @@ INCHES_PER_IMAGE = 0.42
 
 
 def preview_png(
-    starting: Tensor, distilled: Tensor, classes: Tensor, class_names: tuple[str, ...], title: str
+    starting: Tensor | None, distilled: Tensor, classes: Tensor, class_names: tuple[str, ...], title: str
 ) -> bytes:
-    """A PNG with the starting images (n, C, H, W) and the distilled ones, pixels nominally in [0, 1].
+    """A PNG with the starting images (n, C, H, W), if any, and the distilled ones, pixels nominally in [0, 1].
 
     At most ten images of each of the first twenty classes are shown; values outside [0, 1] are cut.
     Classes are rows and the two sets stand side by side; where there are few images of each class,
@@ -27,16 +27,22 @@ def preview_png(
     rows_nk = torch.stack([_rows_of(classes, number) for number in range(len(names))])
     per_class = rows_nk.shape[1]
     flat = 2 * per_class < len(names)  # few images of many classes
+    tilt = 30 if max(map(len, names)) > 6 else 0  # long names would run into each other
     if flat:
         rows_nk = rows_nk.T
+    sets = [] if starting is None else [(starting, "start (real)")]
+    sets.append((distilled, "distilled"))
     width, height = (INCHES_PER_IMAGE * count for count in reversed(rows_nk.shape))
     if flat:
-        figure = Figure(figsize=(width + 0.6, 2 * (height + 0.55) + 0.3), dpi=150, layout="constrained")
-        panels = figure.subplots(2, 1)
+        below = 0.85 if tilt else 0.55
+        figure = Figure(
+            figsize=(width + 0.6, len(sets) * (height + below) + 0.3), dpi=150, layout="constrained"
+        )
+        panels = figure.subplots(len(sets), 1, squeeze=False).flatten()
     else:
-        figure = Figure(figsize=(2 * (width + 0.6), height + 1.0), dpi=150, layout="constrained")
-        panels = figure.subplots(1, 2)
-    for panel, images, name in zip(panels, (starting, distilled), ("start (real)", "distilled"), strict=True):
+        figure = Figure(figsize=(len(sets) * (width + 0.6), height + 1.0), dpi=150, layout="constrained")
+        panels = figure.subplots(1, len(sets), squeeze=False).flatten()
+    for panel, (images, name) in zip(panels, sets, strict=True):
         grid = make_grid(
             images[rows_nk.flatten()].clamp(0, 1), nrow=rows_nk.shape[1], padding=1, pad_value=1.0
         )
@@ -44,7 +50,6 @@ def preview_png(
         panel.set_title(name, fontsize=9)
         cell = images.shape[3 if flat else 2] + 1
         middles = [(place + 0.5) * cell for place in range(len(names))]
-        tilt = 30 if max(map(len, names)) > 6 else 0
         panel.set_xticks(middles if flat else [], names if flat else [], fontsize=7, rotation=tilt)
         panel.set_yticks([] if flat else middles, [] if flat else names, fontsize=7)
         for side in panel.spines.values():

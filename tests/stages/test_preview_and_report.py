@@ -38,6 +38,16 @@ def test_few_images_of_many_classes_lie_in_rows_below_each_other():
     assert blue[:, 0].min() > pixels.shape[0] / 2 and pixels.shape[1] > 2 * pixels.shape[0]
 
 
+def test_a_set_whose_start_is_unknown_is_shown_alone():
+    classes = torch.arange(10)
+    one = torch.ones(10, 3, 8, 8) * torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1)
+    alone, both = (
+        numpy.asarray(Image.open(io.BytesIO(preview_png(start, one, classes, tuple("0123456789"), "t"))))
+        for start in (None, one)
+    )
+    assert alone.shape[1] == both.shape[1] and alone.shape[0] < 0.7 * both.shape[0]
+
+
 def test_values_outside_the_range_are_cut_and_not_wrapped():
     assert len(where(picture(10, 10, (1.7, -0.4, 0.0)), (255, 0, 0))) > 100_000
 
