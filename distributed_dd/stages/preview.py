@@ -14,7 +14,7 @@ INCHES_PER_IMAGE = 0.42
 def preview_png(
     starting: Tensor | None, distilled: Tensor, classes: Tensor, class_names: tuple[str, ...], title: str
 ) -> bytes:
-    """A PNG with the starting images (n, C, H, W), if any, and the distilled ones, pixels nominally in [0, 1].
+    """A PNG of the starting images (n, C, H, W), if any, beside the distilled, pixels nominally in [0, 1].
 
     At most ten images of each of the first twenty classes are shown; values outside [0, 1] are cut.
     Classes are rows and the two sets stand side by side; where there are few images of each class,
