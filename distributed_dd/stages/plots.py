@@ -51,7 +51,7 @@ def accuracy_png(runs: Sequence[Finished]) -> bytes:
         panel.minorticks_off()
         panel.set_xlabel("images per class")
         panel.set_title(dataset)
-        panel.legend(fontsize=7)
+        panel.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))  # covers no point
     return _png(figure)
 
 
@@ -97,7 +97,7 @@ def _smoothed(values: Sequence[float]) -> list[float]:
 def _figure(panels: int, label: str):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(1 + 4.2 * panels, 3.6), dpi=130, layout="constrained")
+    figure = Figure(figsize=(1 + 4.2 * panels, 4.0), dpi=130, layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
     axes[0].set_ylabel(label)
     for axis in axes:
