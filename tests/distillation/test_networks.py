@@ -74,11 +74,23 @@ def test_average_and_stride_downsampling_differ_in_what_they_compute():
         (AlexNet(), (1, 4, 4)),
         (TorchvisionModel(), (1, 64, 64)),
         (ResNet18(), (3, 4, 4)),
+        (ResNet10(), (1, 8, 8)),
     ],
 )
 def test_images_too_small_for_a_network_are_refused(network, shape):
     with pytest.raises(ConfigError, match="network"):
         network.build(shape, 10)
+
+
+OURS = [case for case in SMALL if not isinstance(case[0], TorchvisionModel)]
+
+
+@pytest.mark.parametrize(("network", "shape"), [*OURS, (ResNet10(norm="group", width=8), (1, 8, 8))])
+def test_every_network_sees_its_image_at_the_smallest_size(network, shape):
+    """Catches an instance norm over one pixel, which passes nothing on but its bias."""
+    layers = initialised(network, shape, 7, generator(0, "seen")).eval()
+    first, second = torch.randn(2, *shape, generator=generator(0, "images")).split(1)
+    assert (layers(first) - layers(second)).abs().max() > 1e-4
 
 
 def test_an_unknown_torchvision_model_is_refused_with_a_hint():

@@ -49,9 +49,15 @@ class ResNet18:
         require(self.stem_stride in (1, 2), "stem_stride", f"got {self.stem_stride}", "1 or 2")
 
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-        """Layers for images of shape (C, H, W) of 8 pixels or more."""
+        """Layers for images of shape (C, H, W) of 16 pixels or more (8 without instance norm)."""
         channels, height, width = image_shape
-        require(min(height, width) >= 8, "network", f"ResNet on {height}x{width} images", "8 pixels or more")
+        # At one pixel an instance norm has one value to normalise, and passes nothing on but its bias.
+        least = (16 if self.norm == "instance" else 8) * self.stem_stride
+        require(
+            min(height, width) >= least,
+            "network", f"ResNet with {self.norm} norm on {height}x{width} images", f"{least} pixels or more",
+            "choose norm=batch or group for small images",
+        )  # fmt: skip
         stem = nn.Conv2d(channels, self.width, 3, self.stem_stride, 1, bias=False)
         layers: list[nn.Module] = [stem, norm_layer(self.norm, self.width), nn.ReLU()]
         channels, average = self.width, self.downsample == "average"
