@@ -74,6 +74,13 @@ def _published() -> dict[tuple[str, str], dict[int, float]]:
     return {(r["dataset"], r["method"]): {int(n): a for n, a in r["accuracy"].items()} for r in results}
 
 
+@cache
+def unconfirmed() -> frozenset[tuple[str, str]]:
+    """(data set, method) whose published figures were not read in their source."""
+    results = read_json(PUBLISHED)["results"]
+    return frozenset((r["dataset"], r["method"]) for r in results if r.get("unconfirmed"))
+
+
 def published(dataset: str, method: str) -> dict[int, float]:
     """Published accuracies in % by images per class; empty where none is known."""
     return _published().get((dataset, method), {})
@@ -111,7 +118,8 @@ def table(runs: Sequence[Finished]) -> tuple[list[str], list[list[str]]]:
         what = " ".join([f"{dataset} ipc{per_class} {method}", *_differences(run, peers)])
         figure = published(dataset, method).get(per_class)
         cells = [_cell(run.row(name)) for name in COLUMNS]
-        lines.append([what, *cells, "-" if figure is None else f"{figure:.1f}"])
+        doubt = " (unconfirmed)" if (dataset, method) in unconfirmed() else ""
+        lines.append([what, *cells, "-" if figure is None else f"{figure:.1f}{doubt}"])
     return header, lines
 
 

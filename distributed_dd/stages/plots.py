@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from distributed_dd.stages.comparison import Finished, published
+from distributed_dd.stages.comparison import Finished, published, unconfirmed
 from distributed_dd.stages.report import TITLES
 from distributed_dd.stages.run_folder import Metrics
 
@@ -30,6 +30,7 @@ def accuracy_png(runs: Sequence[Finished]) -> bytes:
             points = _points([run for run in own if run.report["method"] == method], "distilled")
             panel.errorbar(*points, color=colour, marker="o", capsize=3, label=f"{method}, distilled")
             known = {n: a for n, a in published(dataset, method).items() if n in points[0]}
+            doubt = " (unconfirmed)" if (dataset, method) in unconfirmed() else ""
             if known:
                 panel.plot(
                     list(known),
@@ -37,7 +38,7 @@ def accuracy_png(runs: Sequence[Finished]) -> bytes:
                     "D",
                     mfc="none",
                     color=colour,
-                    label=f"{method}, published",
+                    label=f"{method}, published{doubt}",
                 )
         for name, style in CONTROLS.items():
             points = _points(own, name)
