@@ -122,7 +122,7 @@ def _exchange_parser(parser: argparse.ArgumentParser, verb: str) -> argparse.Arg
 
 def entry_point() -> None:
     """The console command."""
-    # Threads that wait should sleep: those that spin bring two jobs on one machine nearly to a stop. It
+    # Threads that wait should sleep: on a crowded machine those that spin bring jobs nearly to a stop. It
     # must be said before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     signal.signal(signal.SIGTERM, _interrupted)
