@@ -62,10 +62,12 @@ class Run:
         self.material: Material = prepare(e.data, e.preprocessing, e.images_per_class, self.progress.say)
         splits = self.material.splits
         data = experts.identity_of(self.material, e.preprocessing)
+        self.needed = e.method.epochs_used(e.experts.num_epochs)
         if e.experts.store is None:
-            self.store = experts.store_for(Path(e.output) / "experts", e.experts, e.network, data, e.seed)
+            root = e.experts.storage or str(Path(e.output) / "experts")
+            self.store = experts.store_for(root, e.experts, e.network, data, e.seed)
         else:
-            self.store = TrajectoryStore.at(Path(e.experts.store))
+            self.store = TrajectoryStore.at(e.experts.store)
         given = {} if e.experts.store is None else {"expert_store": self.store.digest}
         self.digest = digest({**identity(e), "data_sha256": splits.sha256, **given})
         self.name = f"{splits.name}-{e.method.name}-ipc{e.images_per_class}-{self.digest[:8]}"
@@ -142,8 +144,9 @@ class Run:
         """Train the experts that are missing and verify all of them."""
         e, material = self.experiment, self.material
         job = experts.ExpertJob(
-            e.experts, e.network, e.seed, material.train, material.validation, self.num_classes, self.store
-        )
+            e.experts, e.network, e.seed, material.train, material.validation, self.num_classes, self.store,
+            self.needed,
+        )  # fmt: skip
         trained: list[int] = []
         with self.timed("experts") as cost:
             peak = 0
@@ -151,13 +154,13 @@ class Run:
                 trained, peak = experts.train_experts(job, self.cluster, self.progress)
             else:
                 experts.check_complete(self.store, e.experts.num_experts)
-            experts.verify(
-                self.store, e.experts.num_experts, self.student.num_parameters, e.experts.num_epochs
-            )
+            experts.verify(self.store, e.experts.num_experts, self.student.num_parameters, self.needed)
         cost.peak_bytes = max(cost.peak_bytes, peak)
         self._remembered("experts", bool(trained))
         reused = e.experts.num_experts - len(trained)
         self.progress.say(f"experts: {len(trained)} trained, {reused} reused from {self.store.folder}")
+        if line := experts.summary(self.store, e.experts.num_experts)[0]:
+            self.progress.say(f"experts: {line}")
 
     def distill(self) -> None:
         """Distil the set and write the artefact, unless it is there."""

@@ -6,11 +6,12 @@ import fcntl
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from distributed_dd.errors import IntegrityError, MissingInputError, UserError
+from distributed_dd.errors import IntegrityError, LockedError, MissingInputError, UserError
 
 
 def write_bytes(path: Path, content: bytes) -> str:
@@ -19,7 +20,8 @@ def write_bytes(path: Path, content: bytes) -> str:
     Raises:
         UserError: the disk is full; what was there before is intact.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Unique on a shared disk too, where two nodes may have processes of the same number.
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:
@@ -76,7 +78,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
     """Hold ``folder`` for this process; the lock goes with the process, however it ends.
 
     Raises:
-        UserError: another process holds it.
+        LockedError: another process holds it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +89,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(
+            raise LockedError(
                 str(folder), f"another process is working on this {what}", fix="wait for it or stop it"
             ) from None
         yield

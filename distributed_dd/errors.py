@@ -46,3 +46,7 @@ class IntegrityError(UserError):
     """Something on disk that is not what was written there."""
 
     exit_code = 5
+
+
+class LockedError(UserError):
+    """A folder that another process is working on."""

@@ -21,17 +21,17 @@ from distributed_dd.trajectories.store import TrajectoryStore
 
 def import_from(
     source: Path, file: Path, overrides: list[str], to: Path | None, progress: ConsoleProgress
-) -> Path:
+) -> tuple[str, bool]:
     """Import expert buffers or a distilled set; ``file`` is the configuration they belong to.
 
-    Returns the store, for ``experts.store``, or the folder of the set.
+    Returns the store, for ``experts.store``, or the folder of the set; and whether it is a set.
 
     Raises:
         MissingInputError: ``source`` holds neither.
     """
     e = experiment_from(file, overrides)
     if source.is_dir() and (source / importing.IMAGES).exists():
-        return _import_set(source, e, to, progress)
+        return str(_import_set(source, e, to, progress)), True
     buffers = importing.buffers_in(source) if source.exists() else []
     if not buffers:
         allowed = f"{importing.BUFFERS}, or {importing.IMAGES} and {importing.LABELS}"
@@ -40,8 +40,8 @@ def import_from(
         )
     facts = e.data.facts or e.data.load(progress.say).facts
     layers = initialised(e.network, facts.image_shape, facts.num_classes, generator(0, "layout"))
-    root = to or Path(e.output) / "experts"
-    return importing.import_experts(buffers, e.network, layers, root, progress).folder
+    root = to or e.experts.storage or Path(e.output) / "experts"
+    return str(importing.import_experts(buffers, e.network, layers, root, progress).folder), False
 
 
 def _import_set(source: Path, e: Experiment, to: Path | None, progress: ConsoleProgress) -> Path:

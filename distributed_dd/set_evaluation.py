@@ -49,7 +49,7 @@ def evaluate_set(
             fix="set data.root or data.path",
         )
     material = Material(material.splits, AlreadyFitted(distilled.preprocessing))
-    stores = Path(given.get("experts") or folder.resolve().parent / "experts")
+    stores = given.get("experts") or str(folder.resolve().parent / "experts")
     soft = _soft_labels(stores, experiment, distilled, material, progress)
     entry = Entry(distilled, None, soft, experiment.images_per_class, experiment.seed)
     with locked(folder, "evaluation"):
@@ -67,7 +67,7 @@ def _experiment(folder: Path, distilled: DistilledSet, data: Any) -> Experiment:
 
 
 def _soft_labels(
-    stores: Path,
+    stores: str,
     experiment: Experiment,
     distilled: DistilledSet,
     material: Material,
@@ -75,8 +75,8 @@ def _soft_labels(
 ) -> Tensor | None:
     """The experts' labels of the training images, or None, said, where the experts are not at hand."""
     e, made_with = experiment, distilled.manifest["experts"]
-    store = TrajectoryStore(stores, made_with["store"], {})
-    if not store.folder.is_dir() or store.missing(e.experts.num_experts):
+    store = TrajectoryStore.below(stores, {}, made_with["store"])
+    if store.missing(e.experts.num_experts):
         progress.say(
             f"note: no experts in {store.folder}, so random real images with soft labels and the scores that "
             "need them are left out (experts=FOLDER says where experts are)"

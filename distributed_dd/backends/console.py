@@ -55,7 +55,9 @@ class ConsoleProgress:
         )  # fmt: skip
         with Progress(*columns, console=self.console) as display:
             task = display.add_task(what, total=total, completed=done, note="")
-            yield _Counter(self, what, total, done, lambda note: display.update(task, advance=1, note=note))
+            yield _Counter(
+                self, what, total, done, lambda done, note: display.update(task, completed=done, note=note)
+            )
 
 
 class _Rate(ProgressColumn):
@@ -70,11 +72,15 @@ class _Counter:
 
     def advance(self, note: str = "") -> None:
         """One more is done."""
-        self.done += 1
+        self.reach(self.done + 1, note)
+
+    def reach(self, done: int, note: str = "") -> None:
+        """So many are done; a line now and then, where there is no bar."""
+        moved, self.done = done > self.done, done
         now = time.monotonic()
         if self.draw is not None:
-            self.draw(note)
-        if now - self.last_line < SECONDS_BETWEEN_LINES and self.done < self.total:
+            self.draw(done, note)
+        if not moved or (now - self.last_line < SECONDS_BETWEEN_LINES and self.done < self.total):
             return
         self.last_line = now
         rate = (self.done - self.first) / max(now - self.started, 1e-9)

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from distributed_dd.backends.console import ConsoleProgress
 from distributed_dd.exchange import export_to, import_from
-from distributed_dd.stages import artefact
 
 
 def import_(options: Namespace) -> int:
     """Other people's experts or distilled set, in our format."""
-    folder = import_from(options.source, options.file, options.overrides, options.to, ConsoleProgress())
-    if (folder / artefact.MANIFEST).exists() and (folder / artefact.SET).exists():
+    given = (options.source, options.file, options.overrides, options.to, ConsoleProgress())
+    folder, is_set = import_from(*given)
+    if is_set:
         print(f"the set is in {folder}; distributed-dd evaluate {folder} scores it")
     else:
         print(f"experts are in {folder}; experts.store={folder} uses them")

@@ -19,11 +19,13 @@ from distributed_dd.distillation.unroll import UNROLLS
 from distributed_dd.family import describe_type
 from distributed_dd.stages.cross_architecture import CrossArchitecture
 from distributed_dd.stages.experiment import Experiment
+from distributed_dd.training.curriculum import CURRICULA
 from distributed_dd.training.optimizers import OPTIMIZERS
+from distributed_dd.trajectories.forms import FORMS
 
 FAMILIES = (
     DATA_SETS, PREPROCESSINGS, NETWORKS, METHODS, SEGMENTS, STARTS, LABELS, AUGMENTATIONS, UNROLLS,
-    OPTIMIZERS, CLUSTERS,
+    OPTIMIZERS, CURRICULA, FORMS, CLUSTERS,
 )  # fmt: skip
 
 

@@ -16,7 +16,10 @@ from distributed_dd.durable import read_json
 from distributed_dd.errors import MissingInputError
 from distributed_dd.set_evaluation import evaluate_set, is_set
 from distributed_dd.stages import artefact, cross_architecture
+from distributed_dd.stages import experts as expert_stage
 from distributed_dd.stages.report import TITLES, title
+
+ROWS_AT_EACH_END = 10
 
 
 def run(options: Namespace) -> int:
@@ -39,8 +42,29 @@ def experts(options: Namespace) -> int:
     """The experts alone."""
     whole = opened(options)
     whole.train_experts()
+    _print_experts(whole)
     print(f"experts are in {whole.store.folder}")
     return 0
+
+
+def _print_experts(whole: Run) -> None:
+    """What each expert reached; of a long list its two ends."""
+    _, records = expert_stage.summary(whole.store, whole.experiment.experts.num_experts)
+    columns = ("expert", "train, %", "validation, %", "seconds", "epochs kept", "trained on")
+    table = Table(*columns, caption=f"content {whole.store.content_sha256[:16]}")
+    shown = records if len(records) <= 2 * ROWS_AT_EACH_END else [
+        *records[:ROWS_AT_EACH_END], None, *records[-ROWS_AT_EACH_END:]
+    ]  # fmt: skip
+    for record in shown:
+        if record is None:
+            table.add_row(f".. {len(records) - 2 * ROWS_AT_EACH_END} more in manifest.json")
+            continue
+        accuracies = (record.get("train_accuracy"), record.get("validation_accuracy"))
+        table.add_row(
+            str(record["expert"]), *("-" if a is None else f"{100 * a:.1f}" for a in accuracies),
+            str(record.get("seconds", "-")), record.get("epochs", "-"), record.get("device", "-"),
+        )  # fmt: skip
+    Console(highlight=False).print(table)
 
 
 def distill(options: Namespace) -> int:

@@ -10,30 +10,24 @@ from torch.nn.functional import log_softmax
 from distributed_dd.errors import ConfigError
 
 
-class Student:
-    """``logits(theta_P, images_BCHW)`` with no state of its own.
+class FlatNetwork:
+    """``logits(theta_P, images_BCHW)``: a module as a function of one flat parameter vector.
 
     Args:
-        network: any module without running statistics or active dropout. Its own values are not
-            used; ``theta_P`` holds all parameters, flattened in ``network.parameters()`` order.
+        network: any module. Its own parameter values are not used; ``theta_P`` holds all parameters,
+            flattened in ``network.parameters()`` order. Buffers stay the module's own.
         precision: "float32" computes in theta's dtype; "bf16" runs the network under autocast.
         channels_last: lay images and kernels out as (B, H, W, C), which compiled code is faster with.
-
-    Raises:
-        ConfigError: the network is not a pure function of its parameters.
     """
 
     def __init__(self, network: nn.Module, precision: str = "float32", channels_last: bool = False) -> None:
-        _refuse_impure(network)
-        self.network = copy.deepcopy(network)
-        named = list(self.network.named_parameters())
+        self.network = network
+        named = list(network.named_parameters())
         self.names = [name for name, _ in named]
         self.shapes = [p.shape for _, p in named]
         self.sizes = [p.numel() for _, p in named]
         self.num_parameters = sum(self.sizes)
         self.precision, self.channels_last = precision, channels_last
-        for _, parameter in named:
-            parameter.requires_grad_(False)
 
     def logits(self, theta_P: Tensor, images_BCHW: Tensor) -> Tensor:
         """Class logits (B, K), in at least float32."""
@@ -49,6 +43,22 @@ class Student:
         if self.channels_last and tensor.ndim == 4:
             return tensor.contiguous(memory_format=torch.channels_last)
         return tensor
+
+
+class Student(FlatNetwork):
+    """A network as a pure function: no state of its own, nothing random.
+
+    Args: as `FlatNetwork`; the network is copied.
+
+    Raises:
+        ConfigError: the network is not a pure function of its parameters.
+    """
+
+    def __init__(self, network: nn.Module, precision: str = "float32", channels_last: bool = False) -> None:
+        refuse_impure(network)
+        super().__init__(copy.deepcopy(network), precision, channels_last)
+        for parameter in self.network.parameters():
+            parameter.requires_grad_(False)
 
     def loss(self, theta_P: Tensor, images_BCHW: Tensor, labels_BK: Tensor) -> Tensor:
         """Soft cross-entropy of a batch."""
@@ -82,7 +92,12 @@ def unflatten(theta_P: Tensor, network: nn.Module) -> None:
             p.copy_(part.view_as(p))
 
 
-def _refuse_impure(network: nn.Module) -> None:
+def refuse_impure(network: nn.Module) -> None:
+    """Refuse a network that no student could follow.
+
+    Raises:
+        ConfigError: it keeps running statistics or draws noise.
+    """
     for name, module in network.named_modules():
         where = f"network layer {name or '(root)'} ({type(module).__name__})"
         if getattr(module, "running_mean", None) is not None:

@@ -106,9 +106,9 @@ class Distillation:
         if renewed is not None:
             synthetic.labels.copy_(renewed)
 
-    def _diverged(self, step: int, loss: float, expert: int, start_epoch: int) -> None:
+    def _diverged(self, step: int, loss: float, expert: int, start_epoch: float) -> None:
         raise DivergedError(
-            f"outer step {step} (expert {expert}, start epoch {start_epoch})",
+            f"outer step {step} (expert {expert}, start epoch {start_epoch:g})",
             f"the matching loss or its gradient is not finite (loss {loss}); the update was not made",
             allowed="finite numbers",
             fix="lower method.*_optimizer.learning_rate or method.student_learning_rate; the state before "

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from distributed_dd.data import Facts
 from distributed_dd.distillation.networks import initialised
 from distributed_dd.stages.experiment import Experiment
-from distributed_dd.training.optimizers import GSAM
+from distributed_dd.trajectories.forms import Form, Full
 
 FLOAT = 4
 # One training step is a forward and two backward products; a replayed outer step repeats the inner
@@ -23,15 +23,14 @@ def lines(experiment: Experiment, facts: Facts, num_missing: int) -> Iterator[st
     network = initialised(e.network, facts.image_shape, facts.num_classes, torch.Generator())
     num_parameters = sum(p.numel() for p in network.parameters())
     checkpoint = num_parameters * FLOAT
-    disk = e.experts.num_experts * (e.experts.num_epochs + 1) * checkpoint
-    yield f"disk      {size(disk)} for {e.experts.num_experts} experts of {num_parameters:,} parameters"
+    yield f"disk      {_disk(e, num_parameters)}"
     num_images = e.images_per_class * facts.num_classes
     batch = min(num_images, e.method.batch_size)
     stored = (e.method.student_steps + 1) * checkpoint
     yield f"memory    {size(stored)} for the stored student parameters of an outer step, batch {batch}"
     forward = forward_flops(network, facts)
-    passes = 2 if isinstance(e.experts.optimizer, GSAM) else 1
-    expert_work = num_missing * e.experts.num_epochs * facts.num_train * passes * TRAIN_FACTOR * forward
+    expert_work = num_missing * e.experts.num_epochs * facts.num_train * e.experts.optimizer.passes
+    expert_work *= TRAIN_FACTOR * forward
     distill_work = e.num_outer_steps * e.method.student_steps * batch * UNROLL_FACTOR * forward
     sets = e.evaluate.num_networks * 5
     scored = sets * e.evaluate.num_epochs * num_images
@@ -43,6 +42,20 @@ def lines(experiment: Experiment, facts: Facts, num_missing: int) -> Iterator[st
         f"work      {sum(work.values()) / 1e12:,.{digits}f} TFLOP ({parts}); a core does some 0.02 to 0.1 a "
         "second, a GPU some 20"
     )
+
+
+def _disk(e: Experiment, num_parameters: int) -> str:
+    """Bytes of the finished store, and what keeping less would take."""
+    needed = e.method.epochs_used(e.experts.num_epochs)
+
+    def store(form: Form) -> int:
+        return e.experts.num_experts * form.bytes_per_expert(e.experts.num_epochs, needed, num_parameters)
+
+    own, window = store(e.experts.trajectory), store(Full("window"))
+    text = f"{size(own)} for {e.experts.num_experts} experts of {num_parameters:,} parameters"
+    if window < own:
+        text += f" ({size(window)} with experts.trajectory.keep_epochs=window)"
+    return text
 
 
 def forward_flops(network: nn.Module, facts: Facts) -> int:

@@ -68,7 +68,8 @@ def experts_as_pt(
             buffer: list[Any] = []
             for expert in experts.tolist():
                 trajectory = store.open(expert)
-                thetas = (trajectory.checkpoint(epoch) for epoch in range(trajectory.num_checkpoints))
+                epochs = range(int(trajectory.num_epochs) + 1)
+                thetas = (trajectory.checkpoint(epoch) for epoch in epochs)
                 buffer.append([_parameters(theta, sizes, shapes) for theta in thetas])
             write_bytes(folder / f"replay_buffer_{number}.pt", _saved(buffer))
             bar.advance()

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from distributed_dd.distillation.labels import hard_logits
-from distributed_dd.durable import digest, locked, sha256_of
+from distributed_dd.durable import sha256_of
 from distributed_dd.errors import IntegrityError, MissingInputError
 from distributed_dd.family import plain
 from distributed_dd.stages.ports import Progress
 from distributed_dd.trajectories.foreign import read_pt
+from distributed_dd.trajectories.forms import Full
 from distributed_dd.trajectories.store import TrajectoryStore
 
 BUFFERS, IMAGES, LABELS, RATE = "replay_buffer_*.pt", "images_best.pt", "labels_best.pt", "lr_best.pt"
@@ -28,7 +29,7 @@ def buffers_in(path: Path) -> list[Path]:
 
 
 def import_experts(
-    files: Sequence[Path], network: Any, layers: nn.Module, root: Path, progress: Progress
+    files: Sequence[Path], network: Any, layers: nn.Module, root: str | Path, progress: Progress
 ) -> TrajectoryStore:
     """Write the trajectories of the buffers as a store below ``root``; returns it.
 
@@ -43,9 +44,9 @@ def import_experts(
         "imported": [sha256_of(file) for file in files],
         "network": {"kind": type(network).__name__.lower(), **plain(network)},
     }
-    store = TrajectoryStore(root, digest(identity), identity)
+    store = TrajectoryStore.below(root, identity)
     shapes = [tuple(p.shape) for p in layers.parameters()]
-    with locked(store.folder, "expert store"), progress.bar("import", len(files)) as bar:
+    with store.folder.lock(progress.say), progress.bar("import", len(files)) as bar:
         number, length = 0, 0
         for file in files:
             for trajectory in _trajectories(file, read_pt(file), shapes):
@@ -53,7 +54,9 @@ def import_experts(
                 if len(trajectory) != length:
                     problem = f"trajectory {number} has {len(trajectory)} checkpoints, others have {length}"
                     raise IntegrityError(str(file), problem)
-                store.write(number, trajectory, {"source": file.name})
+                epochs = range(length)
+                tensors = Full().tensors(epochs, trajectory, ())
+                store.write(number, tensors, epochs, {"source": file.name})
                 number += 1
             bar.advance(f"{number} experts")
         store.write_manifest(number)

@@ -54,7 +54,13 @@ class Tracker(Protocol):
 class Bar(Protocol):
     """Counts what is done."""
 
-    def advance(self, note: str = "") -> None: ...
+    def advance(self, note: str = "") -> None:
+        """One more is done."""
+        ...
+
+    def reach(self, done: int, note: str = "") -> None:
+        """So many are done."""
+        ...
 
 
 class Progress(Protocol):

@@ -41,7 +41,7 @@ class Evaluation(Recipe):
 
     def recipe(self) -> Recipe:
         """The training part alone."""
-        return Recipe(self.num_epochs, self.batch_size, self.drop, self.optimizer, self.augment)
+        return self.bare()
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,7 @@ def _accuracy(trial: Trial, contest: Contest) -> float:
     if not trial.augmented:
         recipe = replace(recipe, augment=Identity())
     key = (contest.seed, "evaluation", trial.member)
-    for _ in train(network, images, trial.labels.to(where), recipe, key, trial.learning_rate):
-        pass
+    train(network, images, trial.labels.to(where), recipe, key, trial.learning_rate)
     return accuracy(network, contest.judge.images.to(where), contest.judge.targets.to(where))
 
 

@@ -1,25 +1,30 @@
-"""Optimisers of the supervised loop: SGD, and gap-guided sharpness-aware minimisation."""
+"""Optimisers of the supervised loop, on one flat vector of parameters: SGD and GSAM."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from distributed_dd.family import Family, require, setting
 
-Closure = Callable[[], Tensor]
-Step = Callable[[Closure], None]
+Gradient = Callable[[Tensor], Tensor]
 
 
 class Optimizer(Protocol):
-    """A recipe for updates; `start` binds it to parameters."""
+    """An update rule. Momentum is the caller's, so that it can be saved beside the parameters."""
 
     @property
     def learning_rate(self) -> float: ...
 
-    def start(self, parameters: Iterable[torch.nn.Parameter]) -> Step: ...
+    @property
+    def passes(self) -> int:
+        """Gradients taken per update."""
+        ...
+
+    def update(self, theta_P: Tensor, velocity_P: Tensor, gradient: Gradient) -> tuple[Tensor, Tensor]:
+        """Parameters and momentum after one step; ``gradient`` is asked about one and the same batch."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,18 +38,20 @@ class SGD:
     def __post_init__(self) -> None:
         require(self.learning_rate > 0, "learning_rate", f"got {self.learning_rate}", "above 0")
 
-    def start(self, parameters: Iterable[torch.nn.Parameter]) -> Step:
-        """A function that takes a closure returning the loss and makes one update."""
-        base = torch.optim.SGD(
-            list(parameters), self.learning_rate, self.momentum, weight_decay=self.weight_decay
-        )
+    @property
+    def passes(self) -> int:
+        return 1
 
-        def step(closure: Closure) -> None:
-            base.zero_grad()
-            closure().backward()
-            base.step()
+    def update(self, theta_P: Tensor, velocity_P: Tensor, gradient: Gradient) -> tuple[Tensor, Tensor]:
+        """v <- mu v + g + lambda theta;  theta <- theta - alpha v."""
+        return self.descend(theta_P, velocity_P, gradient(theta_P))
 
-        return step
+    def descend(self, theta_P: Tensor, velocity_P: Tensor, gradient_P: Tensor) -> tuple[Tensor, Tensor]:
+        """The step along a gradient that is there."""
+        if self.weight_decay:
+            gradient_P = gradient_P.add(theta_P, alpha=self.weight_decay)
+        velocity_P = velocity_P.mul(self.momentum).add_(gradient_P) if self.momentum else gradient_P
+        return theta_P.add(velocity_P, alpha=-self.learning_rate), velocity_P
 
 
 @dataclass(frozen=True)
@@ -66,47 +73,32 @@ class GSAM:
         require(self.learning_rate > 0, "learning_rate", f"got {self.learning_rate}", "above 0")
         require(self.rho >= 0, "rho", f"got {self.rho}", "0 or more")
 
-    def start(self, parameters: Iterable[torch.nn.Parameter]) -> Step:
-        """A function that takes a closure returning the loss and makes one update."""
-        params = list(parameters)
-        base = torch.optim.SGD(params, self.learning_rate, self.momentum, weight_decay=self.weight_decay)
+    @property
+    def passes(self) -> int:
+        return 2
 
-        def step(closure: Closure) -> None:
-            first = torch.autograd.grad(closure(), params)
-            with torch.no_grad():
-                ascent = self._ascent(params, first)
-                originals = [p.clone() for p in params]
-                for parameter, change in zip(params, ascent, strict=True):
-                    parameter.add_(change)
-            second = torch.autograd.grad(closure(), params)
-            with torch.no_grad():
-                # Copy back rather than subtract: w + e - e is not w in floating point.
-                for parameter, original in zip(params, originals, strict=True):
-                    parameter.copy_(original)
-                for parameter, gradient in zip(params, self._combine(first, second), strict=True):
-                    parameter.grad = gradient
-            base.step()
+    def update(self, theta_P: Tensor, velocity_P: Tensor, gradient: Gradient) -> tuple[Tensor, Tensor]:
+        """One step of the base SGD along the surrogate gradient."""
+        first_P = gradient(theta_P)
+        second_P = gradient(theta_P + self._ascent(theta_P, first_P))
+        base = SGD(self.learning_rate, self.momentum, self.weight_decay)
+        return base.descend(theta_P, velocity_P, self._combine(first_P, second_P))
 
-        return step
-
-    def _ascent(self, params: list, gradients: tuple[Tensor, ...]) -> list[Tensor]:
+    def _ascent(self, theta_P: Tensor, gradient_P: Tensor) -> Tensor:
         if not self.adaptive:
-            scale = self.rho / (_norm(gradients) + 1e-12)
-            return [scale * g for g in gradients]
-        norm = _norm([p.abs() * g for p, g in zip(params, gradients, strict=True)])
-        scale = self.rho / (norm + 1e-12)
-        return [scale * p.square() * g for p, g in zip(params, gradients, strict=True)]
+            return self.rho / (_norm(gradient_P) + 1e-12) * gradient_P
+        scale = self.rho / (_norm(theta_P.abs() * gradient_P) + 1e-12)
+        return scale * theta_P.square() * gradient_P
 
-    def _combine(self, first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> list[Tensor]:
-        norm_first, norm_second = _norm(first), _norm(second)
-        inner = torch.stack([(a * b).sum() for a, b in zip(first, second, strict=True)]).sum()
-        cosine = inner / (norm_first * norm_second + 1e-12)
+    def _combine(self, first_P: Tensor, second_P: Tensor) -> Tensor:
+        norm_first, norm_second = _norm(first_P), _norm(second_P)
+        cosine = (first_P * second_P).sum() / (norm_first * norm_second + 1e-12)
         along = cosine * norm_first / (norm_second + 1e-12)
-        return [b - self.alpha * (a - along * b) for a, b in zip(first, second, strict=True)]
+        return second_P - self.alpha * (first_P - along * second_P)
 
 
-def _norm(tensors: Iterable[Tensor]) -> Tensor:
-    return torch.stack([t.square().sum() for t in tensors]).sum().sqrt()
+def _norm(vector_P: Tensor) -> Tensor:
+    return vector_P.square().sum().sqrt()
 
 
 OPTIMIZERS = Family("optimizer", {"sgd": SGD, "gsam": GSAM})

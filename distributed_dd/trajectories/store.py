@@ -1,99 +1,156 @@
-"""A folder of expert trajectories: each written whole, checksummed, memory-mapped on read."""
+"""The experts of one recipe: each written whole, checksummed, read from disk as asked for."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from distributed_dd.durable import read_json, sha256_of, write_bytes, write_json
+from distributed_dd.durable import digest, sha256_of
 from distributed_dd.errors import IntegrityError, MissingInputError
+from distributed_dd.trajectories.epochs import format_epochs
+from distributed_dd.trajectories.folder import Folder, folder_at, inside
+from distributed_dd.trajectories.trajectory import Trajectory, open_trajectory
+from distributed_dd.trajectories.unfinished import Unfinished, epochs_reached
 
 SCHEMA = 1
+MANIFEST = "manifest.json"
 OTHERS = "belongs to other experts (another network, data set, recipe or seed)"
+READERS = 16
+
+Fits = Callable[[Mapping[str, Any]], bool]
 
 
-class Trajectory:
-    """One expert's parameters after each epoch, (epochs + 1, P), read from disk row by row."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._file = safe_open(path, framework="pt")
-            self._rows = self._file.get_slice("trajectory")
-            self.num_checkpoints, self.num_parameters = self._rows.get_shape()
-        except (SafetensorError, OSError) as error:
-            raise IntegrityError(str(path), f"is no trajectory: {error}") from None
-
-    def checkpoint(self, epoch: int) -> Tensor:
-        """Parameters (P,) float32 after ``epoch`` epochs; a negative one counts from the end."""
-        if epoch < 0:
-            epoch += self.num_checkpoints
-        return self._rows[epoch : epoch + 1].squeeze(0).float()
+def _any(record: Mapping[str, Any]) -> bool:
+    return True
 
 
 class TrajectoryStore:
-    """``root/<digest>/`` with ``manifest.json`` and one file per expert.
+    """``manifest.json``, and for every expert one file and one record of facts.
+
+    An expert counts as stored when its record is there; the record is written last. The manifest
+    gathers the records for people and for those who only read.
 
     Args:
-        root: the folder that holds all stores.
-        identity: everything that decides an expert but its number; its digest names the folder.
+        folder: where they lie.
+        identity_digest: SHA-256 of ``identity``; whatever is there with another one is refused.
+        identity: everything that decides an expert but its number.
     """
 
-    def __init__(self, root: Path, identity_digest: str, identity: Mapping[str, Any]) -> None:
-        self.folder = root / identity_digest[:16]
-        self.digest, self.identity = identity_digest, dict(identity)
-        self._verified: set[int] = set()
+    def __init__(self, folder: Folder, identity_digest: str, identity: Mapping[str, Any]) -> None:
+        self.folder, self.digest, self.identity = folder, identity_digest, dict(identity)
+        self._verified: dict[int, Path] = {}
 
     @classmethod
-    def at(cls, folder: Path) -> "TrajectoryStore":
-        """The store that lies in ``folder``, whatever it is of.
+    def below(
+        cls, root: str | Path, identity: Mapping[str, Any], known_digest: str = ""
+    ) -> "TrajectoryStore":
+        """The store of these experts in ``root``, a folder or a URI that holds all stores.
+
+        ``known_digest`` is for those who only read and do not know the whole identity.
+        """
+        identity_digest = known_digest or digest(identity)
+        return cls(inside(root, identity_digest[:16]), identity_digest, identity)
+
+    @classmethod
+    def at(cls, place: str | Path) -> "TrajectoryStore":
+        """The store that lies in ``place``, a folder or a URI, whatever it is of.
 
         Raises:
             MissingInputError: there is none.
         """
-        manifest = folder / "manifest.json"
-        if not manifest.exists():
+        folder = folder_at(place)
+        if MANIFEST not in folder.names():
             problem = "holds no expert store (no manifest.json)"
             raise MissingInputError(
                 str(folder), problem, fix="distributed-dd import, or leave experts.store out"
             )
-        values = read_json(manifest)
-        store = cls(folder.parent, str(values.get("digest")), values.get("identity", {}))
-        store.folder = folder
-        return store
+        values = _json(folder, MANIFEST)
+        return cls(folder, str(values.get("digest")), values.get("identity", {}))
 
     @property
     def num_experts(self) -> int:
         """Experts in the manifest."""
         return len(self._manifest()["experts"])
 
-    def file_of(self, expert: int) -> Path:
-        """Where expert number ``expert`` lies."""
-        return self.folder / f"expert-{expert:04d}.safetensors"
+    @property
+    def content_sha256(self) -> str:
+        """One digest of all trajectories in the manifest, whoever trained them and how long it took."""
+        return digest([[entry["expert"], entry["sha256"]] for entry in self._manifest()["experts"]])
 
-    def write(self, expert: int, trajectory: Tensor, facts: Mapping[str, Any]) -> None:
+    def name_of(self, expert: int) -> str:
+        """The file of expert number ``expert``, inside the folder."""
+        return f"expert-{expert:04d}.safetensors"
+
+    def write(
+        self, expert: int, tensors: Mapping[str, Tensor], epochs: Sequence[float], facts: Mapping[str, Any]
+    ) -> None:
         """Store one expert: the file, then its record, each atomically.
 
         Safe to repeat and to be killed anywhere: without its record an expert counts as missing.
         """
         # One metadata key only: safetensors writes several in random order, and the hash would differ.
-        content = save({"trajectory": trajectory.contiguous()}, {"expert": f"{self.digest}/{expert}"})
-        sha256 = write_bytes(self.file_of(expert), content)
-        record = {"expert": expert, "store": self.digest, "sha256": sha256, **facts}
-        write_json(self._record_of(expert), record)
+        whole = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        sha256 = self.folder.write(self.name_of(expert), save(whole, {"expert": f"{self.digest}/{expert}"}))
+        record = {"expert": expert, "store": self.digest, "sha256": sha256, "epochs": format_epochs(epochs)}
+        self.folder.write(_record_of(expert), _text({**record, **facts}))
 
-    def missing(self, num_experts: int) -> list[int]:
-        """Numbers below ``num_experts`` that are not stored whole.
+    def unfinished(self, expert: int, recorded: Sequence[float]) -> Unfinished:
+        """What an expert in training has reached."""
+        return Unfinished(self.folder, expert, recorded)
+
+    def epochs_reached(self) -> dict[int, int]:
+        """For every expert in training, its last saved epoch."""
+        return epochs_reached(self.folder)
+
+    def records(self, num_experts: int) -> dict[int, dict[str, Any]]:
+        """The records of the experts below ``num_experts`` that are stored.
 
         Raises:
             IntegrityError: the folder holds other experts; nothing in it may be changed.
         """
-        if self._manifest_path.exists():
+        names = self.folder.names()
+        if MANIFEST in names:
             self._manifest()
-        return [e for e in range(num_experts) if not self._is_stored(e)]
+        there = [e for e in range(num_experts) if {self.name_of(e), _record_of(e)} <= names]
+        with ThreadPoolExecutor(READERS) as pool:
+            return dict(zip(there, pool.map(self._record, there), strict=True))
+
+    def missing(self, num_experts: int, fits: Fits = _any) -> list[int]:
+        """Numbers below ``num_experts`` that are not stored, or whose record does not fit.
+
+        Raises:
+            IntegrityError: as `records`.
+        """
+        records = self.records(num_experts)
+        return [e for e in range(num_experts) if e not in records or not fits(records[e])]
+
+    def damaged(self, experts: Iterable[int]) -> list[int]:
+        """Those of ``experts`` whose file is not what was written. Every file is read once a process."""
+        found = []
+        for expert in experts:
+            try:
+                self.open(expert)
+            except IntegrityError:
+                found.append(expert)
+        return found
+
+    def set_aside(self, expert: int) -> str:
+        """Make a stored expert a missing one, its file kept under the name that is returned."""
+        aside = f"{self.name_of(expert)}.damaged"
+        self.folder.remove(_record_of(expert))
+        self.folder.set_aside(self.name_of(expert), aside)
+        self._verified.pop(expert, None)
+        return aside
+
+    def sweep(self) -> None:
+        """Remove what stored experts left of their training."""
+        for expert in self.epochs_reached():
+            if _record_of(expert) in self.folder.names():
+                self.unfinished(expert, ()).clear()
 
     def write_manifest(self, num_experts: int) -> None:
         """Gather the records of the stored experts into ``manifest.json``.
@@ -101,21 +158,24 @@ class TrajectoryStore:
         Raises:
             IntegrityError: a record or the manifest that is there belongs to other experts.
         """
-        known = self._manifest()["experts"] if self._manifest_path.exists() else []
-        experts = [self._record(e) for e in range(num_experts)]
+        known = self._manifest()["experts"] if MANIFEST in self.folder.names() else []
+        records = self.records(num_experts)
+        experts = [records[e] for e in sorted(records)]
         experts += [entry for entry in known if entry["expert"] >= num_experts]
         if experts != known:
             identity = {"digest": self.digest, "identity": self.identity}
-            write_json(self._manifest_path, {"schema": SCHEMA, **identity, "experts": experts})
+            self.folder.write(MANIFEST, _text({"schema": SCHEMA, **identity, "experts": experts}))
 
     def facts(self, expert: int) -> dict[str, Any]:
-        """What was recorded with an expert: its accuracies, seconds and SHA-256."""
+        """What was recorded with an expert: its epochs, accuracies, seconds and SHA-256."""
+        try:
+            return self._record(expert)
+        except MissingInputError:
+            pass
         for entry in self._manifest()["experts"]:
             if entry["expert"] == expert:
                 return entry
-        raise MissingInputError(
-            str(self.folder), f"holds no expert {expert}", fix="distributed-dd experts FILE"
-        )
+        raise self._absent(expert)
 
     def open(self, expert: int) -> Trajectory:
         """The trajectory of one expert, its checksum verified once per process.
@@ -123,63 +183,56 @@ class TrajectoryStore:
         Raises:
             MissingInputError: not there. IntegrityError: not what was written.
         """
-        path = self.file_of(expert)
-        if not path.exists():
-            raise MissingInputError(str(path), "there is no such expert", fix="distributed-dd experts FILE")
         if expert not in self._verified:
-            if sha256_of(path) != self.facts(expert)["sha256"]:
+            if self.name_of(expert) not in self.folder.names():
+                raise self._absent(expert)
+            sha256 = self.facts(expert)["sha256"]
+            path = self.folder.path(self.name_of(expert), sha256)
+            if sha256_of(path) != sha256:
                 raise IntegrityError(
-                    str(path),
+                    f"{self.folder}/{self.name_of(expert)}",
                     "is not the file that was written (SHA-256 differs)",
-                    fix="delete it and run the same command: only this expert is trained again",
+                    fix="distributed-dd experts FILE trains this expert again, and no other",
                 )
-            self._verified.add(expert)
-        return Trajectory(path)
+            self._verified[expert] = path
+        return open_trajectory(self._verified[expert])
 
-    @property
-    def _manifest_path(self) -> Path:
-        return self.folder / "manifest.json"
+    def _absent(self, expert: int) -> MissingInputError:
+        problem = f"holds no expert {expert}"
+        return MissingInputError(str(self.folder), problem, fix="distributed-dd experts FILE")
 
     def _manifest(self) -> dict[str, Any]:
-        manifest = read_json(self._manifest_path)
+        manifest = _json(self.folder, MANIFEST)
         if manifest.get("schema") != SCHEMA:
-            self._refuse(self._manifest_path, f"has schema {manifest.get('schema')}")
+            self._refuse(MANIFEST, f"has schema {manifest.get('schema')}")
         if manifest.get("digest") != self.digest:
-            self._refuse(self._manifest_path, OTHERS)
+            self._refuse(MANIFEST, OTHERS)
         return manifest
 
     def _record(self, expert: int) -> dict[str, Any]:
-        path = self._record_of(expert)
-        record = read_json(path)
+        record = _json(self.folder, _record_of(expert))
         if record.get("store") != self.digest:
-            self._refuse(path, OTHERS)
+            self._refuse(_record_of(expert), OTHERS)
         return record
 
-    def _refuse(self, path: Path, problem: str) -> None:
+    def _refuse(self, name: str, problem: str) -> None:
         fix = f"move {self.folder} away and run the same command"
-        raise IntegrityError(str(path), problem, allowed=f"schema {SCHEMA}, digest {self.digest}", fix=fix)
-
-    def _record_of(self, expert: int) -> Path:
-        return self.folder / f"expert-{expert:04d}.json"
-
-    def _is_stored(self, expert: int) -> bool:
-        return self.file_of(expert).exists() and self._record_of(expert).exists()
+        allowed = f"schema {SCHEMA}, digest {self.digest}"
+        raise IntegrityError(f"{self.folder}/{name}", problem, allowed=allowed, fix=fix)
 
 
-def check_fits(trajectory: Trajectory, where: str, num_parameters: int, num_epochs: int) -> None:
-    """Refuse a trajectory of another network or of too few epochs."""
-    if trajectory.num_parameters != num_parameters:
+def _record_of(expert: int) -> str:
+    return f"expert-{expert:04d}.json"
+
+
+def _text(value: Any) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def _json(folder: Folder, name: str) -> Any:
+    try:
+        return json.loads(folder.read(name))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise IntegrityError(
-            where,
-            f"holds {trajectory.num_parameters:,} parameters",
-            allowed=f"{num_parameters:,}, as the network in the configuration",
-        )
-    if trajectory.num_checkpoints < num_epochs + 1:
-        raise IntegrityError(
-            where, f"holds {trajectory.num_checkpoints} checkpoints", allowed=f"{num_epochs + 1} or more"
-        )
-
-
-def stacked(checkpoints: list[Tensor]) -> Tensor:
-    """Checkpoints (P,) as one trajectory (epochs + 1, P), float32 on the CPU."""
-    return torch.stack([c.float().cpu() for c in checkpoints])
+            f"{folder}/{name}", f"is damaged: {error}", fix="restore it, or delete it and train again"
+        ) from None

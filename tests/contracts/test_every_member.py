@@ -1,5 +1,6 @@
 """What every member of every family owes: a new one is held to it by being in the table."""
 
+import dataclasses
 from dataclasses import MISSING, fields
 
 import pytest
@@ -15,7 +16,10 @@ from distributed_dd.distillation.segments import SEGMENTS, Expanding, Window
 from distributed_dd.distillation.starts import STARTS
 from distributed_dd.distillation.student import Student, flatten
 from distributed_dd.family import build_member, plain
+from distributed_dd.training.curriculum import CURRICULA
 from distributed_dd.training.optimizers import OPTIMIZERS
+from distributed_dd.trajectories.forms import FORMS
+from distributed_dd.trajectories.store import TrajectoryStore
 from tests.references.data_layouts import source_of
 
 MEMBERS = [(family, kind) for family in FAMILIES for kind in family.members]
@@ -76,11 +80,11 @@ def test_an_augmentation_replays_and_keeps_the_shape(kind, operation):
 
 @of(OPTIMIZERS)
 def test_an_optimizer_descends(kind):
-    weights = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
-    step = OPTIMIZERS.members[kind](learning_rate=0.05).start([weights])
+    theta, optimizer = torch.tensor([3.0, -2.0]), OPTIMIZERS.members[kind](learning_rate=0.05)
+    velocity, calls = torch.zeros(2), []
     for _ in range(100):
-        step(lambda: weights.square().sum())
-    assert weights.detach().abs().max() < 0.1
+        theta, velocity = optimizer.update(theta, velocity, lambda at: calls.append(1) or 2 * at)
+    assert theta.abs().max() < 0.1 and len(calls) == 100 * optimizer.passes
 
 
 @of(SEGMENTS)
@@ -88,6 +92,34 @@ def test_a_window_stays_inside_its_bounds(kind):
     made = {"window": Window(5, 1), "expanding": Expanding(5, 2, 10, 1)}[kind]
     drawn = {made.draw(step, generator(0, step)) for step in range(200)}
     assert min(drawn) == 1 and max(drawn) == made.max_start_epoch - 1
+    assert drawn == set(made.starts())
+    finer = dataclasses.replace(made, step=0.25)
+    assert {finer.draw(step, generator(0, step)) for step in range(500)} == set(finer.starts())
+    assert finer.starts()[:2] == [1, 1.25] and finer.starts()[-1] == 4.75
+
+
+@of(FORMS)
+def test_a_form_reads_back_what_it_covers(kind, tmp_path):
+    form, needed = FORMS.members[kind](), (0.0, 2.0, 4.0)
+    recorded = form.recorded(4, needed)
+    rows = torch.randn(len(recorded), 5, generator=generator(0, "rows")).cumsum(0)
+    store = TrajectoryStore.below(tmp_path, {"form": kind})
+    store.write(0, form.tensors(recorded, rows, [2, 3]), recorded, {})
+    trajectory = store.open(0)
+    assert form.covers(recorded, needed) and all(trajectory.has(epoch) for epoch in needed)
+    assert torch.equal(trajectory.checkpoint(0), rows[0]) and torch.equal(trajectory.checkpoint(-1), rows[-1])
+    assert trajectory.num_parameters == 5 and trajectory.num_epochs == 4
+    stored = form.tensors(recorded, rows, [2, 3])
+    parameters = stored.get("trajectory", stored.get("waypoints"))
+    assert form.bytes_per_expert(4, needed, 5) == parameters.numel() * parameters.element_size()
+
+
+@of(CURRICULA)
+def test_a_curriculum_chooses_distinct_images_in_every_epoch(kind):
+    curriculum, ranked = CURRICULA.members[kind](), torch.randperm(50, generator=generator(0, "rank"))
+    for epoch in (0, 1, 20, 45, 80):
+        chosen = curriculum.chosen(epoch, ranked).tolist()
+        assert 0 < len(chosen) == len(set(chosen)) and set(chosen) <= set(range(50))
 
 
 @of(STARTS)

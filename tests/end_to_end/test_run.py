@@ -149,11 +149,13 @@ def test_a_flipped_bit_in_a_trajectory_is_refused_and_only_that_expert_retrained
     victim = store / "expert-0001.safetensors"
     good = sha256_of(victim)
     flip_bit(victim)
-    assert main(["run", str(tiny_yaml), *HERE]) == 5
-    assert "expert-0001" in capsys.readouterr().err
-    victim.unlink()
-    assert main(["experts", str(tiny_yaml), *HERE]) == 0
-    assert sha256_of(victim) == good
+    bad = sha256_of(victim)
+    assert main(["run", str(tiny_yaml), f"experts.store={store}", *HERE]) == 5
+    assert "expert-0001" in capsys.readouterr().err and sha256_of(victim) == bad
+    assert main(["run", str(tiny_yaml), *HERE]) == 0
+    said = capsys.readouterr().out
+    assert "warning: expert 1 is not what was written" in said and "1 trained, 1 reused" in said
+    assert sha256_of(victim) == good and sha256_of(store / "expert-0001.safetensors.damaged") == bad
 
 
 def test_experts_of_another_network_are_refused_and_left_alone(tiny_yaml, tmp_path, capsys):

@@ -16,6 +16,7 @@ from distributed_dd.distillation.student import Student, flatten
 from distributed_dd.distillation.synthetic import SyntheticSet
 from distributed_dd.stages.distill import Distillation
 from distributed_dd.stages.run_folder import RunFolder
+from distributed_dd.trajectories.forms import Full
 from distributed_dd.trajectories.store import TrajectoryStore
 
 
@@ -27,9 +28,10 @@ class World:
         layers = initialised(MLP(depth=1), (1, 2, 2), 2, generator(0, "layers"))
         self.student = Student(layers)
         theta = flatten(layers)
-        self.store = TrajectoryStore(path / "experts", "d" * 64, {})
+        self.store = TrajectoryStore.below(path / "experts", {})
         drift = torch.randn(theta.shape, generator=generator(0, "drift"))
-        self.store.write(0, torch.stack([theta + 0.3 * epoch * drift for epoch in range(4)]), {})
+        rows = torch.stack([theta + 0.3 * epoch * drift for epoch in range(4)])
+        self.store.write(0, Full().tensors(range(4), rows, ()), range(4), {})
         self.store.write_manifest(1)
         common = dict(
             segments=Window(3), student_steps=2, expert_epochs=1, batch_size=4, student_learning_rate=0.1,

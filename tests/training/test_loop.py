@@ -1,14 +1,16 @@
 """The supervised loop: order, partial batches, the drop, and what it depends on."""
 
+import copy
 import dataclasses
 
+import pytest
 import torch
 
 from distributed_dd.distillation.augment import Identity
 from distributed_dd.distillation.networks import MLP
 from distributed_dd.distillation.student import flatten
-from distributed_dd.training.loop import Recipe, accuracy, predict, train
-from distributed_dd.training.optimizers import SGD
+from distributed_dd.training.loop import Recipe, Training, accuracy, predict, train
+from distributed_dd.training.optimizers import GSAM, SGD
 
 PLAIN = Recipe(num_epochs=4, batch_size=4, optimizer=SGD(0.1, 0.9), augment=Identity())
 
@@ -22,9 +24,10 @@ def trained(recipe, key=(0, "a"), labels=None, **kwargs):
     torch.manual_seed(0)
     network = MLP(2, 4).build((1, 8, 8), 3)
     images, targets = data()
+    training = Training(network, images, targets if labels is None else labels, recipe, key, **kwargs)
     thetas = [flatten(network)]
-    for _ in train(network, images, targets if labels is None else labels, recipe, key, **kwargs):
-        thetas.append(flatten(network))
+    while training.epoch < recipe.num_epochs:
+        thetas += training.run_epoch()
     return thetas
 
 
@@ -74,3 +77,73 @@ def test_accuracy_counts_the_right_ones():
     targets = answers.clone()
     targets[:4] = (targets[:4] + 1) % 3
     assert accuracy(network, images, targets) == 0.6
+
+
+def network_and_data():
+    torch.manual_seed(0)
+    return MLP(2, 4).build((1, 8, 8), 3), *data()
+
+
+def test_the_network_itself_holds_the_result():
+    network, images, targets = network_and_data()
+    train(network, images, targets, PLAIN, (0, "a"))
+    assert torch.equal(flatten(network), trained(PLAIN)[-1])
+
+
+def test_a_training_that_goes_on_elsewhere_ends_with_the_same_bits():
+    """Catches momentum, the drop or the order depending on what ran in this process."""
+    recipe = dataclasses.replace(PLAIN, num_epochs=6, drop=0.1)
+    whole = trained(recipe)
+    for interrupted in range(1, 6):
+        first = Training(*network_and_data(), recipe, (0, "a"))
+        for _ in range(interrupted):
+            list(first.run_epoch())
+        second = Training(*network_and_data(), recipe, (0, "a"))
+        second.load(first.theta_P.clone(), first.velocity_P.clone(), first.epoch)
+        while second.epoch < 6:
+            list(second.run_epoch())
+        assert torch.equal(second.theta_P, whole[-1])
+
+
+def test_stops_lie_inside_the_epoch_and_change_nothing():
+    training = Training(*network_and_data(), PLAIN, (0, "a"))  # three batches an epoch
+    a, b, end = training.run_epoch([0.34, 0.66, 1.0])
+    assert not torch.equal(a, b) and not torch.equal(b, end)
+    assert torch.equal(end, trained(PLAIN)[1])
+
+
+def test_only_chosen_images_are_trained_on():
+    network, images, targets = network_and_data()
+    few = torch.tensor([1, 4, 7, 8, 9])
+    a = Training(network, images, targets, PLAIN, (0, "a"), chosen=lambda epoch: few)
+    other = images.clone()
+    other[[0, 2, 3, 5, 6]] = 99.0
+    b = Training(network_and_data()[0], other, targets, PLAIN, (0, "a"), chosen=lambda epoch: few)
+    list(a.run_epoch())
+    list(b.run_epoch())
+    assert torch.equal(a.theta_P, b.theta_P) and not torch.equal(a.theta_P, trained(PLAIN)[1])
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.1, 0.9), GSAM(0.1)])
+def test_compiled_follows_eager_and_the_odd_batch_is_not_left_out(optimizer):
+    """A smooth network in float64, so that the two paths may differ by rounding alone."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(64, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)
+    )
+    network, (images, targets) = network.double(), data()
+    thetas = []
+    for compiled in (False, True):
+        recipe = dataclasses.replace(PLAIN, optimizer=optimizer, compile=compiled)
+        training = Training(copy.deepcopy(network), images.double(), targets, recipe, (0, "a"))
+        for _ in range(2):
+            list(training.run_epoch())
+        thetas.append(training.theta_P)
+    assert torch.allclose(*thetas, rtol=1e-10)
+
+
+def test_bf16_is_near_float32_and_not_the_same():
+    a = trained(PLAIN)[1]
+    b = trained(dataclasses.replace(PLAIN, precision="bf16"))[1]
+    start = trained(PLAIN)[0]
+    assert 0 < (a - b).norm() < 0.05 * (a - start).norm()

@@ -35,32 +35,59 @@ def gsam_by_hand(parameters, loss, lr, rho, alpha, adaptive):
     return torch.cat([p.detach().flatten() for p in w]) - lr * step
 
 
+def flat(parameters, loss):
+    """The problem as a function of one vector: start, and gradient there."""
+    sizes, shapes = [p.numel() for p in parameters], [p.shape for p in parameters]
+
+    def gradient(theta):
+        leaf = theta.detach().requires_grad_()
+        parts = [v.view(s) for v, s in zip(leaf.split(sizes), shapes, strict=True)]
+        return torch.autograd.grad(loss(parts), leaf)[0]
+
+    return torch.cat([p.detach().flatten() for p in parameters]), gradient
+
+
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_gsam_is_the_published_step(adaptive):
     """Catches a second pass at w instead of w + e, and a part of the wrong gradient taken off."""
     parameters, loss = problem()
     expected = gsam_by_hand(parameters, loss, 0.1, 0.5, 0.4, adaptive)
-    GSAM(learning_rate=0.1, rho=0.5, alpha=0.4, adaptive=adaptive).start(parameters)(loss)
-    assert torch.allclose(torch.cat([p.detach().flatten() for p in parameters]), expected, rtol=1e-10)
+    theta, gradient = flat(parameters, loss)
+    optimizer = GSAM(learning_rate=0.1, rho=0.5, alpha=0.4, adaptive=adaptive)
+    assert torch.allclose(optimizer.update(theta, torch.zeros_like(theta), gradient)[0], expected, rtol=1e-10)
+
+
+def test_sgd_is_torchs_own_to_the_bit():
+    parameters, loss = problem()
+    theta, gradient = flat(parameters, loss)
+    velocity, ours = torch.zeros_like(theta), SGD(0.1, 0.9, 0.01)
+    reference = torch.optim.SGD(parameters, 0.1, 0.9, weight_decay=0.01)
+    for _ in range(4):
+        theta, velocity = ours.update(theta, velocity, gradient)
+        reference.zero_grad()
+        loss().backward()
+        reference.step()
+    assert torch.equal(theta, torch.cat([p.detach().flatten() for p in parameters]))
 
 
 def test_gsam_without_radius_is_sgd():
-    (a, loss_a), (b, loss_b) = problem(), problem()
-    step_a = GSAM(learning_rate=0.1, momentum=0.9, weight_decay=0.01, rho=0.0).start(a)
-    step_b = SGD(learning_rate=0.1, momentum=0.9, weight_decay=0.01).start(b)
+    theta, gradient = flat(*problem())
+    sgd, gsam = SGD(0.1, 0.9, 0.01), GSAM(0.1, 0.9, 0.01, rho=0.0)
+    a, b, velocity_a, velocity_b = theta, theta, torch.zeros_like(theta), torch.zeros_like(theta)
     for _ in range(4):
-        step_a(loss_a)
-        step_b(loss_b)
-    assert all(torch.allclose(p, q, rtol=1e-9) for p, q in zip(a, b, strict=True))
+        a, velocity_a = sgd.update(a, velocity_a, gradient)
+        b, velocity_b = gsam.update(b, velocity_b, gradient)
+    assert torch.allclose(a, b, rtol=1e-9)
 
 
-def test_gsam_asks_for_the_same_batch_twice():
-    parameters, loss = problem()
-    calls = []
+@pytest.mark.parametrize("optimizer", [SGD(0.1), GSAM(0.1)])
+def test_an_update_takes_as_many_gradients_as_it_says_and_changes_nothing_in_place(optimizer):
+    theta, gradient = flat(*problem())
+    kept, calls = theta.clone(), []
 
-    def closure():
+    def counted(at):
         calls.append(1)
-        return loss()
+        return gradient(at)
 
-    GSAM(learning_rate=0.1).start(parameters)(closure)
-    assert len(calls) == 2
+    optimizer.update(theta, torch.zeros_like(theta), counted)
+    assert len(calls) == optimizer.passes and torch.equal(theta, kept)

@@ -31,7 +31,7 @@ class Draw:
     """All chance of one outer step."""
 
     expert: int
-    start_epoch: int
+    start_epoch: float
     batches: tuple[Tensor, ...]
     augment: tuple[Drawn, ...]
 
@@ -48,7 +48,7 @@ class TrajectoryMatching:
     )
     name: str = setting("the method's name in reports", "datm")
     student_steps: int = setting("N: SGD steps of the student per outer step", 80)
-    expert_epochs: int = setting("M: expert epochs from start to target", 2)
+    expert_epochs: float = setting("M: expert epochs from start to target", 2.0)
     batch_size: int = setting("synthetic images per student step (all, if there are fewer)", 1000)
     student_learning_rate: float = setting("the student's learning rate at the start", 0.01)
     student_learning_rate_min: float = setting("floor of the learned rate; reaching it is reported", 1e-6)
@@ -61,8 +61,9 @@ class TrajectoryMatching:
     unroll: Unroll = choice(UNROLLS, "way of differentiating", Replayed())
 
     def __post_init__(self) -> None:
-        for name in ("student_steps", "expert_epochs", "batch_size"):
+        for name in ("student_steps", "batch_size"):
             require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
+        require(self.expert_epochs > 0, "expert_epochs", f"got {self.expert_epochs:g}", "above 0")
         floor = self.student_learning_rate_min
         require(floor > 0, "student_learning_rate_min", f"got {floor}", "above 0")
         require(
@@ -74,20 +75,29 @@ class TrajectoryMatching:
 
     def check(self, num_expert_epochs: int) -> None:
         """Refuse a window that reaches beyond the experts' last epoch."""
-        last = self.segments.max_start_epoch - 1 + self.expert_epochs
+        starts = self.segments.starts()
+        last = starts[-1] + self.expert_epochs
         require(
             self.expert_epochs <= num_expert_epochs,
             "method.expert_epochs",
-            f"{self.expert_epochs} is more than the {num_expert_epochs} epochs of the experts",
+            f"{self.expert_epochs:g} is more than the {num_expert_epochs} epochs of the experts",
             f"at most {num_expert_epochs}",
         )
         require(
             last <= num_expert_epochs,
             "method.segments.max_start_epoch",
-            f"the last target is epoch {last}, but experts train for {num_expert_epochs}",
-            f"at most {num_expert_epochs - self.expert_epochs + 1}",
+            f"the last target is epoch {last:g}, but experts train for {num_expert_epochs}",
+            f"at most {num_expert_epochs - self.expert_epochs + self.segments.step:g}",
             "lower the window or raise experts.num_epochs",
         )
+
+    def epochs_used(self, num_expert_epochs: int) -> tuple[float, ...]:
+        """The epochs of an expert that this method reads: starts, targets, and those of starts and labels."""
+        starts = self.segments.starts()
+        used = {*starts, *(round(start + self.expert_epochs, 6) for start in starts)}
+        for asked in (getattr(self.start, "epoch", -1), getattr(self.labels, "epoch", -1), -1):
+            used.add(float(asked if asked >= 0 else num_expert_epochs + 1 + asked))
+        return tuple(sorted(used))
 
     def parameter_groups(self, synthetic: SyntheticSet) -> list[dict]:
         """One optimiser group for each learned thing."""

@@ -1,0 +1,205 @@
+"""Where stores lie: a folder on this machine or a shared disk, or a URI that fsspec opens."""
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from distributed_dd.durable import locked, sha256_of, write_bytes
+from distributed_dd.errors import IntegrityError, LockedError, MissingInputError, UserError
+
+Say = Callable[[str], None]
+SECONDS_BETWEEN_TRIES = 1.0
+
+
+class Folder(Protocol):
+    """Named contents, each written whole or not at all. Its text is its place, as a user types it."""
+
+    def names(self) -> set[str]:
+        """What is there; nothing where the folder does not exist."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """One content.
+
+        Raises:
+            MissingInputError: it is not there.
+        """
+        ...
+
+    def write(self, name: str, content: bytes) -> str:
+        """Write or replace one content; returns its SHA-256."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove one content, if it is there."""
+        ...
+
+    def set_aside(self, name: str, new_name: str) -> None:
+        """Rename one content, if it is there."""
+        ...
+
+    def path(self, name: str, sha256: str) -> Path:
+        """A file on this machine with the content, whose checksum is to be checked by the caller."""
+        ...
+
+    def lock(self, say: Say) -> contextlib.AbstractContextManager[None]:
+        """Hold the folder against others that write, or wait for them."""
+        ...
+
+
+class LocalFolder:
+    """A folder that this machine mounts."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def names(self) -> set[str]:
+        return set(os.listdir(self._path)) if self._path.is_dir() else set()
+
+    def read(self, name: str) -> bytes:
+        try:
+            return (self._path / name).read_bytes()
+        except FileNotFoundError:
+            raise MissingInputError(str(self._path / name), "there is no such file") from None
+
+    def write(self, name: str, content: bytes) -> str:
+        return write_bytes(self._path / name, content)
+
+    def remove(self, name: str) -> None:
+        (self._path / name).unlink(missing_ok=True)
+
+    def set_aside(self, name: str, new_name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(self._path / name, self._path / new_name)
+
+    def path(self, name: str, sha256: str) -> Path:
+        return self._path / name
+
+    @contextlib.contextmanager
+    def lock(self, say: Say) -> Iterator[None]:
+        """One process at a time; the lock goes with the process, however it ends."""
+        with contextlib.ExitStack() as held:
+            waiting = False
+            while True:
+                try:
+                    held.enter_context(locked(self._path, "expert store"))
+                    break
+                except LockedError:
+                    if not waiting:
+                        say(f"another process is training experts in {self}; waiting for it")
+                    waiting = True
+                    time.sleep(SECONDS_BETWEEN_TRIES)
+            yield
+
+
+class RemoteFolder:
+    """A folder behind a URI such as ``s3://bucket/experts``; needs fsspec's package for that protocol.
+
+    An object store replaces whole objects, and a record with its checksum is written after what it
+    describes: what a kill leaves half-written is never taken for an expert. There is no lock; two
+    that train the same experts write the same content, or the later one's.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri.rstrip("/")
+        self._opened: Any = None
+
+    def __str__(self) -> str:
+        return self._uri
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_uri": self._uri, "_opened": None}
+
+    def names(self) -> set[str]:
+        files, root = self._files()
+        with self._told("cannot be listed"):
+            files.invalidate_cache()
+            try:
+                return {entry.rsplit("/", 1)[-1] for entry in files.ls(root, detail=False)}
+            except FileNotFoundError:
+                return set()
+
+    def read(self, name: str) -> bytes:
+        files, root = self._files()
+        with self._told(f"cannot be read ({name})"):
+            try:
+                return files.cat_file(f"{root}/{name}")
+            except FileNotFoundError:
+                raise MissingInputError(f"{self}/{name}", "there is no such object") from None
+
+    def write(self, name: str, content: bytes) -> str:
+        files, root = self._files()
+        with self._told(f"cannot be written ({name})"):
+            files.makedirs(root, exist_ok=True)
+            files.pipe_file(f"{root}/{name}", content)
+        return hashlib.sha256(content).hexdigest()
+
+    def remove(self, name: str) -> None:
+        files, root = self._files()
+        with self._told(f"cannot be changed ({name})"), contextlib.suppress(FileNotFoundError):
+            files.rm_file(f"{root}/{name}")
+
+    def set_aside(self, name: str, new_name: str) -> None:
+        with contextlib.suppress(MissingInputError):
+            self.write(new_name, self.read(name))
+        self.remove(name)
+
+    def path(self, name: str, sha256: str) -> Path:
+        """The content in this machine's cache, fetched unless it is there whole."""
+        root = Path(os.environ.get("DISTRIBUTED_DD_CACHE") or Path.home() / ".cache" / "distributed_dd")
+        path = root / "experts" / f"{sha256}.safetensors"
+        if not path.exists() or sha256_of(path) != sha256:
+            write_bytes(path, self.read(name))
+        return path
+
+    @contextlib.contextmanager
+    def lock(self, say: Say) -> Iterator[None]:
+        yield
+
+    def _files(self) -> tuple[Any, str]:
+        if self._opened is None:
+            from fsspec.core import url_to_fs
+
+            try:
+                self._opened = url_to_fs(self._uri)
+            except ImportError as error:
+                raise MissingInputError(
+                    self._uri,
+                    f"needs a package: {error}",
+                    fix="pip install it (s3fs for s3://, gcsfs for gs://)",
+                ) from None
+            except ValueError as error:
+                raise UserError(self._uri, f"is no address that fsspec knows: {error}") from None
+        return self._opened
+
+    @contextlib.contextmanager
+    def _told(self, problem: str) -> Iterator[None]:
+        try:
+            yield
+        except (UserError, IntegrityError):
+            raise
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # every protocol's package has errors of its own
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(str(self), f"{problem}: {reason}", fix="run the same command again") from error
+
+
+def folder_at(place: str | Path) -> Folder:
+    """The folder that a path, or a URI with ``://``, names."""
+    text = str(place)
+    if "://" not in text or text.startswith(("file://", "local://")):
+        return LocalFolder(Path(text.split("://", 1)[-1]))
+    return RemoteFolder(text)
+
+
+def inside(place: str | Path, name: str) -> Folder:
+    """The folder ``name`` in ``place``."""
+    return folder_at(f"{str(place).rstrip('/')}/{name}")

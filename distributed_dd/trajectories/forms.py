@@ -1,0 +1,158 @@
+"""In which form a trajectory is kept: checkpoints, or a few waypoints with straight lines between."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from distributed_dd.family import Family, require, setting
+from distributed_dd.trajectories.epochs import parse_epochs, same_epoch
+
+Precision = Literal["float32", "bf16", "float16"]
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
+
+
+class Form(Protocol):
+    """How one expert's parameters over time become tensors on disk."""
+
+    def recorded(self, num_epochs: int, needed: Sequence[float]) -> tuple[float, ...]:
+        """The epochs whose parameters training has to record, for a run that needs some of them."""
+        ...
+
+    def covers(self, stored: Sequence[float], needed: Sequence[float]) -> bool:
+        """Whether an expert stored with the epochs ``stored`` can give those that are needed."""
+        ...
+
+    def tensors(self, epochs_R: Sequence[float], rows_RP: Tensor, sizes: Sequence[int]) -> dict[str, Tensor]:
+        """What is stored; ``sizes`` are the numbers of elements of the network's parameters."""
+        ...
+
+    def bytes_per_expert(self, num_epochs: int, needed: Sequence[float], num_parameters: int) -> int:
+        """Disk for one expert, the header aside."""
+        ...
+
+
+@dataclass(frozen=True)
+class Full:
+    """The parameters after every kept epoch, (kept epochs, P)."""
+
+    keep_epochs: str = setting(
+        'all; window: those the matching window can use, and the last; or epochs such as "0-22,100" or '
+        '"0-4:0.5,5-22" with fractions',
+        "all",
+        identity=False,
+    )
+    precision: Precision = setting("number format on disk; all is read as float32", "float32")
+
+    def __post_init__(self) -> None:
+        if self.keep_epochs not in ("all", "window"):
+            parse_epochs(self.keep_epochs)
+
+    def recorded(self, num_epochs: int, needed: Sequence[float]) -> tuple[float, ...]:
+        """``keep_epochs``, what is needed, and the last epoch.
+
+        Raises:
+            ConfigError: an epoch beyond the last.
+        """
+        kept: set[float] = {*map(same_epoch, needed), float(num_epochs)}
+        if self.keep_epochs == "all":
+            kept |= set(map(float, range(num_epochs + 1)))
+        elif self.keep_epochs != "window":
+            kept |= set(parse_epochs(self.keep_epochs))
+        problem = f"epoch {max(kept):g} is beyond the {num_epochs} epochs of training"
+        require(max(kept) <= num_epochs, "keep_epochs", problem, f"at most {num_epochs}")
+        return tuple(sorted(kept))
+
+    def covers(self, stored: Sequence[float], needed: Sequence[float]) -> bool:
+        """All of them are there."""
+        return {*map(same_epoch, needed)} <= {*stored}
+
+    def tensors(self, epochs_R: Sequence[float], rows_RP: Tensor, sizes: Sequence[int]) -> dict[str, Tensor]:
+        """``trajectory`` (R, P) and ``epochs`` (R,).
+
+        Raises:
+            ConfigError: a parameter is too large for the number format.
+        """
+        rows = rows_RP.to(DTYPES[self.precision])
+        _check_finite(rows, self.precision)
+        return {"trajectory": rows, "epochs": torch.tensor(epochs_R, dtype=torch.float64)}
+
+    def bytes_per_expert(self, num_epochs: int, needed: Sequence[float], num_parameters: int) -> int:
+        """One number for each parameter and kept epoch."""
+        return len(self.recorded(num_epochs, needed)) * num_parameters * DTYPES[self.precision].itemsize
+
+
+@dataclass(frozen=True)
+class Convex:
+    """Straight lines between waypoints (MCT, CVPR 2025): less noise in the path and far less disk.
+
+    Along a line every layer advances as the expert itself did: the place at epoch t is the share of the
+    layer's path length that the expert had covered by then. So any epoch, fractions included, can be read.
+    """
+
+    waypoints: tuple[float, ...] = setting("epochs between the first and the last to pass through", ())
+    smoothing: int = setting("neighbouring epochs on each side averaged into an inner waypoint", 1)
+    precision: Precision = setting("number format on disk; all is read as float32", "float32")
+
+    def __post_init__(self) -> None:
+        require(self.smoothing >= 0, "smoothing", f"got {self.smoothing}", "0 or more")
+        require(min(self.waypoints, default=0) >= 0, "waypoints", f"got {list(self.waypoints)}", "0 or more")
+        whole = all(waypoint == int(waypoint) for waypoint in self.waypoints)
+        require(whole, "waypoints", f"got {list(self.waypoints)}", "whole epochs")
+
+    def recorded(self, num_epochs: int, needed: Sequence[float]) -> tuple[float, ...]:
+        """Every epoch: path lengths are sums over all of them.
+
+        Raises:
+            ConfigError: a waypoint beyond the last epoch.
+        """
+        self._passed(num_epochs)
+        return tuple(map(float, range(num_epochs + 1)))
+
+    def covers(self, stored: Sequence[float], needed: Sequence[float]) -> bool:
+        """Every epoch between the first and the last can be read."""
+        return max(stored) >= max(needed)
+
+    def tensors(self, epochs_R: Sequence[float], rows_RP: Tensor, sizes: Sequence[int]) -> dict[str, Tensor]:
+        """``waypoints`` (W, P), their epochs, and ``progress`` (R, L): path length of each layer so far."""
+        last = len(rows_RP) - 1
+        passed = self._passed(last)
+        points = []
+        for epoch in map(int, passed):
+            reach = 0 if epoch in (0, last) else min(self.smoothing, epoch, last - epoch)
+            points.append(rows_RP[epoch - reach : epoch + reach + 1].mean(0))
+        waypoints = torch.stack(points).to(DTYPES[self.precision])
+        _check_finite(waypoints, self.precision)
+        steps_RL = [part.norm(dim=1) for part in rows_RP.diff(dim=0).split(list(sizes), 1)]
+        progress = torch.cat([torch.zeros(1, len(sizes)), torch.stack(steps_RL, 1).cumsum(0)])
+        return {
+            "waypoints": waypoints,
+            "waypoint_epochs": torch.tensor(passed, dtype=torch.float64),
+            "progress": progress.contiguous(),
+            "epochs": torch.tensor(epochs_R, dtype=torch.float64),
+            "sizes": torch.tensor(sizes),
+        }
+
+    def bytes_per_expert(self, num_epochs: int, needed: Sequence[float], num_parameters: int) -> int:
+        """One number for each parameter and waypoint; path lengths are next to nothing."""
+        return len(self._passed(num_epochs)) * num_parameters * DTYPES[self.precision].itemsize
+
+    def _passed(self, num_epochs: int) -> tuple[float, ...]:
+        beyond = max(self.waypoints, default=0)
+        problem = f"epoch {beyond:g} is beyond the {num_epochs} epochs of training"
+        require(beyond <= num_epochs, "waypoints", problem, f"at most {num_epochs}")
+        return tuple(sorted({0.0, *self.waypoints, float(num_epochs)}))
+
+
+def _check_finite(stored: Tensor, precision: str) -> None:
+    require(
+        bool(stored.isfinite().all()),
+        "experts.trajectory.precision",
+        f"a parameter is too large for {precision}",
+        "float32 or bf16",
+    )
+
+
+FORMS = Family("trajectory form", {"full": Full, "convex": Convex})
