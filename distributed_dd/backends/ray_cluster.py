@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from distributed_dd.allocator import keep_freed_memory
 from distributed_dd.errors import MissingInputError, UserError
 from distributed_dd.family import require, setting
 
+SECONDS_BETWEEN_LOOKS = 1.0
+
 
 @dataclass(frozen=True)
 class RayCluster:
@@ -19,42 +22,58 @@ class RayCluster:
 
     address: str | None = setting("of a running cluster; null takes RAY_ADDRESS, or starts a local Ray", None)
     cpus_per_task: int = setting("cores, and so threads, of every task", 1)
-    gpus_per_task: float = setting("GPUs of every task; fractions pack several on one card", 0.0)
+    gpus_per_task: float | None = setting(
+        "GPUs of every task; a fraction packs several on one card; null: 1 where the cluster has any", None
+    )
     num_cpus: int | None = setting("cores of a local Ray (null: all)", None)
-    max_in_flight: int = setting("tasks handed to Ray at a time", 64)
+    max_in_flight: int | None = setting(
+        "tasks handed to Ray at a time (null: twice what the cluster can run, 64 at least)", None
+    )
+    max_retries: int = setting("times that a task is repeated after its worker or node died", 20)
+    wait_for_nodes: float = setting(
+        "seconds to wait for a node that can hold a task, such as one that an autoscaler starts", 0.0
+    )
 
     def __post_init__(self) -> None:
-        require(self.cpus_per_task >= 1, "cpus_per_task", f"got {self.cpus_per_task}", "1 or more")
-        require(self.max_in_flight >= 1, "max_in_flight", f"got {self.max_in_flight}", "1 or more")
-        require(self.gpus_per_task >= 0, "gpus_per_task", f"got {self.gpus_per_task}", "0 or more")
+        for name in ("cpus_per_task", "max_in_flight", "num_cpus"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, f"got {value}", "1 or more")
+        gpus = self.gpus_per_task
+        whole = gpus is None or 0 <= gpus <= 1 or gpus == int(gpus)
+        require(whole, "gpus_per_task", f"got {gpus}", "a fraction of 1, or a whole number")
+        for name in ("max_retries", "wait_for_nodes"):
+            require(getattr(self, name) >= 0, name, f"got {getattr(self, name)}", "0 or more")
 
     def map(
         self, function: Callable[[Any, Any], Any], tasks: Sequence[Any], shared: Any
     ) -> Iterator[tuple[int, Any]]:
         """``function(task, shared)`` as Ray tasks; (index, result) as they finish.
 
-        A worker that dies is replaced and its task repeated (tasks are idempotent).
+        A task whose worker or node dies is repeated (tasks are idempotent, and go on from what they saved).
         """
         import ray
 
         self._connect()
+        self._check_fits(ray)
         options: dict[str, Any] = {
-            "num_cpus": self.cpus_per_task, "num_gpus": self.gpus_per_task, "max_retries": 3,
+            "num_cpus": self.cpus_per_task, "num_gpus": self._gpus(ray), "max_retries": self.max_retries,
             "retry_exceptions": [OSError],
         }  # fmt: skip
-        remote: Any = ray.remote(**options)(_with_threads)
+        remote: Any = ray.remote(**options)(_in_worker)
         shared_reference = ray.put(shared)
         waiting = iter(enumerate(tasks))
         running: dict[Any, int] = {}
         try:
             while True:
                 # A bounded window: thousands of queued tasks would fill the driver's memory.
-                while len(running) < self.max_in_flight and (item := next(waiting, None)) is not None:
-                    running[remote.remote(function, item[1], shared_reference)] = item[0]
+                bound = self._bound(ray)
+                while len(running) < bound and (item := next(waiting, None)) is not None:
+                    # In a list, or Ray would hand every task a copy of its own.
+                    running[remote.remote(function, item[1], [shared_reference])] = item[0]
                 if not running:
                     return
                 done, _ = ray.wait(list(running), num_returns=1)
-                yield running.pop(done[0]), _result(ray, done[0])
+                yield running.pop(done[0]), _result(ray, done[0], self.max_retries)
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)
@@ -79,34 +98,84 @@ class RayCluster:
             ) from None
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray's own would print its stack and abort
-        self._check_fits(ray)
+
+    def _gpus(self, ray: Any) -> float:
+        """GPUs of a task; 1 by default where there are any, so that no two fight over a card unasked."""
+        if self.gpus_per_task is not None:
+            return self.gpus_per_task
+        return 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+
+    def _bound(self, ray: Any) -> int:
+        """How many tasks may be with Ray now; grows with the cluster."""
+        if self.max_in_flight is not None:
+            return self.max_in_flight
+        have, gpus = ray.cluster_resources(), self._gpus(ray)
+        slots = have.get("CPU", 0) / self.cpus_per_task
+        if gpus:
+            slots = min(slots, have.get("GPU", 0) / gpus)
+        return max(64, int(2 * slots))
 
     def _check_fits(self, ray: Any) -> None:
         """A task that no node can hold would wait for ever: say so instead."""
-        have = ray.cluster_resources()
-        for name, wanted in (("CPU", self.cpus_per_task), ("GPU", self.gpus_per_task)):
-            if wanted > have.get(name, 0):
-                raise UserError(
-                    "cluster", f"a task wants {wanted:g} {name}, the cluster has {have.get(name, 0):g}",
-                    fix=f"lower {name.lower()}s_per_task in the cluster file",
-                )  # fmt: skip
+        ends = time.monotonic() + self.wait_for_nodes
+        wanted = {"CPU": self.cpus_per_task, "GPU": self._gpus(ray)}
+        while True:
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            if any(all(node.get(name, 0) >= value for name, value in wanted.items()) for node in nodes):
+                return
+            if time.monotonic() >= ends:
+                break
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        largest = {name: max((node.get(name, 0) for node in nodes), default=0) for name in wanted}
+        raise UserError(
+            "cluster",
+            f"a task wants {_told(wanted)}, and no node has that (at most {_told(largest)})",
+            fix="lower cpus_per_task or gpus_per_task in the cluster file, or set wait_for_nodes where nodes "
+            "are still to come",
+        )
 
 
-def _with_threads(function: Callable[[Any, Any], Any], task: Any, shared: Any) -> Any:
-    """Run a task with as many threads as Ray gave it cores: more would fight over them."""
+def _told(resources: dict[str, float]) -> str:
+    return " and ".join(f"{value:g} {name}" for name, value in resources.items() if value or name == "CPU")
+
+
+_SHARED: dict[str, Any] = {}
+"""In a worker: what the tasks of the map at hand share, by its reference."""
+
+
+def _in_worker(function: Callable[[Any, Any], Any], task: Any, shared: list[Any]) -> Any:
+    """Run a task with what Ray gave it: as many threads as cores, and no GPU that is not its own."""
     import ray
+
+    # Read by torch's compiler: its own default is a pool of processes on every core of the node.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    assigned = ray.get_runtime_context().get_assigned_resources()
+    if not assigned.get("GPU"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     import torch
 
-    cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
-    torch.set_num_threads(max(1, int(cores)))
+    torch.set_num_threads(max(1, int(assigned.get("CPU", 1))))
     keep_freed_memory()
-    return function(task, shared)
+    (reference,) = shared
+    if reference.hex() not in _SHARED:
+        _SHARED.clear()
+        _SHARED[reference.hex()] = ray.get(reference)
+    return function(task, _SHARED[reference.hex()])
 
 
-def _result(ray: Any, reference: Any) -> Any:
+def _result(ray: Any, reference: Any, max_retries: int) -> Any:
+    lost = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError)
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from None
         raise
+    except lost as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            "cluster",
+            f"the worker or node of a task died {max_retries + 1} times: {reason}",
+            fix="run the same command again, it goes on from what was saved; if memory ran out, raise "
+            "cpus_per_task or gpus_per_task in the cluster file",
+        ) from None

@@ -6,10 +6,12 @@ touched once, at the end.
 """
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -24,6 +26,10 @@ class Images:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __reduce__(self) -> tuple:
+        # As arrays, which processes on one machine can share without a copy of their own.
+        return _from_arrays, (self.images.numpy(), self.targets.numpy())
+
     def pixels(self) -> Tensor:
         """The images as float32; bytes become numbers in [0, 1]."""
         return self.images.float() / 255 if self.images.dtype == torch.uint8 else self.images
@@ -31,6 +37,12 @@ class Images:
     def of_class(self, number: int) -> Tensor:
         """Indices of the images of one class, in order."""
         return (self.targets == number).nonzero().flatten()
+
+
+def _from_arrays(images: numpy.ndarray, targets: numpy.ndarray) -> Images:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # shared arrays are read-only; nobody writes here
+        return Images(torch.from_numpy(images), torch.from_numpy(targets))
 
 
 @dataclass(frozen=True)

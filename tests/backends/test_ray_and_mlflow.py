@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from distributed_dd.backends.in_process_cluster import InProcess
 from distributed_dd.backends.mlflow_tracker import MlflowTracker
 from distributed_dd.backends.ray_cluster import RayCluster
 from distributed_dd.cli import main
+from distributed_dd.data import Images
 from distributed_dd.durable import sha256_of
 from distributed_dd.errors import ConfigError, UserError
 from tests.conftest import ROOT
@@ -38,6 +40,24 @@ def threads(task, shared):
     import torch
 
     return torch.get_num_threads()
+
+
+def how_shared(task, shared):
+    """Where the images lie in memory, their sum, and which object of which process they are."""
+    at, where = shared.images.data_ptr(), ""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, *_, name = line.split()
+        first, last = (int(bound, 16) for bound in span.split("-"))
+        where = name if first <= at < last else where
+    return where, shared.images.double().sum(), (os.getpid(), id(shared))
+
+
+def visible_gpus(task, shared):
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def die(task, shared):
+    os.kill(os.getpid(), 9)
 
 
 def die_once(task, shared):
@@ -69,9 +89,29 @@ def test_a_killed_worker_is_replaced_and_its_task_repeated(local_ray, tmp_path):
 
 def test_a_task_that_fits_nowhere_is_refused(local_ray):
     list(local_ray.map(square, [1], 0))
-    greedy = RayCluster(gpus_per_task=8)
-    with pytest.raises(UserError, match="GPU"):
-        greedy._check_fits(__import__("ray"))
+    with pytest.raises(UserError, match="8 GPU, and no node"):
+        list(RayCluster(gpus_per_task=8).map(square, [1], 0))
+    with pytest.raises(UserError, match=r"wants 3 CPU, and no node has that \(at most 2 CPU"):
+        list(RayCluster(cpus_per_task=3).map(square, [1], 0))
+
+
+def test_images_are_shared_by_the_tasks_of_a_node_and_read_once(local_ray):
+    """Catches a copy of the data set for every task: at scale, gigabytes for each worker."""
+    images = Images(torch.randn(1000, 3, 16, 16), torch.zeros(1000, dtype=torch.int64))
+    found = dict(local_ray.map(how_shared, list(range(8)), images))
+    total = images.images.double().sum()
+    assert all("plasma" in where and torch.isclose(s, total) for where, s, _ in found.values())
+    places = {place for _, _, place in found.values()}
+    assert len(places) <= 2, "one for each worker process, however many tasks it ran"
+
+
+def test_a_task_without_a_gpu_sees_none(local_ray):
+    assert dict(local_ray.map(visible_gpus, [0], None)) == {0: ""}
+
+
+def test_a_worker_that_dies_again_and_again_is_one_error(local_ray):
+    with pytest.raises(UserError, match="died 2 times"):
+        list(RayCluster(max_retries=1).map(die, [0], None))
 
 
 def test_experts_on_ray_and_in_process_are_bit_identical_at_one_thread(tiny_yaml, tmp_path, local_ray):
