@@ -46,9 +46,8 @@ def how_shared(task, shared):
     """Where the images lie in memory, their sum, and which object of which process they are."""
     at, where = shared.images.data_ptr(), ""
     for line in Path("/proc/self/maps").read_text().splitlines():
-        span, *_, name = line.split()
-        first, last = (int(bound, 16) for bound in span.split("-"))
-        where = name if first <= at < last else where
+        first, last = (int(bound, 16) for bound in line.split()[0].split("-"))
+        where = line if first <= at < last else where
     return where, shared.images.double().sum(), (os.getpid(), id(shared))
 
 
