@@ -140,8 +140,8 @@ class Run:
                 write_json(path, known)
         self.costs[stage] = Footprint(*known[stage])
 
-    def train_experts(self) -> None:
-        """Train the experts that are missing and verify all of them."""
+    def train_experts(self, for_use: bool = True) -> None:
+        """Train the experts that are missing; those that are to be used are opened and verified."""
         e, material = self.experiment, self.material
         job = experts.ExpertJob(
             e.experts, e.network, e.seed, material.train, material.validation, self.num_classes, self.store,
@@ -154,7 +154,8 @@ class Run:
                 trained, peak = experts.train_experts(job, self.cluster, self.progress)
             else:
                 experts.check_complete(self.store, e.experts.num_experts)
-            experts.verify(self.store, e.experts.num_experts, self.student.num_parameters, self.needed)
+            if for_use or e.experts.store is not None:
+                experts.verify(self.store, e.experts.num_experts, self.student.num_parameters, self.needed)
         cost.peak_bytes = max(cost.peak_bytes, peak)
         self._remembered("experts", bool(trained))
         reused = e.experts.num_experts - len(trained)

@@ -1,6 +1,5 @@
 """Progress for people: bars on a terminal, plain lines elsewhere, and a copy in the run's log."""
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +21,10 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class ConsoleProgress:
-    """Speaks on standard output; `log_to` keeps a copy."""
+    """Speaks on standard output, or standard error; `log_to` keeps a copy."""
 
-    def __init__(self) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+    def __init__(self, to_stderr: bool = False) -> None:
+        self.console = Console(highlight=False, soft_wrap=True, stderr=to_stderr)
         self._log: Path | None = None
 
     def log_to(self, path: Path) -> None:
@@ -46,7 +45,7 @@ class ConsoleProgress:
     @contextmanager
     def bar(self, what: str, total: int, done: int = 0) -> Iterator["_Counter"]:
         """Count from ``done`` to ``total``, with rate and remaining time."""
-        if not sys.stdout.isatty():
+        if not self.console.file.isatty():
             yield _Counter(self, what, total, done, None)
             return
         columns = (

@@ -41,7 +41,7 @@ def run(options: Namespace) -> int:
 def experts(options: Namespace) -> int:
     """The experts alone."""
     whole = opened(options)
-    whole.train_experts()
+    whole.train_experts(for_use=False)
     _print_experts(whole)
     print(f"experts are in {whole.store.folder}")
     return 0

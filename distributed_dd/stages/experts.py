@@ -109,7 +109,7 @@ def train_experts(job: ExpertJob, cluster: Cluster, progress: Progress) -> tuple
                 for index, facts in cluster.map(train_expert, missing, job):
                     watch.finished(missing[index], facts["validation_accuracy"])
                     peak = max(peak, facts["peak_memory_bytes"])
-            store.sweep()
+        store.sweep()
         store.write_manifest(total)
     return missing, peak
 

@@ -84,12 +84,10 @@ class Training:
         """
         optimizer = self._optimizer()
         rng = generator(self.key[0], *self.key[1:], "epoch", self.epoch)
-        order = self._order(rng)
-        batches = order.split(self.recipe.batch_size)
+        batches = self._order(rng).to(self.images_nCHW.device).split(self.recipe.batch_size)
         waiting = [(round(stop * len(batches)), stop) for stop in stops]
         for number, batch in enumerate(batches, 1):
             augment = self.recipe.augment.draw(rng, len(batch))
-            batch = batch.to(self.images_nCHW.device)
             gradient = self._gradient(augment(self.images_nCHW[batch]), self.labels[batch])
             self.theta_P, self.velocity_P = optimizer.update(self.theta_P, self.velocity_P, gradient)
             if number == len(batches):

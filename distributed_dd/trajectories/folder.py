@@ -46,6 +46,10 @@ class Folder(Protocol):
         """A file on this machine with the content, whose checksum is to be checked by the caller."""
         ...
 
+    def intact(self, name: str, sha256: str, num_bytes: int | None) -> bool:
+        """Whether a content is what was written, as far as can be told without fetching it."""
+        ...
+
     def lock(self, say: Say) -> contextlib.AbstractContextManager[None]:
         """Hold the folder against others that write, or wait for them."""
         ...
@@ -81,6 +85,9 @@ class LocalFolder:
 
     def path(self, name: str, sha256: str) -> Path:
         return self._path / name
+
+    def intact(self, name: str, sha256: str, num_bytes: int | None) -> bool:
+        return sha256_of(self._path / name) == sha256
 
     @contextlib.contextmanager
     def lock(self, say: Say) -> Iterator[None]:
@@ -158,6 +165,12 @@ class RemoteFolder:
         if not path.exists() or sha256_of(path) != sha256:
             write_bytes(path, self.read(name))
         return path
+
+    def intact(self, name: str, sha256: str, num_bytes: int | None) -> bool:
+        """By its size; its checksum is compared when it is fetched."""
+        files, root = self._files()
+        with self._told(f"cannot be read ({name})"):
+            return num_bytes is None or files.info(f"{root}/{name}")["size"] == num_bytes
 
     @contextlib.contextmanager
     def lock(self, say: Say) -> Iterator[None]:

@@ -94,8 +94,12 @@ class TrajectoryStore:
         """
         # One metadata key only: safetensors writes several in random order, and the hash would differ.
         whole = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-        sha256 = self.folder.write(self.name_of(expert), save(whole, {"expert": f"{self.digest}/{expert}"}))
-        record = {"expert": expert, "store": self.digest, "sha256": sha256, "epochs": format_epochs(epochs)}
+        content = save(whole, {"expert": f"{self.digest}/{expert}"})
+        sha256 = self.folder.write(self.name_of(expert), content)
+        record = {
+            "expert": expert, "store": self.digest, "sha256": sha256, "bytes": len(content),
+            "epochs": format_epochs(epochs),
+        }  # fmt: skip
         self.folder.write(_record_of(expert), _text({**record, **facts}))
 
     def unfinished(self, expert: int, recorded: Sequence[float]) -> Unfinished:
@@ -129,14 +133,15 @@ class TrajectoryStore:
         return [e for e in range(num_experts) if e not in records or not fits(records[e])]
 
     def damaged(self, experts: Iterable[int]) -> list[int]:
-        """Those of ``experts`` whose file is not what was written. Every file is read once a process."""
-        found = []
-        for expert in experts:
-            try:
-                self.open(expert)
-            except IntegrityError:
-                found.append(expert)
-        return found
+        """Those of ``experts`` whose file is not what was written, as far as `Folder.intact` can tell."""
+        asked = list(experts)
+
+        def intact(expert: int) -> bool:
+            record = self.facts(expert)
+            return self.folder.intact(self.name_of(expert), record["sha256"], record.get("bytes"))
+
+        with ThreadPoolExecutor(READERS) as pool:  # hashing and waiting for a disk both let others run
+            return [expert for expert, whole in zip(asked, pool.map(intact, asked), strict=True) if not whole]
 
     def set_aside(self, expert: int) -> str:
         """Make a stored expert a missing one, its file kept under the name that is returned."""
@@ -148,8 +153,9 @@ class TrajectoryStore:
 
     def sweep(self) -> None:
         """Remove what stored experts left of their training."""
-        for expert in self.epochs_reached():
-            if _record_of(expert) in self.folder.names():
+        reached, names = self.epochs_reached(), self.folder.names()
+        for expert in reached:
+            if _record_of(expert) in names:
                 self.unfinished(expert, ()).clear()
 
     def write_manifest(self, num_experts: int) -> None:
@@ -192,7 +198,7 @@ class TrajectoryStore:
                 raise IntegrityError(
                     f"{self.folder}/{self.name_of(expert)}",
                     "is not the file that was written (SHA-256 differs)",
-                    fix="distributed-dd experts FILE trains this expert again, and no other",
+                    fix="delete it and run the same command: only this expert is trained again",
                 )
             self._verified[expert] = path
         return open_trajectory(self._verified[expert])

@@ -194,13 +194,18 @@ def test_experts_behind_an_address_are_trained_used_and_healed(tiny_yaml, tmp_pa
     assert not [name for name in files.ls(place, detail=False) if ".part" in name]
     assert not (tmp_path / "runs" / "experts").exists()
     victim = f"{place}/expert-0001.safetensors"
-    files.pipe_file(victim, files.cat_file(victim)[:-1] + b"!")
-    for cached in (tmp_path / "cache" / "experts").iterdir():
-        cached.unlink()
+    whole = files.cat_file(victim)
+    files.pipe_file(victim, whole[:-1])  # cut short: seen at once
     capsys.readouterr()
     assert main(["experts", str(tiny_yaml), *there, *HERE]) == 0
     assert "warning: expert 1 is not what was written" in capsys.readouterr().out
     assert TrajectoryStore.at(f"memory:/{place}").content_sha256 == here
+    files.pipe_file(victim, whole[:-1] + b"!")  # changed: seen when it is fetched
+    for cached in (tmp_path / "cache" / "experts").iterdir():
+        cached.unlink()
+    assert main(["distill", str(tiny_yaml), "seed=0", "num_outer_steps=7", *there, *HERE]) == 5
+    error = capsys.readouterr().err
+    assert "expert-0001" in error and "delete it and run the same command" in error
 
 
 def test_show_says_what_disk_a_window_would_save(tiny_yaml, capsys):

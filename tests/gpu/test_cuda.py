@@ -11,6 +11,8 @@ from distributed_dd.distillation.augment import OPERATIONS, Siamese
 from distributed_dd.distillation.chance import generator
 from distributed_dd.distillation.networks import ConvNet, initialised
 from distributed_dd.distillation.student import Student, flatten
+from distributed_dd.training.loop import Recipe, Training
+from distributed_dd.training.optimizers import GSAM, SGD
 from tests.end_to_end.test_run import HERE, ROWS, run_folder, sha_of_set
 
 pytestmark = [
@@ -76,3 +78,30 @@ def test_a_whole_run_on_cuda_and_again_after_its_end(tiny_yaml, capsys):
     assert sha_of_set(folder) == before and "already finished" in capsys.readouterr().out
     report = json.loads((folder / "report.json").read_text())
     assert [row["name"] for row in report["rows"]] == ROWS
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.05, 0.9), GSAM(0.05)])
+def test_compiled_training_on_cuda_follows_eager(optimizer):
+    """Catches a CUDA graph's result overwritten by the next one before it was used."""
+    images = torch.randn(70, 1, 8, 8, dtype=torch.float64, generator=generator(0, "images")).cuda()
+    targets = torch.randint(3, (70,), generator=generator(0, "targets")).cuda()
+    thetas = []
+    for compiled in (False, True):
+        layers = [torch.nn.Flatten(), torch.nn.Linear(64, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)]
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(*layers)
+        for layer in (layers[1], layers[3]):
+            layer.reset_parameters()
+        recipe = Recipe(num_epochs=3, batch_size=16, optimizer=optimizer, compile=compiled)
+        training = Training(network.double().cuda(), images, targets, recipe, (0, "a"))
+        for _ in range(3):
+            list(training.run_epoch([0.5, 1.0]))
+        thetas.append(training.theta_P)
+    assert torch.allclose(*thetas, rtol=1e-9)
+
+
+@pytest.mark.parametrize("fast", [[], ["experts.compile=true", "experts.precision=bf16"]])
+def test_experts_on_cuda_can_be_trained_in_every_precision(tiny_yaml, fast, tmp_path):
+    assert main(["experts", str(tiny_yaml), *fast, "experts.batch_size=256", *HERE]) == 0
+    (manifest,) = (tmp_path / "runs" / "experts").glob("*/manifest.json")
+    assert all(entry["validation_accuracy"] > 0.3 for entry in json.loads(manifest.read_text())["experts"])
