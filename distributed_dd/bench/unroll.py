@@ -10,8 +10,9 @@ import torch
 from rich.console import Console
 from rich.table import Column, Table
 
+from distributed_dd.bench.rounds import ask, device_name, receive, start, stop
 from distributed_dd.bench.sides import SIDES, Size, serve, serve_memory, with_exact_malloc
-from distributed_dd.stages.environment import processor, versions
+from distributed_dd.stages.environment import versions
 
 TIMED = (Size(10, 10), Size(50, 4), Size(50, 10), Size(100, 4))
 MEMORY = (Size(10, 10), Size(10, 80))
@@ -35,7 +36,7 @@ def measure(timed: tuple[Size, ...], memory: tuple[Size, ...], rounds: int) -> d
     threads = torch.get_num_threads()
     context = multiprocessing.get_context("spawn")
     result: dict[str, Any] = {
-        "device": _device(),
+        "device": device_name(),
         "threads": threads,
         "versions": versions(),
         "rounds": rounds,
@@ -43,22 +44,20 @@ def measure(timed: tuple[Size, ...], memory: tuple[Size, ...], rounds: int) -> d
         "memory": [],
     }
     tell = Console(stderr=True, highlight=False).print
-    workers = {side: _start(context, serve, (side, threads)) for side in SIDES}
+    workers = {side: start(context, serve, (side, threads)) for side in SIDES}
     for size in timed:
         tell(f"timing batch {size.batch}, {size.steps} student steps (the compiled sides compile first)")
-        gradients = {side: _ask(pipe, ("prepare", size)) for side, (_, pipe) in workers.items()}
+        gradients = {side: ask(pipe, ("prepare", size)) for side, (_, pipe) in workers.items()}
         seconds: dict[str, list[float]] = {side: [] for side in SIDES}
         for _ in range(rounds):
             # Side after side within a round: what the neighbours do falls on all alike.
             for side, (_, pipe) in workers.items():
-                answer = _ask(pipe, ("time", None))
+                answer = ask(pipe, ("time", None))
                 if isinstance(answer, float):
                     seconds[side].append(answer)
         for side in SIDES:
             result["times"].append(_time_row(side, size, seconds, gradients))
-    for process, pipe in workers.values():
-        pipe.send(None)
-        process.join()
+    stop(list(workers.values()))
     for side in [side for side in SIDES if "kept" not in side]:  # what is kept would count as used
         tell(f"memory of {side}")
         result["memory"] += _memory_rows(context, side, memory, threads)
@@ -81,31 +80,15 @@ def _time_row(side: str, size: Size, seconds: dict, gradients: dict) -> dict[str
 
 def _memory_rows(context: Any, side: str, sizes: tuple[Size, ...], threads: int) -> list[dict[str, Any]]:
     started: list[Any] = []
-    with_exact_malloc(lambda: started.append(_start(context, serve_memory, (side, threads, list(sizes)))))
+    with_exact_malloc(lambda: started.append(start(context, serve_memory, (side, threads, list(sizes)))))
     process, pipe = started[0]
     rows = []
     for size in sizes:
-        answer = pipe.recv()
+        answer = receive(pipe)
         key = "peak_bytes" if isinstance(answer, int) else "error"
         rows.append({"side": side, "batch": size.batch, "steps": size.steps, key: answer})
     process.join()
     return rows
-
-
-def _start(context: Any, function: Any, arguments: tuple) -> tuple[Any, Any]:
-    here, there = context.Pipe()
-    process = context.Process(target=function, args=(there, *arguments), daemon=True)
-    process.start()
-    return process, here
-
-
-def _ask(pipe: Any, question: tuple) -> Any:
-    pipe.send(question)
-    return pipe.recv()
-
-
-def _device() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
 
 
 def _print(result: dict[str, Any]) -> None:

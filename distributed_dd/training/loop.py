@@ -124,6 +124,9 @@ class Training:
         # A compiled function is for one shape; the odd batch at the end of an epoch goes without.
         full = len(x_BCHW) == self.recipe.batch_size
         loss = self._full_batch_loss if full else self._loss
+        if self.recipe.compile and full:
+            # Augmentations leave different strides behind, and each would be compiled anew.
+            x_BCHW = x_BCHW.clone(memory_format=torch.channels_last)
 
         def gradient(theta_P: Tensor) -> Tensor:
             leaf = theta_P.detach().requires_grad_()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distributed_dd.distillation.augment import Identity
-from distributed_dd.distillation.networks import MLP
+from distributed_dd.distillation.networks import MLP, ConvNet
 from distributed_dd.distillation.student import flatten
 from distributed_dd.training.loop import Recipe, Training, accuracy, predict, train
 from distributed_dd.training.optimizers import GSAM, SGD
@@ -147,3 +147,18 @@ def test_bf16_is_near_float32_and_not_the_same():
     b = trained(dataclasses.replace(PLAIN, precision="bf16"))[1]
     start = trained(PLAIN)[0]
     assert 0 < (a - b).norm() < 0.05 * (a - start).norm()
+
+
+def test_every_augmentation_and_every_expert_runs_the_same_compiled_code():
+    """Catches a compilation for each memory layout, or for each network of the same layers."""
+    import torch._dynamo.utils
+
+    images = torch.randn(48, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(48) % 3
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    for expert in range(3):
+        network = ConvNet(1, 4).build((1, 8, 8), 3)
+        recipe = Recipe(num_epochs=8, batch_size=8, compile=True)  # 48 batches draw every operation
+        train(network, images, targets, recipe, (0, "expert", expert))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
