@@ -155,6 +155,9 @@ def _in_worker(function: Callable[[Any, Any], Any], task: Any, shared: list[Any]
     import torch
 
     torch.set_num_threads(max(1, int(assigned.get("CPU", 1))))
+    if 0 < assigned.get("GPU", 0) < 1 and torch.cuda.is_available():
+        # Ray counts shares of a card and does not enforce them: one task could take all its memory.
+        torch.cuda.set_per_process_memory_fraction(assigned["GPU"])
     keep_freed_memory()
     (reference,) = shared
     if reference.hex() not in _SHARED:

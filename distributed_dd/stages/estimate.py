@@ -1,6 +1,7 @@
 """Memory, disk and work of an experiment, before anything starts."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -51,9 +52,10 @@ def _disk(e: Experiment, num_parameters: int) -> str:
     def store(form: Form) -> int:
         return e.experts.num_experts * form.bytes_per_expert(e.experts.num_epochs, needed, num_parameters)
 
-    own, window = store(e.experts.trajectory), store(Full("window"))
+    form = e.experts.trajectory
+    own = store(form)
     text = f"{size(own)} for {e.experts.num_experts} experts of {num_parameters:,} parameters"
-    if window < own:
+    if isinstance(form, Full) and (window := store(replace(form, keep_epochs="window"))) < own:
         text += f" ({size(window)} with experts.trajectory.keep_epochs=window)"
     return text
 

@@ -1,5 +1,6 @@
 """Things killed at random while experts train: the store's content must not depend on it."""
 
+import itertools
 import json
 import os
 import random
@@ -7,21 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.test_expert_factory import content, store_in, trained
 
-NUM_EXPERTS, NUM_KILLS = 20, 25
-SETTINGS = [
-    f"experts.num_experts={NUM_EXPERTS}",
-    "experts.num_epochs=60",
-    "experts.batch_size=32",
-    "experts.save_every=0.3",
-    "network={kind: convnet, depth: 2, width: 16}",
-    "experts.optimizer={kind: gsam, learning_rate: 0.02, momentum: 0.9}",
-]
 FAST_HEALTH_CHECKS = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
@@ -29,16 +22,28 @@ FAST_HEALTH_CHECKS = {
 }
 
 
+def settings_for(num_experts: int, num_epochs: int) -> list[str]:
+    """Experts of some seconds, saved often."""
+    return [
+        f"experts.num_experts={num_experts}",
+        f"experts.num_epochs={num_epochs}",
+        "experts.batch_size=32",
+        "experts.save_every=0.3",
+        "network={kind: convnet, depth: 2, width: 16}",
+        "experts.optimizer={kind: gsam, learning_rate: 0.02, momentum: 0.9}",
+    ]
+
+
 class Victims:
     """A driver, and a Ray of one head and two nodes that it runs its tasks on."""
 
-    def __init__(self, yaml: Path, output: Path, log: Path) -> None:
+    def __init__(self, yaml: Path, output: Path, log: Path, settings: list[str]) -> None:
         from ray.cluster_utils import Cluster
 
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
         self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
         self.command = [
-            sys.executable, "-m", "distributed_dd", "experts", str(yaml), f"output={output}", *SETTINGS
+            sys.executable, "-m", "distributed_dd", "experts", str(yaml), f"output={output}", *settings
         ]  # fmt: skip
         self.log = open(log, "ab")  # noqa: SIM115 - as long as the object lives
         self.start_driver()
@@ -92,38 +97,63 @@ def processes() -> list[tuple[int, str]]:
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-@pytest.mark.parametrize("seed", [0])
-def test_killing_things_at_random_never_changes_the_store(tiny_yaml, tmp_path, monkeypatch, seed):
-    for name, value in FAST_HEALTH_CHECKS.items():
-        monkeypatch.setenv(name, value)
-    undisturbed = trained(tiny_yaml, tmp_path / "whole", *SETTINGS)
-    chance, killed = random.Random(seed), []
-    victims = Victims(tiny_yaml, tmp_path / "chaos", tmp_path / "driver.log")
+def chaos(yaml: Path, folder: Path, settings: list[str], kills: Iterator[str], most: int) -> list[str]:
+    """Train while things are killed, at most ``most`` of them; returns what was."""
+    killed: list[str] = []
+    log = folder / "driver.log"
+    victims = Victims(yaml, folder / "chaos", log, settings)
     try:
         deadline = time.monotonic() + 1200
         while victims.driver.poll() != 0:
-            said = (tmp_path / "driver.log").read_text()[-2000:]
-            assert time.monotonic() < deadline, said
-            if len(killed) < NUM_KILLS:
-                kind = chance.choice(["worker", "worker", "driver", "raylet", "node"])
-                time.sleep(chance.uniform(0.5, 5) + (8 if kind == "driver" else 0))
-                if victims.driver.poll() is None and getattr(victims, f"kill_{kind}")():
-                    killed.append(kind)
-            elif victims.driver.poll() is not None:
-                assert victims.driver.returncode == 0, said
-            time.sleep(0.1)
-            if victims.driver.poll() not in (None, 0):
+            assert time.monotonic() < deadline, log.read_text()[-2000:]
+            if victims.driver.poll() is not None:
+                assert len(killed) < most, log.read_text()[-2000:]
                 victims.start_driver()
+            saved = list((folder / "chaos").glob("experts/*/*.part-*"))
+            if saved and len(killed) < most and getattr(victims, f"kill_{(kind := next(kills))}")():
+                killed.append(kind)
+                time.sleep(random.uniform(0.5, 5))
+            time.sleep(0.1)
     finally:
         victims.end()
-    print(f"killed: {' '.join(killed)}")
-    assert len(killed) >= 5, f"only {killed} were killed: make the experts longer"
-    assert content(tmp_path / "chaos") == undisturbed
+    return killed
+
+
+def check(yaml: Path, folder: Path, settings: list[str], undisturbed: str, count: int) -> None:
+    """Exactly ``count`` distinct experts, with the same bits as without kills."""
+    assert content(folder / "chaos") == undisturbed
     # A worker whose driver was killed may have saved once more after the end; the next command clears that.
-    assert trained(tiny_yaml, tmp_path / "chaos", *SETTINGS) == undisturbed
-    manifest = json.loads((store_in(tmp_path / "chaos") / "manifest.json").read_text())
-    assert [entry["expert"] for entry in manifest["experts"]] == list(range(NUM_EXPERTS))
-    assert len({entry["sha256"] for entry in manifest["experts"]}) == NUM_EXPERTS
-    assert not list(store_in(tmp_path / "chaos").glob("*.part-*"))
+    assert trained(yaml, folder / "chaos", *settings) == undisturbed
+    manifest = json.loads((store_in(folder / "chaos") / "manifest.json").read_text())
+    assert [entry["expert"] for entry in manifest["experts"]] == list(range(count))
+    assert len({entry["sha256"] for entry in manifest["experts"]}) == count
+    assert not list(store_in(folder / "chaos").glob("*.part-*"))
+
+
+def test_a_killed_worker_and_a_killed_node_change_nothing(tiny_yaml, tmp_path, monkeypatch):
+    for name, value in FAST_HEALTH_CHECKS.items():
+        monkeypatch.setenv(name, value)
+    settings = settings_for(num_experts=4, num_epochs=40)
+    undisturbed = trained(tiny_yaml, tmp_path / "whole", *settings)
+    killed = chaos(tiny_yaml, tmp_path, settings, itertools.cycle(["worker", "node"]), 2)
+    assert sorted(killed) == ["node", "worker"]
+    check(tiny_yaml, tmp_path, settings, undisturbed, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_killing_things_at_random_never_changes_the_store(tiny_yaml, tmp_path, monkeypatch, seed):
+    for name, value in FAST_HEALTH_CHECKS.items():
+        monkeypatch.setenv(name, value)
+    settings = settings_for(num_experts=20, num_epochs=60)
+    undisturbed = trained(tiny_yaml, tmp_path / "whole", *settings)
+    chance = random.Random(seed)
+    kinds = (
+        chance.choice(["worker", "worker", "worker", "driver", "raylet", "node"]) for _ in itertools.count()
+    )
+    started = time.monotonic()
+    killed = chaos(tiny_yaml, tmp_path, settings, kinds, 20)
+    print(f"killed in {time.monotonic() - started:.0f} s: {' '.join(killed)}")
+    assert len(killed) >= 5, f"only {killed} were killed: make the experts longer"
+    check(tiny_yaml, tmp_path, settings, undisturbed, 20)

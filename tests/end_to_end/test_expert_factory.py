@@ -71,18 +71,22 @@ def test_an_expert_goes_on_from_its_last_epoch_to_the_same_bits(tiny_yaml, tmp_p
     )
 
 
-def test_a_full_disk_stops_cleanly_and_the_same_command_goes_on(tiny_yaml, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("number", [1, 2, 5, 6, 10, 13])
+def test_a_full_disk_stops_cleanly_and_the_same_command_goes_on(
+    tiny_yaml, tmp_path, monkeypatch, capsys, number
+):
+    """At the first save, in the middle of an expert, at its file, at its record, and at the manifest."""
     undisturbed = trained(tiny_yaml, tmp_path / "whole")
     writes, fsync = [], durable.os.fsync
 
-    def full_at_the_fifth(descriptor):
+    def full(descriptor):
         writes.append(1)
-        if len(writes) == 5:
+        if len(writes) == number:
             raise OSError(errno.ENOSPC, "No space left on device")
         fsync(descriptor)
 
     with monkeypatch.context() as patched:
-        patched.setattr(durable.os, "fsync", full_at_the_fifth)
+        patched.setattr(durable.os, "fsync", full)
         assert main(["experts", str(tiny_yaml), f"output={tmp_path / 'full'}", AFTER_EVERY_EPOCH, *HERE]) == 1
     error = capsys.readouterr().err
     assert "no space left" in error and "Traceback" not in error
@@ -211,7 +215,12 @@ def test_experts_behind_an_address_are_trained_used_and_healed(tiny_yaml, tmp_pa
 def test_show_says_what_disk_a_window_would_save(tiny_yaml, capsys):
     assert main(["show", str(tiny_yaml), "method.segments.max_start_epoch=1"]) == 0
     disk = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("disk"))
-    assert "for 2 experts of 1,210 parameters" in disk and "keep_epochs=window" in disk
+    rows = 2 * 1210 * 4  # of two experts, an epoch
+    assert f"{5 * rows / 1024:.1f} KiB for 2 experts of 1,210 parameters" in disk
+    assert f"({3 * rows / 1024:.1f} KiB with experts.trajectory.keep_epochs=window)" in disk
+    assert main(["show", str(tiny_yaml), "experts.trajectory.precision=float16"]) == 0
+    disk = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("disk"))
+    assert f"{5 * rows / 2048:.1f} KiB for 2 experts" in disk
 
 
 SLOW = ["experts.num_epochs=600", "experts.num_experts=3", "experts.save_every=0.2"]
