@@ -43,6 +43,11 @@ def write_bytes(path: Path, content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def is_half_written(name: str) -> bool:
+    """Whether a file of this name is what a killed `write_bytes` left."""
+    return name.startswith(".") and name.endswith(".part")
+
+
 def write_json(path: Path, value: Any) -> str:
     """Write ``value`` as readable JSON; returns the file's SHA-256."""
     return write_bytes(path, (json.dumps(value, indent=2, sort_keys=False) + "\n").encode())

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from distributed_dd.durable import digest, sha256_of
+from distributed_dd.durable import digest, is_half_written, sha256_of
 from distributed_dd.errors import IntegrityError, MissingInputError
 from distributed_dd.trajectories.epochs import format_epochs
 from distributed_dd.trajectories.folder import Folder, folder_at, inside
@@ -152,8 +152,13 @@ class TrajectoryStore:
         return aside
 
     def sweep(self) -> None:
-        """Remove what stored experts left of their training."""
+        """Remove what stored experts left of their training, and what killed writers left.
+
+        For when no task of this driver runs any more.
+        """
         reached, names = self.epochs_reached(), self.folder.names()
+        for name in filter(is_half_written, names):
+            self.folder.remove(name)
         for expert in reached:
             if _record_of(expert) in names:
                 self.unfinished(expert, ()).clear()

@@ -10,6 +10,7 @@ from distributed_dd.trajectories.folder import LocalFolder, RemoteFolder, folder
 from distributed_dd.trajectories.forms import Full
 from distributed_dd.trajectories.store import TrajectoryStore
 from distributed_dd.trajectories.trajectory import check_fits
+from distributed_dd.trajectories.unfinished import Reached
 
 EPOCHS = (0.0, 1.0, 2.0, 3.0)
 
@@ -171,3 +172,16 @@ def test_a_remote_file_is_fetched_once_and_a_damaged_copy_again(tmp_path, monkey
     path = made.folder.path(made.name_of(0), sha256)
     path.write_bytes(b"damaged")
     assert store(f"memory://{tmp_path.name}-fetch").open(0).checkpoint(0).tolist() == [0.0, 1.0, 2.0]
+
+
+def test_a_sweep_removes_what_nobody_needs_and_nothing_else(root):
+    made = filled(root)
+    for expert in (1, 2):  # one is stored, the other is in training
+        reached = Reached(1, torch.zeros(3), torch.zeros(3), 1.0, {0.0: torch.zeros(3), 1.0: torch.zeros(3)})
+        made.unfinished(expert, (0.0, 1.0)).save(0, reached)
+    made.folder.write(".expert-0002.safetensors.0123456789ab.part", b"half")
+    before = made.folder.names()
+    made.sweep()
+    gone = before - made.folder.names()
+    assert {name.split("-")[1][:4] for name in gone} == {"0001", "0002"} and len(gone) == 2
+    assert made.epochs_reached() == {2: 1}
