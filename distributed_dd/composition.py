@@ -27,6 +27,7 @@ from distributed_dd.stages.distill import Distillation
 from distributed_dd.stages.environment import environment
 from distributed_dd.stages.evaluate import Entry, candidates, score_rows
 from distributed_dd.stages.experiment import Experiment
+from distributed_dd.stages.expert import ExpertJob
 from distributed_dd.stages.footprint import Footprint, footprint
 from distributed_dd.stages.material import Material, device, prepare
 from distributed_dd.stages.ports import Cluster, Tracker
@@ -143,7 +144,7 @@ class Run:
     def train_experts(self, for_use: bool = True) -> None:
         """Train the experts that are missing; those that are to be used are opened and verified."""
         e, material = self.experiment, self.material
-        job = experts.ExpertJob(
+        job = ExpertJob(
             e.experts, e.network, e.seed, material.train, material.validation, self.num_classes, self.store,
             self.needed,
         )  # fmt: skip

@@ -20,7 +20,8 @@ from distributed_dd.data import Images
 from distributed_dd.distillation.augment import Identity
 from distributed_dd.distillation.networks import MLP
 from distributed_dd.stages.environment import versions
-from distributed_dd.stages.experts import ExpertJob, Experts, store_for, train_experts
+from distributed_dd.stages.expert import ExpertJob, Experts
+from distributed_dd.stages.experts import store_for, train_experts
 
 NUM_IMAGES, SIDE, NUM_CLASSES = 256, 8, 10
 

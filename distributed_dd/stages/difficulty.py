@@ -1,7 +1,6 @@
 """The real images ranked from easy to hard, by networks trained for that."""
 
 import hashlib
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load, save
@@ -9,18 +8,16 @@ from torch import Tensor
 
 from distributed_dd.distillation.chance import generator
 from distributed_dd.distillation.networks import initialised
+from distributed_dd.stages.expert import ExpertJob
 from distributed_dd.stages.material import device
 from distributed_dd.stages.ports import Cluster, Progress
 from distributed_dd.training.curriculum import easy_to_hard, el2n
 from distributed_dd.training.loop import Training, predict
 
-if TYPE_CHECKING:
-    from distributed_dd.stages.experts import ExpertJob
-
 PREFIX = "easy_to_hard-"
 
 
-def ranking(job: "ExpertJob", cluster: Cluster, progress: Progress) -> Tensor:
+def ranking(job: ExpertJob, cluster: Cluster, progress: Progress) -> Tensor:
     """Indices (n,) of the training images, easiest first.
 
     Kept beside the experts: those that are added later must see the images in the same order.
@@ -48,7 +45,7 @@ def _name_of(content: bytes) -> str:
     return f"{PREFIX}{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
 
 
-def _scores(scorer: int, job: "ExpertJob") -> Tensor:
+def _scores(scorer: int, job: ExpertJob) -> Tensor:
     """EL2N (n,) of the training images by network number ``scorer``."""
     where, images = device(), job.train.images
     shape = (images.shape[1], images.shape[2], images.shape[3])

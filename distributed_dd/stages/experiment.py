@@ -9,7 +9,7 @@ from distributed_dd.distillation.methods import METHODS, TrajectoryMatching
 from distributed_dd.distillation.networks import NETWORKS, Network
 from distributed_dd.distillation.networks.convnet import ConvNet
 from distributed_dd.family import choice, require, setting
-from distributed_dd.stages.experts import Experts
+from distributed_dd.stages.expert import Experts
 from distributed_dd.stages.scoring import Evaluation
 
 

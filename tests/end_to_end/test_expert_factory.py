@@ -14,7 +14,7 @@ from safetensors import safe_open
 from distributed_dd import durable
 from distributed_dd.cli import main
 from distributed_dd.durable import sha256_of
-from distributed_dd.stages import experts as stage
+from distributed_dd.stages import expert as stage
 from distributed_dd.trajectories.store import TrajectoryStore
 from tests.conftest import ROOT
 
