@@ -61,8 +61,10 @@ class Victims:
         return True
 
     def kill_worker(self) -> bool:
-        """A process that has a task at hand."""
-        busy = [pid for pid, title in processes() if title.startswith("ray::_in_worker")]
+        """A process of this Ray that has a task at hand."""
+        raylets = {node.all_processes["raylet"][0].process.pid for node in self.nodes}
+        tasks = [(pid, parent) for pid, title, parent in processes() if title.startswith("ray::_in_worker")]
+        busy = [pid for pid, parent in tasks if parent in raylets]
         for pid in random.sample(busy, min(1, len(busy))):
             os.kill(pid, signal.SIGKILL)
         return bool(busy)
@@ -86,12 +88,15 @@ class Victims:
         self.log.close()
 
 
-def processes() -> list[tuple[int, str]]:
+def processes() -> list[tuple[int, str, int]]:
+    """Number, title and parent of every process."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                found.append((int(entry.name), (entry / "cmdline").read_bytes().decode(errors="replace")))
+                title = (entry / "cmdline").read_bytes().decode(errors="replace")
+                parent = (entry / "stat").read_text().rsplit(")", 1)[1].split()[1]
+                found.append((int(entry.name), title, int(parent)))
             except OSError:
                 continue
     return found
