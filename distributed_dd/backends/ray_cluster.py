@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from distributed_dd.errors import MissingInputError, UserError
 from distributed_dd.family import require, setting
 
 SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_TO_ANSWER = 10.0
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,12 @@ class RayCluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         address = self.address or os.environ.get("RAY_ADDRESS")
-        options: dict[str, Any] = {"address": address} if address else {"num_cpus": self.num_cpus}
-        if not address:
-            options["include_dashboard"] = False
+        if address:
+            _check_answers(address)
+            options: dict[str, Any] = {"address": address}
+        else:
+            # Said outright: without an address Ray would look for a cluster that once ran on this machine.
+            options = {"address": "local", "num_cpus": self.num_cpus, "include_dashboard": False}
         handler = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
@@ -133,6 +138,25 @@ class RayCluster:
             fix="lower cpus_per_task or gpus_per_task in the cluster file, or set wait_for_nodes where nodes "
             "are still to come",
         )
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address where nobody listens; Ray itself would try for minutes.
+
+    Raises:
+        MissingInputError: it is so.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and port.isdigit()):
+        return  # such as "auto": Ray knows
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()
+    except OSError as error:
+        raise MissingInputError(
+            f"Ray cluster {address}",
+            f"cannot be reached: {error.strerror or error}",
+            fix="start it (ray start --head), correct RAY_ADDRESS, or unset it for a Ray on this machine",
+        ) from None
 
 
 def _told(resources: dict[str, float]) -> str:

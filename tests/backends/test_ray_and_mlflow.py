@@ -2,7 +2,10 @@
 
 import json
 import os
+import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -106,6 +109,28 @@ def test_images_are_shared_by_the_tasks_of_a_node_and_read_once(local_ray):
 
 def test_a_task_without_a_gpu_sees_none(local_ray):
     assert dict(local_ray.map(visible_gpus, [0], None)) == {0: ""}
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once(tiny_yaml, monkeypatch, capsys):
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    started = time.monotonic()
+    assert main(["experts", str(tiny_yaml)]) == 3
+    assert "Ray cluster 127.0.0.1:9: cannot be reached" in capsys.readouterr().err
+    assert time.monotonic() - started < 30, "Ray's own error comes after minutes"
+
+
+def test_a_cluster_that_once_ran_here_is_not_waited_for(tiny_yaml):
+    """Ray remembers the last one in a file, and takes it for the answer when no address is given."""
+    command = [sys.executable, "-m", "distributed_dd", "experts", str(tiny_yaml)]
+    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:  # sockets: short
+        remembered = Path(folder) / "ray" / "ray_current_cluster"
+        remembered.parent.mkdir()
+        remembered.write_text("127.0.0.1:9")
+        environment = {**os.environ, "RAY_TMPDIR": folder}
+        environment.pop("RAY_ADDRESS", None)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_worker_that_dies_again_and_again_is_one_error(local_ray):
