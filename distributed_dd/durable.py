@@ -13,6 +13,8 @@ from typing import Any
 
 from distributed_dd.errors import IntegrityError, LockedError, MissingInputError, UserError
 
+ELSEWHERE = "choose another place: output=, or experts.storage= for experts"
+
 
 def write_bytes(path: Path, content: bytes) -> str:
     """Write ``content`` so that ``path`` is never seen half-written; returns its SHA-256.
@@ -38,7 +40,7 @@ def write_bytes(path: Path, content: bytes) -> str:
                 str(path), problem, fix="free some space and run the same command again"
             ) from None
         if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
-            raise UserError(str(path), f"cannot be written: {error.strerror}", fix="choose output=") from None
+            raise UserError(str(path), f"cannot be written: {error.strerror}", fix=ELSEWHERE) from None
         raise
     return hashlib.sha256(content).hexdigest()
 
@@ -89,7 +91,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = open(folder / ".lock", "a")  # noqa: SIM115 - held open for the lock's lifetime
     except OSError as error:
-        raise UserError(str(folder), f"cannot be written: {error.strerror}", fix="choose output=") from None
+        raise UserError(str(folder), f"cannot be written: {error.strerror}", fix=ELSEWHERE) from None
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -96,7 +96,7 @@ class RayCluster:
             options = {"address": "local", "num_cpus": self.num_cpus, "include_dashboard": False}
         handler = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+            ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
         except ConnectionError as error:
             raise MissingInputError(
                 f"Ray cluster {address}", f"cannot be reached: {error}", fix="start it, or unset RAY_ADDRESS"
@@ -197,6 +197,8 @@ def _result(ray: Any, reference: Any, max_retries: int) -> Any:
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from None
+        if isinstance(error.cause, ray.exceptions.RayError):
+            raise _ray_failed(error.cause) from None
         raise
     except lost as error:
         reason = str(error).splitlines()[0]
@@ -206,3 +208,12 @@ def _result(ray: Any, reference: Any, max_retries: int) -> Any:
             fix="run the same command again, it goes on from what was saved; if memory ran out, raise "
             "cpus_per_task or gpus_per_task in the cluster file",
         ) from None
+    except ray.exceptions.RayError as error:
+        raise _ray_failed(error) from None
+
+
+def _ray_failed(error: Exception) -> UserError:
+    """What is told when Ray itself lost something that a task needed, such as a node with its objects."""
+    lines = str(error).splitlines()
+    problem = f"{type(error).__name__}: {lines[0] if lines else ''}"
+    return UserError("cluster", problem, fix="run the same command again, it goes on from what was saved")

@@ -213,7 +213,8 @@ def _print(result: dict[str, Any]) -> None:
 def _speed_table(result: dict[str, Any], title: str) -> Table:
     caption = (
         f"median of {result['rounds']} interleaved rounds; first: with warm-up and compilation; ratio: plain "
-        "seconds / seconds; bare: the same without the plain loop's evaluation; share: of the matrix rate"
+        "seconds / seconds; bare: the same without the plain loop's evaluation; share: of the matrix rate; "
+        f"acc.: of one network each, after {1 + result['rounds']} epochs"
     )
     columns = ("", "side", "first s", "s/epoch", "img/s", "ratio", "bare", "share", "acc.")
     table = _table(columns, f"{result['problem']['name']}: {title}", caption)

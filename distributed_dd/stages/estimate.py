@@ -55,8 +55,9 @@ def _disk(e: Experiment, num_parameters: int) -> str:
     form = e.experts.trajectory
     own = store(form)
     text = f"{size(own)} for {e.experts.num_experts} experts of {num_parameters:,} parameters"
-    if isinstance(form, Full) and (window := store(replace(form, keep_epochs="window"))) < own:
-        text += f" ({size(window)} with experts.trajectory.keep_epochs=window)"
+    if isinstance(form, Full):
+        window = size(store(replace(form, keep_epochs="window")))
+        text += f" ({window} with experts.trajectory.keep_epochs=window)" if window != size(own) else ""
     return text
 
 

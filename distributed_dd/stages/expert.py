@@ -12,7 +12,7 @@ from distributed_dd.data import Images
 from distributed_dd.distillation.chance import generator
 from distributed_dd.distillation.networks import Network, initialised
 from distributed_dd.distillation.student import FlatNetwork, refuse_impure
-from distributed_dd.errors import DivergedError
+from distributed_dd.errors import ConfigError, DivergedError
 from distributed_dd.family import choice, require, setting
 from distributed_dd.stages.footprint import footprint
 from distributed_dd.stages.material import device
@@ -44,7 +44,17 @@ class Experts(Recipe):
         super().__post_init__()
         require(self.num_experts >= 1, "num_experts", f"got {self.num_experts}", "1 or more")
         require(self.save_every >= 0, "save_every", f"got {self.save_every}", "0 (after every epoch) or more")
-        self.trajectory.recorded(self.num_epochs, ())
+        try:
+            self.trajectory.recorded(self.num_epochs, ())
+        except ConfigError as error:
+            where = f"trajectory.{error.where}"
+            raise ConfigError(where, error.problem, allowed=error.allowed, fix=error.fix) from None
+        full = self.curriculum.full_epoch
+        require(
+            full <= self.num_epochs, "curriculum.full_epoch",
+            f"{full} is beyond the {self.num_epochs} epochs of training: no expert would see all images",
+            f"at most {self.num_epochs}",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

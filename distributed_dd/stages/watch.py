@@ -50,6 +50,8 @@ def watched(
 ) -> Iterator[Watch]:
     """Show the progress of the missing experts while the body runs."""
     reached = sum(epoch for expert, epoch in store.epochs_reached().items() if expert in set(missing))
+    if reached:
+        progress.say(f"going on: {reached} epochs of experts in training were saved")
     with progress.bar("expert epochs", len(missing) * num_epochs, reached) as bar:
         watch = Watch(store, missing, num_epochs, bar)
         ended = threading.Event()

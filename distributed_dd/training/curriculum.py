@@ -14,6 +14,11 @@ class Curriculum(Protocol):
     """Chooses the images of an epoch."""
 
     @property
+    def full_epoch(self) -> int:
+        """The first epoch by which every image has been seen."""
+        ...
+
+    @property
     def num_scorers(self) -> int:
         """Networks that have to be trained to rank the images by difficulty; 0 where no rank is needed."""
         ...
@@ -32,6 +37,7 @@ class Curriculum(Protocol):
 class Everything:
     """All images in every epoch."""
 
+    full_epoch = 0
     num_scorers = 0
     scorer_epochs = 0
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from distributed_dd.durable import locked, sha256_of, write_bytes
-from distributed_dd.errors import IntegrityError, LockedError, MissingInputError, UserError
+from distributed_dd.errors import ConfigError, IntegrityError, LockedError, MissingInputError, UserError
 
 Say = Callable[[str], None]
 SECONDS_BETWEEN_TRIES = 1.0
+CHECK = "check address, credentials and network, and run the same command again: it goes on"
 
 
 class Folder(Protocol):
@@ -189,7 +190,11 @@ class RemoteFolder:
                     fix="pip install it (s3fs for s3://, gcsfs for gs://)",
                 ) from None
             except ValueError as error:
-                raise UserError(self._uri, f"is no address that fsspec knows: {error}") from None
+                raise ConfigError(
+                    self._uri,
+                    f"is no address that fsspec knows: {error}",
+                    allowed="a folder, or s3://, gs://, ..",
+                ) from None
         return self._opened
 
     @contextlib.contextmanager
@@ -202,7 +207,7 @@ class RemoteFolder:
             raise
         except Exception as error:  # every protocol's package has errors of its own
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(str(self), f"{problem}: {reason}", fix="run the same command again") from error
+            raise UserError(str(self), f"{problem}: {reason}", fix=CHECK) from error
 
 
 def folder_at(place: str | Path) -> Folder:

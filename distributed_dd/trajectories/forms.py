@@ -38,17 +38,16 @@ class Form(Protocol):
 class Full:
     """The parameters after every kept epoch, (kept epochs, P)."""
 
-    keep_epochs: str = setting(
+    keep_epochs: str | float | tuple[float, ...] = setting(
         'all; window: those the matching window can use, and the last; or epochs such as "0-22,100" or '
-        '"0-4:0.5,5-22" with fractions',
+        '"0-4:0.5,5-22" with fractions, beside those that the run itself needs',
         "all",
         identity=False,
     )
     precision: Precision = setting("number format on disk; all is read as float32", "float32")
 
     def __post_init__(self) -> None:
-        if self.keep_epochs not in ("all", "window"):
-            parse_epochs(self.keep_epochs)
+        self._listed()
 
     def recorded(self, num_epochs: int, needed: Sequence[float]) -> tuple[float, ...]:
         """``keep_epochs``, what is needed, and the last epoch.
@@ -59,11 +58,20 @@ class Full:
         kept: set[float] = {*map(same_epoch, needed), float(num_epochs)}
         if self.keep_epochs == "all":
             kept |= set(map(float, range(num_epochs + 1)))
-        elif self.keep_epochs != "window":
-            kept |= set(parse_epochs(self.keep_epochs))
+        kept |= set(self._listed())
         problem = f"epoch {max(kept):g} is beyond the {num_epochs} epochs of training"
         require(max(kept) <= num_epochs, "keep_epochs", problem, f"at most {num_epochs}")
         return tuple(sorted(kept))
+
+    def _listed(self) -> tuple[float, ...]:
+        """The epochs that ``keep_epochs`` names one by one."""
+        if self.keep_epochs in ("all", "window"):
+            return ()
+        if isinstance(self.keep_epochs, str):
+            return parse_epochs(self.keep_epochs)
+        listed = self.keep_epochs if isinstance(self.keep_epochs, tuple) else (self.keep_epochs,)
+        require(min(listed, default=-1.0) >= 0, "keep_epochs", f"got {list(listed)}", "epochs, 0 or more")
+        return tuple(map(same_epoch, listed))
 
     def covers(self, stored: Sequence[float], needed: Sequence[float]) -> bool:
         """All of them are there."""

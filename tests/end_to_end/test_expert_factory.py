@@ -56,16 +56,22 @@ def die_in_epoch(monkeypatch, number: int) -> list[int]:
 
 
 @pytest.mark.parametrize("number", [2, 4, 5, 7])
-def test_an_expert_goes_on_from_its_last_epoch_to_the_same_bits(tiny_yaml, tmp_path, monkeypatch, number):
+def test_an_expert_goes_on_from_its_last_epoch_to_the_same_bits(
+    tiny_yaml, tmp_path, monkeypatch, capsys, number
+):
     """Two experts of four epochs; killed at any epoch of either, six, five, .. are left, and no more."""
     undisturbed = trained(tiny_yaml, tmp_path / "whole", "experts.optimizer.momentum=0.9")
     with monkeypatch.context() as patched, pytest.raises(Killed):
         die_in_epoch(patched, number)
         trained(tiny_yaml, tmp_path / "killed", "experts.optimizer.momentum=0.9", AFTER_EVERY_EPOCH)
+    capsys.readouterr()
     with monkeypatch.context() as patched:
         began = die_in_epoch(patched, 100)
         again = trained(tiny_yaml, tmp_path / "killed", "experts.optimizer.momentum=0.9", AFTER_EVERY_EPOCH)
     assert again == undisturbed and len(began) == 8 - (number - 1)
+    saved = (number - 1) % 4
+    told = f"going on: {saved} epochs of experts in training were saved"
+    assert (told in capsys.readouterr().out) == (saved > 0)
     assert not list(store_in(tmp_path / "killed").glob("*.part*")), (
         "saves are removed when they are done with"
     )

@@ -122,6 +122,12 @@ BAD = [
     (["method.segments.max_start_epoch=9"], 2, "at most 4"),
     (["method.expert_epochs=5"], 2, "at most 4"),
     (["resume=must"], 3, "no checkpoint"),
+    (["experts.trajectory.keep_epochs=0-9"], 2, "experts.trajectory.keep_epochs: epoch 9 is beyond"),
+    (["experts.trajectory.keep_epochs={a: 1}"], 2, "experts.trajectory.keep_epochs"),
+    (["experts.trajectory={kind: convex, waypoints: [9]}"], 2, "experts.trajectory.waypoints: epoch 9"),
+    (["experts.curriculum.kind=easy_to_hard"], 2, "experts.curriculum.full_epoch: 20 is beyond the 4"),
+    (["experts.storage=nosuch://lab/experts"], 2, "nosuch://lab/experts"),
+    (["experts.storage=/dev/null/experts"], 1, "or experts.storage= for experts"),
 ]
 
 

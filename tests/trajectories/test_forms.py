@@ -43,7 +43,11 @@ def test_runs_are_written_as_ranges():
     assert format_epochs([0, 1, 2, 5, 7, 7.5, 8, 9]) == "0-2,5,7,7.5,8-9"
 
 
-@pytest.mark.parametrize("text", ["", "a", "3-1", "0-4:0", "-1", "1;2"])
+def test_epochs_may_be_given_as_numbers_too():
+    assert Full((1.0, 2.5)).recorded(10, (0,)) == (0, 1, 2.5, 10) and Full(5.0).recorded(10, ()) == (5, 10)
+
+
+@pytest.mark.parametrize("text", ["", "a", "3-1", "0-4:0", "-1", "1;2", (), (-1.0,)])
 def test_what_is_no_list_of_epochs_is_refused(text):
     with pytest.raises(ConfigError, match="keep_epochs"):
         Full(text)
