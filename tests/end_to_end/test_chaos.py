@@ -107,6 +107,7 @@ def chaos(
 ) -> list[str]:
     """Train while things are killed, at most ``most`` of them; returns what was."""
     killed: list[str] = []
+    kind = next(kills)
     log = folder / "driver.log"
     victims = Victims(yaml, folder / "chaos", log, settings)
     try:
@@ -117,8 +118,9 @@ def chaos(
                 assert len(killed) < most, log.read_text()[-2000:]
                 victims.start_driver()
             saved = list((folder / "chaos").glob("experts/*/*.part-*"))
-            if saved and len(killed) < most and getattr(victims, f"kill_{(kind := next(kills))}")():
+            if saved and len(killed) < most and getattr(victims, f"kill_{kind}")():
                 killed.append(kind)
+                kind = next(kills)
                 time.sleep(random.uniform(0.1, longest_pause))
             time.sleep(0.1)
     finally:
