@@ -25,13 +25,17 @@ def silent(text: str) -> None:
     """Tells nobody."""
 
 
+def cache_folder() -> Path:
+    """Where this machine keeps what can be made or fetched again."""
+    return Path(os.environ.get("DISTRIBUTED_DD_CACHE") or Path.home() / ".cache" / "distributed_dd")
+
+
 def cached(what: str, identity: dict[str, Any], make: Callable[[], Entry], say: Say = silent) -> Entry:
     """What ``make`` returns, from the cache if it was made before for the same ``identity``.
 
     A damaged entry is made anew; a cache that cannot be written is done without, and said.
     """
-    folder = Path(os.environ.get("DISTRIBUTED_DD_CACHE") or Path.home() / ".cache" / "distributed_dd")
-    path = folder / f"{digest({'version': VERSION, **identity})[:24]}.safetensors"
+    path = cache_folder() / f"{digest({'version': VERSION, **identity})[:24]}.safetensors"
     if (found := _read(path)) is not None:
         return found
     say(f"{what}, once, into {path}")

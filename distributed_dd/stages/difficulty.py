@@ -55,8 +55,6 @@ def _scores(scorer: int, job: ExpertJob) -> Tensor:
     training = Training(
         network, images.to(where), job.train.targets.to(where), recipe, (job.seed, "scorer", scorer)
     )
-    for _ in range(recipe.num_epochs):
-        for _ in training.run_epoch():
-            pass
+    training.run_to_end()
     with torch.no_grad():
         return el2n(predict(network, training.images_nCHW), training.labels).float().cpu()

@@ -15,7 +15,7 @@ from distributed_dd.family import choice, require, setting
 from distributed_dd.stages.footprint import footprint
 from distributed_dd.stages.material import device
 from distributed_dd.stages.ports import Cluster, Progress
-from distributed_dd.training.loop import Recipe, accuracy, train
+from distributed_dd.training.loop import Recipe, Training, accuracy
 from distributed_dd.training.optimizers import OPTIMIZERS, SGD, Optimizer
 
 
@@ -94,7 +94,7 @@ def _accuracy(trial: Trial, contest: Contest) -> float:
     if not trial.augmented:
         recipe = replace(recipe, augment=Identity())
     key = (contest.seed, "evaluation", trial.member)
-    train(network, images, trial.labels.to(where), recipe, key, trial.learning_rate)
+    Training(network, images, trial.labels.to(where), recipe, key, trial.learning_rate).run_to_end()
     return accuracy(network, contest.judge.images.to(where), contest.judge.targets.to(where))
 
 

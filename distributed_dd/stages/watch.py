@@ -16,7 +16,8 @@ class Watch:
 
     def __init__(self, store: TrajectoryStore, missing: Sequence[int], num_epochs: int, bar: Bar) -> None:
         self._store, self._num_epochs, self._bar = store, num_epochs, bar
-        self._epochs = dict.fromkeys(missing, 0)
+        before = store.epochs_reached()
+        self._epochs = {expert: before.get(expert, 0) for expert in missing}
         self._lock = threading.Lock()
         self._note = ""
 

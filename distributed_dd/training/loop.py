@@ -97,6 +97,12 @@ class Training:
                 waiting.pop(0)
                 yield self.theta_P
 
+    def run_to_end(self) -> None:
+        """Train for all epochs that are left; the network holds the result."""
+        while self.epoch < self.recipe.num_epochs:
+            for _ in self.run_epoch():
+                pass
+
     def load(self, theta_P: Tensor, velocity_P: Tensor, epoch: int) -> None:
         """Go on from what a training of the same recipe and key had after ``epoch`` epochs."""
         where = self.theta_P.device
@@ -135,21 +141,6 @@ class Training:
             return gradient_P.clone() if self.recipe.compile and gradient_P.is_cuda else gradient_P
 
         return gradient
-
-
-def train(
-    network: nn.Module,
-    images_nCHW: Tensor,
-    labels: Tensor,
-    recipe: Recipe,
-    key: tuple,
-    learning_rate: float | None = None,
-) -> None:
-    """Train ``network`` in place for all epochs of the recipe; arguments as `Training`."""
-    training = Training(network, images_nCHW, labels, recipe, key, learning_rate)
-    for _ in range(recipe.num_epochs):
-        for _ in training.run_epoch():
-            pass
 
 
 def _loss(network: FlatNetwork, soft: bool) -> Loss:

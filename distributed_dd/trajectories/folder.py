@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from distributed_dd.data.cache import cache_folder
 from distributed_dd.durable import locked, sha256_of, write_bytes
 from distributed_dd.errors import ConfigError, IntegrityError, LockedError, MissingInputError, UserError
 
@@ -161,8 +162,7 @@ class RemoteFolder:
 
     def path(self, name: str, sha256: str) -> Path:
         """The content in this machine's cache, fetched unless it is there whole."""
-        root = Path(os.environ.get("DISTRIBUTED_DD_CACHE") or Path.home() / ".cache" / "distributed_dd")
-        path = root / "experts" / f"{sha256}.safetensors"
+        path = cache_folder() / "experts" / f"{sha256}.safetensors"
         if not path.exists() or sha256_of(path) != sha256:
             write_bytes(path, self.read(name))
         return path

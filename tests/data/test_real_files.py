@@ -9,7 +9,7 @@ import torch
 from distributed_dd.data.image_folder import ImageFolder
 from distributed_dd.data.mnist import MNIST
 from distributed_dd.distillation.networks import MLP
-from distributed_dd.training.loop import Recipe, accuracy, train
+from distributed_dd.training.loop import Recipe, Training, accuracy
 from distributed_dd.training.optimizers import SGD
 from tests.conftest import ROOT
 
@@ -27,8 +27,7 @@ def test_mnist_is_mnist():
     assert abs(float(pixels.mean()) - 0.1307) < 1e-4 and abs(float(pixels.std()) - 0.3081) < 1e-4
     network = MLP().build((1, 28, 28), 10)
     recipe = Recipe(num_epochs=1, batch_size=64, optimizer=SGD(0.1))
-    for _ in train(network, splits.train.pixels(), splits.train.targets, recipe, (0, "t")):
-        pass
+    Training(network, splits.train.pixels(), splits.train.targets, recipe, (0, "t")).run_to_end()
     assert accuracy(network, splits.test.pixels(), splits.test.targets) > 0.8
 
 

@@ -49,6 +49,15 @@ def test_what_was_saved_before_is_not_counted_as_speed(tmp_path, capsys, monkeyp
     assert "expert epochs: 95/100, 0.50/s, 0:10 left" in capsys.readouterr().out
 
 
+def test_progress_never_goes_back_when_one_of_several_is_finished_first(tmp_path):
+    """Catches the saves of the others counted only at the next look: a negative rate."""
+    store, bar = TrajectoryStore.below(tmp_path, {}), Bar()
+    saved(store, 0, 0, 80)
+    saved(store, 1, 0, 70)
+    watch.Watch(store, [0, 1], 100, bar).finished(0, 0.5)
+    assert bar.told[-1][0] == 170
+
+
 def test_a_store_that_cannot_be_listed_stops_nobody(tmp_path, monkeypatch):
     store, bar = TrajectoryStore.below(tmp_path, {}), Bar()
     seen = watch.Watch(store, [0], 10, bar)

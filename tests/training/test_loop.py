@@ -9,7 +9,7 @@ import torch
 from distributed_dd.distillation.augment import Identity
 from distributed_dd.distillation.networks import MLP, ConvNet
 from distributed_dd.distillation.student import flatten
-from distributed_dd.training.loop import Recipe, Training, accuracy, predict, train
+from distributed_dd.training.loop import Recipe, Training, accuracy, predict
 from distributed_dd.training.optimizers import GSAM, SGD
 
 PLAIN = Recipe(num_epochs=4, batch_size=4, optimizer=SGD(0.1, 0.9), augment=Identity())
@@ -86,7 +86,7 @@ def network_and_data():
 
 def test_the_network_itself_holds_the_result():
     network, images, targets = network_and_data()
-    train(network, images, targets, PLAIN, (0, "a"))
+    Training(network, images, targets, PLAIN, (0, "a")).run_to_end()
     assert torch.equal(flatten(network), trained(PLAIN)[-1])
 
 
@@ -160,5 +160,5 @@ def test_every_augmentation_and_every_expert_runs_the_same_compiled_code():
     for expert in range(3):
         network = ConvNet(1, 4).build((1, 8, 8), 3)
         recipe = Recipe(num_epochs=8, batch_size=8, compile=True)  # 48 batches draw every operation
-        train(network, images, targets, recipe, (0, "expert", expert))
+        Training(network, images, targets, recipe, (0, "expert", expert)).run_to_end()
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
