@@ -7,18 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from distributed_dd import config
 from distributed_dd.backends.console import ConsoleProgress
 from distributed_dd.backends.in_process_cluster import InProcess
-from distributed_dd.backends.local_engine import LocalEngine
 from distributed_dd.backends.mlflow_tracker import MlflowTracker, NoTracker
 from distributed_dd.backends.ray_cluster import RayCluster
-from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.networks import NETWORKS, initialised
-from distributed_dd.distillation.student import Student
+from distributed_dd.distillation.networks import NETWORKS
 from distributed_dd.durable import digest, locked, read_json, write_bytes, write_json
 from distributed_dd.errors import MissingInputError
 from distributed_dd.family import Family, build, build_member, flattened, identity, plain
@@ -29,11 +25,13 @@ from distributed_dd.stages.evaluate import Entry, candidates, score_rows
 from distributed_dd.stages.experiment import Experiment
 from distributed_dd.stages.expert import ExpertJob
 from distributed_dd.stages.footprint import Footprint, footprint
-from distributed_dd.stages.material import Material, device, prepare
-from distributed_dd.stages.ports import Cluster, Tracker
+from distributed_dd.stages.material import Material, prepare
+from distributed_dd.stages.ports import Cluster as Tasks
+from distributed_dd.stages.ports import Tracker
 from distributed_dd.stages.preview import preview_png
 from distributed_dd.stages.run_folder import RunFolder
 from distributed_dd.stages.selection import Jury, starting_set
+from distributed_dd.stages.worker import Job
 from distributed_dd.trajectories.store import TrajectoryStore
 
 CLUSTERS = Family("cluster", {"ray": RayCluster, "in_process": InProcess})
@@ -44,7 +42,7 @@ def experiment_from(path: Path, overrides: list[str]) -> Experiment:
     return build(Experiment, config.read(path, overrides))
 
 
-def cluster_from(path: Path | None) -> Cluster:
+def cluster_from(path: Path | None) -> RayCluster | InProcess:
     """Where tasks run: what the cluster file says, or a local Ray."""
     return RayCluster() if path is None else build_member(CLUSTERS, config.read(path), str(path))
 
@@ -54,7 +52,7 @@ class Run:
     """One experiment in its run folder; stages are called in order, each skips what is done."""
 
     experiment: Experiment
-    cluster: Cluster
+    cluster: RayCluster | InProcess
     progress: ConsoleProgress = field(default_factory=ConsoleProgress)
     costs: dict[str, Footprint] = field(default_factory=dict)
 
@@ -74,9 +72,11 @@ class Run:
         self.name = f"{splits.name}-{e.method.name}-ipc{e.images_per_class}-{self.digest[:8]}"
         self.folder = RunFolder(Path(e.output) / self.name, self.digest)
         self.num_classes = splits.num_classes
-        rng = generator(e.seed, "layout")
-        network = initialised(e.network, splits.image_shape, self.num_classes, rng)
-        self.student = Student(network, e.method.precision).to(device(), torch.float32)
+        self.job = Job(
+            e.method, e.seed, e.experts.num_experts, e.network, splits.image_shape, self.num_classes,
+            self.store, self.folder.checkpoints,
+        )  # fmt: skip
+        self.cluster.engine.check(e.method, e.images_per_class * self.num_classes, self.job.student.network)
         self.tracker: Tracker = NoTracker()
 
     @cached_property
@@ -156,7 +156,9 @@ class Run:
             else:
                 experts.check_complete(self.store, e.experts.num_experts)
             if for_use or e.experts.store is not None:
-                experts.verify(self.store, e.experts.num_experts, self.student.num_parameters, self.needed)
+                experts.verify(
+                    self.store, e.experts.num_experts, self.job.student.num_parameters, self.needed
+                )
         cost.peak_bytes = max(cost.peak_bytes, peak)
         self._remembered("experts", bool(trained))
         reused = e.experts.num_experts - len(trained)
@@ -171,35 +173,34 @@ class Run:
             artefact.load_distilled(self.folder.distilled)  # verifies
             self.progress.say(f"distilled set: already in {self.folder.distilled}")
             return
-        with self.timed("distill") as cost:
-            synthetic = starting_set(e.method, self.jury, e.images_per_class, e.seed)
-            starting = synthetic.images().cpu()
-            tensors_at_start = synthetic.tensors()
-            engine = LocalEngine(synthetic, e.method.parameter_groups(synthetic))
+        engine = self.cluster.engine
 
-            def show(step: int, tensors: dict[str, Tensor]) -> None:
-                path = self._preview(starting, tensors, f"outer step {step}")
+        def starting() -> dict[str, Tensor]:
+            return starting_set(e.method, self.jury, e.images_per_class, e.seed)
+
+        def show(step: int, start: dict[str, Tensor], tensors: dict[str, Tensor], note: str = "") -> None:
+            path = self._preview(start["images"], tensors, f"outer step {step}{note}")
+            if not note:
                 self.tracker.picture("synthetic_set", step, path)
 
-            if not self.folder.checkpoints.latest.exists():
-                show(0, tensors_at_start)
-            best, last, facts = Distillation(
-                e.method, e.seed, e.num_outer_steps, e.evaluate.every, e.checkpoint_every,
-                e.experts.num_experts, self.student, self.store, engine, self.folder, self.tracker,
-                self.progress, self._validation_accuracy, show,
-            ).run()  # fmt: skip
-            self._preview(starting, best, f"outer step {facts['best_step']}, chosen on validation")
-        facts["peak_memory_bytes"] = cost.peak_bytes
+        distillation = Distillation(
+            e.num_outer_steps, e.evaluate.every, e.checkpoint_every, e.method.ema_decay is not None, starting,
+            engine.workers(self.job, self.cluster, self.folder.rank_logs), self.folder, self.tracker,
+            self.progress, self._validation_accuracy, show, engine.max_restarts,
+        )  # fmt: skip
+        with self.timed("distill"):
+            best, last, facts = distillation.run()
+            show(facts["best_step"], distillation.start(), best, ", chosen on validation")
         manifest = artefact.describe(e, self.material.splits, self.digest, self.store.digest, facts)
         artefact.write_artefact(self.folder.distilled, best, last, self.material.fitted, manifest)
 
-    def _validation_accuracy(self, tensors: dict[str, Tensor]) -> float:
+    def _validation_accuracy(self, tensors: dict[str, Tensor], cluster: Tasks) -> float:
         e = self.experiment
         judge = self.material.validation
         contest = scoring.Contest(e.network, e.evaluate.recipe(), e.seed, self.num_classes, judge)
         given = (tensors["images"], tensors["labels"], float(tensors["learning_rate"]))
         members = range(e.evaluate.num_validation_networks)
-        outcomes = scoring.score([scoring.Trial(*given, 2000 + m) for m in members], contest, self.cluster)
+        outcomes = scoring.score([scoring.Trial(*given, 2000 + m) for m in members], contest, cluster)
         return sum(outcome.accuracy for outcome in outcomes) / len(outcomes)
 
     def _preview(self, starting: Tensor, tensors: dict[str, Tensor], title: str) -> Path:

@@ -83,5 +83,5 @@ def export_to(source: Path, overrides: list[str], form: str, to: Path, progress:
     if missing := store.missing(num):
         problem = f"{len(missing)} of {num} experts are missing"
         raise MissingInputError(str(store.folder), problem, fix=f"distributed-dd experts {source}")
-    exporting.experts_as_pt(store, num, whole.student.network, to, progress)
+    exporting.experts_as_pt(store, num, whole.job.student.network, to, progress)
     return to

@@ -4,10 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from distributed_dd.backends.local_workers import Local
+
 
 @dataclass(frozen=True)
 class InProcess:
     """Run every task in this process, one after the other."""
+
+    engine = Local()
 
     def map(
         self, function: Callable[[Any, Any], Any], tasks: Sequence[Any], shared: Any

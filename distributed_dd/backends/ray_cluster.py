@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from distributed_dd.allocator import keep_freed_memory
+from distributed_dd.backends.engines import ENGINES, Engine
+from distributed_dd.backends.local_workers import Local
 from distributed_dd.errors import MissingInputError, UserError
-from distributed_dd.family import require, setting
+from distributed_dd.family import choice, require, setting
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_TO_ANSWER = 10.0
@@ -32,6 +34,7 @@ class RayCluster:
         "tasks handed to Ray at a time (null: twice what the cluster can run, 64 at least)", None
     )
     max_retries: int = setting("times that a task is repeated after its worker or node died", 20)
+    engine: Engine = choice(ENGINES, "who does the distillation", Local())
     wait_for_nodes: float = setting(
         "seconds to wait for a node that can hold a task, such as one that an autoscaler starts", 0.0
     )
@@ -55,7 +58,7 @@ class RayCluster:
         """
         import ray
 
-        self._connect()
+        self.connect()
         self._check_fits(ray)
         options: dict[str, Any] = {
             "num_cpus": self.cpus_per_task, "num_gpus": self._gpus(ray), "max_retries": self.max_retries,
@@ -80,7 +83,8 @@ class RayCluster:
             for reference in running:
                 ray.cancel(reference, force=True)
 
-    def _connect(self) -> None:
+    def connect(self) -> None:
+        """Join the cluster, or start a local Ray, unless that was done."""
         import ray
 
         if ray.is_initialized():
@@ -103,6 +107,12 @@ class RayCluster:
             ) from None
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray's own would print its stack and abort
+
+    def gpus_of_a_rank(self) -> int:
+        """GPUs of a rank by default: 1 where there are any."""
+        import ray
+
+        return int(ray.cluster_resources().get("GPU", 0) >= 1)
 
     def _gpus(self, ray: Any) -> float:
         """GPUs of a task; 1 by default where there are any, so that no two fight over a card unasked."""

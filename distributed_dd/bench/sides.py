@@ -35,7 +35,7 @@ def outer_step(side: str, size: Size) -> tuple[Callable[[], tuple[Tensor, ...]],
     from distributed_dd.distillation.augment import _unchanged
     from distributed_dd.distillation.networks import ConvNet
     from distributed_dd.distillation.student import Student, flatten
-    from distributed_dd.distillation.unroll import Direct, Problem, Replayed
+    from distributed_dd.distillation.unroll import Direct, Problem, Replayed, Whole
 
     where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
@@ -51,10 +51,10 @@ def outer_step(side: str, size: Size) -> tuple[Callable[[], tuple[Tensor, ...]],
     student = Student(network, "bf16" if "bf16" in side else "float32").to(where, torch.float32)
     unroll = Direct() if side == "direct" else Replayed(compile="compiled" in side)
     rate = torch.tensor(0.01, device=where)
-    problem = Problem(student, start, target, images, labels, rate, batches, [_unchanged] * size.steps)
 
     def step() -> tuple[Tensor, ...]:
-        result = unroll(problem)
+        rows = Whole(images, labels, batches)
+        result = unroll(Problem(student, start, target, rows, rate, [_unchanged] * size.steps))
         return result.loss, result.images, result.labels, result.learning_rate
 
     return step, len(start)

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from distributed_dd.backends.engines import ENGINES
 from distributed_dd.composition import CLUSTERS
 from distributed_dd.data import DATA_SETS, PREPROCESSINGS
 from distributed_dd.distillation.augment import AUGMENTATIONS
@@ -25,7 +26,7 @@ from distributed_dd.trajectories.forms import FORMS
 
 FAMILIES = (
     DATA_SETS, PREPROCESSINGS, NETWORKS, METHODS, SEGMENTS, STARTS, LABELS, AUGMENTATIONS, UNROLLS,
-    OPTIMIZERS, CURRICULA, FORMS, CLUSTERS,
+    OPTIMIZERS, CURRICULA, FORMS, CLUSTERS, ENGINES,
 )  # fmt: skip
 
 

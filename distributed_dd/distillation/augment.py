@@ -6,7 +6,7 @@ batch. The same `Drawn` gives the same bits, so replay is exact by construction.
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -39,6 +39,11 @@ class _Parameters:
         """The fields on the images' device, integers kept and floats in the images' dtype."""
         values = [getattr(self, f.name) for f in fields(self)]  # type: ignore[arg-type]
         return [v.to(images.device, images.dtype if v.is_floating_point() else v.dtype) for v in values]
+
+    def part(self, first: int, last: int) -> Self:
+        """The same draw for these places of its batch alone."""
+        values = [getattr(self, f.name) for f in fields(self)]  # type: ignore[arg-type]
+        return type(self)(*(v if len(v) == 1 else v[first:last] for v in values))
 
 
 @dataclass(frozen=True)
@@ -187,6 +192,20 @@ class Identity:
 
     def draw(self, rng: torch.Generator, count: int) -> Drawn:
         return _unchanged
+
+
+def part_of(drawn: Drawn, first: int, last: int) -> Drawn:
+    """``drawn`` for these places of its batch alone.
+
+    Raises:
+        TypeError: it has parameters of its own kind and no ``part(first, last)``.
+    """
+    if drawn is _unchanged:
+        return drawn
+    part = getattr(drawn, "part", None)
+    if part is None:
+        raise TypeError(f"{type(drawn).__name__} cannot be divided over ranks: it has no part(first, last)")
+    return part(first, last)
 
 
 def _unchanged(images_BCHW: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from distributed_dd.distillation.augment import Drawn, _unchanged
 from distributed_dd.distillation.student import Student
-from distributed_dd.distillation.unroll import UNROLLS, MatchingGradient, Problem, Unroll
+from distributed_dd.distillation.unroll import UNROLLS, MatchingGradient, Problem, Unroll, Whole
 from distributed_dd.errors import ConfigError
 from distributed_dd.family import did_you_mean, require
 
@@ -53,11 +53,9 @@ def matching_gradient(
     require(known, "learning_rate", f"got {learning_rate!r}", "a number or a scalar tensor")
     rate = torch.as_tensor(learning_rate, dtype=theta_start.dtype, device=theta_start.device).detach()
     _check(student, theta_start, theta_target, images, labels, rate, batches)
-    problem = Problem(
-        student, theta_start.detach(), theta_target.detach(), images.detach(), labels.detach(), rate,
-        [torch.as_tensor(b, device=images.device).long() for b in batches],
-        _per_step(augment, len(batches)),
-    )  # fmt: skip
+    indices = [torch.as_tensor(b, device=images.device).long() for b in batches]
+    rows, drawn = Whole(images, labels, indices), _per_step(augment, len(batches))
+    problem = Problem(student, theta_start.detach(), theta_target.detach(), rows, rate, drawn)
     return _unroll(how)(problem)
 
 

@@ -1,47 +1,51 @@
-"""The synthetic set: what distillation learns."""
+"""The synthetic set as an ordinary module, one block a class, for engines that shard parameters."""
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 
-class SyntheticSet(nn.Module):
-    """Images, label logits and student learning rate as parameters.
+class ClassBlock(nn.Module):
+    """Images, and label logits if they are learned, of one class."""
 
-    Images are one parameter per class block, so that a sharded engine can gather only the blocks
-    that a student step needs.
+    def __init__(self, images_cCHW: Tensor, labels_cK: Tensor | None) -> None:
+        super().__init__()
+        self.images = nn.Parameter(images_cCHW)
+        self.labels = None if labels_cK is None else nn.Parameter(labels_cK)
+
+    def forward(self, first: int, last: int) -> tuple[Tensor, ...]:
+        """Copies of rows first .. last: a view would hold the whole block, also after it was freed."""
+        parts = [self.images] + ([] if self.labels is None else [self.labels])
+        return tuple(part[first:last].clone() for part in parts)
+
+
+class SyntheticSet(nn.Module):
+    """Images, learned label logits and student learning rate as parameters.
+
+    One module for each class, so that an engine that shards parameters gathers one block at a time.
     """
 
-    classes: Tensor
-
-    def __init__(
-        self, images_nCHW: Tensor, labels_nK: Tensor, classes_n: Tensor, learning_rate: float
-    ) -> None:
+    def __init__(self, blocks: Iterable[tuple[Tensor, Tensor | None]], learning_rate: Tensor) -> None:
         super().__init__()
-        # Sorted and equally many per class, so that blocks and rows agree.
-        counts = torch.unique_consecutive(classes_n, return_counts=True)[1].tolist()
-        self.blocks = nn.ParameterList([nn.Parameter(b.clone()) for b in images_nCHW.split(counts)])
-        self.labels = nn.Parameter(labels_nK.clone())
-        self.learning_rate = nn.Parameter(torch.tensor(float(learning_rate)))
-        self.register_buffer("classes", classes_n.clone())
+        self.blocks = nn.ModuleList()
+        self.sizes: list[int] = []
+        for images, labels in blocks:
+            self.sizes.append(len(images))
+            self.blocks.append(ClassBlock(images, labels))
+        # One number in a vector: sharded engines cannot cut a scalar.
+        self.learning_rate = nn.Parameter(learning_rate.reshape(1))
 
-    def images(self) -> Tensor:
-        """All images (n, C, H, W), class by class."""
-        return torch.cat([block.detach() for block in self.blocks])
+    def forward(self, first: int, last: int) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Images and labels of rows first .. last of the set, and the learning rate.
 
-    def tensors(self) -> dict[str, Tensor]:
-        """A copy of the set as plain CPU tensors."""
-        return {
-            "images": self.images().cpu(),
-            "labels": self.labels.detach().cpu().clone(),
-            "classes": self.classes.cpu().clone(),
-            "learning_rate": self.learning_rate.detach().cpu().clone(),
-        }
-
-    @torch.no_grad()
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Copy images, labels and learning rate in."""
-        counts = [len(block) for block in self.blocks]
-        for block, part in zip(self.blocks, tensors["images"].split(counts), strict=True):
-            block.copy_(part)
-        self.labels.copy_(tensors["labels"])
-        self.learning_rate.copy_(tensors["learning_rate"])
+        Every block is called, also where it has none of these rows, so that all ranks gather alike and
+        every parameter takes part in the step: momentum moves also those that no batch held.
+        """
+        images, labels, start = [], [], 0
+        for block, size in zip(self.blocks, self.sizes, strict=True):
+            given = block(*(min(max(edge - start, 0), size) for edge in (first, last)))
+            images.append(given[0])
+            labels += given[1:]
+            start += size
+        return torch.cat(images), torch.cat(labels) if labels else None, self.learning_rate.clone()

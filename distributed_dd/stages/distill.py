@@ -1,184 +1,175 @@
-"""The outer loop: restore, draw, differentiate, step, track, score, save."""
+"""The outer loop as its driver sees it: steps by workers, then score, save, and on."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from distributed_dd.distillation.methods.trajectory_matching import TrajectoryMatching
-from distributed_dd.distillation.student import Student
-from distributed_dd.errors import DivergedError
-from distributed_dd.stages.material import device
-from distributed_dd.stages.ports import Engine, Progress, Tracker
+from distributed_dd.errors import UserError
+from distributed_dd.stages.checkpoint import KEPT, Saved, Shard
+from distributed_dd.stages.ports import Bar, Cluster, Progress, Tracker, Workers, WorkersLost
 from distributed_dd.stages.run_folder import RunFolder
-from distributed_dd.trajectories.store import TrajectoryStore
 
 SKIPPED_IN_A_ROW = 25
-LEARNED = ("images", "labels", "learning_rate")
-Score = Callable[[dict[str, Tensor]], float]
+Set = dict[str, Tensor]
 
 
 @dataclass
 class Distillation:
     """One run of the outer loop; everything it needs is handed in.
 
-    ``score`` returns the validation accuracy of a set; ``show`` puts a picture of it before people.
+    Attributes:
+        starting: makes the set before the first outer step.
+        averaged: whether the average over outer steps is what is scored and kept.
+        score: validation accuracy of a set, by tasks on a cluster.
+        show: puts a picture of a set before people, beside the starting set.
+        max_restarts: how often lost workers are replaced without a checkpoint between.
     """
 
-    method: TrajectoryMatching
-    seed: int
     num_outer_steps: int
     score_every: int
     checkpoint_every: int
-    num_experts: int
-    student: Student
-    store: TrajectoryStore
-    engine: Engine
+    averaged: bool
+    starting: Callable[[], Set]
+    workers: Workers
     folder: RunFolder
     tracker: Tracker
     progress: Progress
-    score: Score
-    show: Callable[[int, dict[str, Tensor]], None]
+    score: Callable[[Set, Cluster], float]
+    show: Callable[[int, Set, Set], None]
+    max_restarts: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+    shards: dict[str, Sequence[Shard]] = field(default_factory=dict)
 
-    def run(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict]:
+    def run(self) -> tuple[Set, Set, dict]:
         """Distil; returns the best set by validation, the last set, and facts about the run."""
-        self.average: dict[str, Tensor] | None = self._learned() if self.method.ema_decay else None
-        self.best: dict[str, Tensor] = {}
-        self.facts = {"best_step": 0, "best_accuracy": -1.0, "skipped": 0, "floored": 0, "seconds": 0.0}
-        self.skipped_in_a_row = 0
-        step = self._restore()
-        started = time.monotonic() - self.facts["seconds"]
+        step, lost_in_a_row, started = self._restore(), 0, False
+        self.since = time.monotonic() - self.facts["seconds"]
         with self.progress.bar("distil", self.num_outer_steps, step) as bar:
-            while step < self.num_outer_steps:
-                metrics = self._outer_step(step)
-                step += 1
-                due = step % self.score_every == 0 or step == self.num_outer_steps
-                if due:
-                    metrics["validation_accuracy"] = self._score(step)
-                self.folder.metrics.write(step, metrics)
-                self.tracker.metrics(step, metrics)
-                if due or step % self.checkpoint_every == 0:
-                    self.facts["seconds"] = time.monotonic() - started
-                    self._save(step)
-                bar.advance(f"matching loss {metrics['matching_loss']:.4f}")
-        return self.best, self._current(), dict(self.facts)
+            try:
+                while step < self.num_outer_steps:
+                    try:
+                        if not started:
+                            self.workers.start()
+                            started = True
+                        step, lost_in_a_row = self._stretch(step, bar), 0
+                    except WorkersLost as lost:
+                        lost_in_a_row, started = lost_in_a_row + 1, False
+                        if lost_in_a_row > self.max_restarts:
+                            raise self._given_up(lost) from None
+                        self.progress.say(f"warning: {lost}; all start again from the last checkpoint")
+                        step = self._restore()
+            finally:
+                self.workers.stop()
+        return self._set("best"), self._set("newest"), dict(self.facts)
 
-    def _outer_step(self, step: int) -> dict[str, float]:
-        method, synthetic = self.method, self.engine.synthetic
-        draw = method.draw(step, self.seed, self.num_experts, len(synthetic.classes))
-        trajectory = self.store.open(draw.expert)
-        start = trajectory.checkpoint(draw.start_epoch).to(device())
-        target = trajectory.checkpoint(draw.start_epoch + method.expert_epochs).to(device())
-        self._renew_labels(target)
-        gradient = method.unroll(method.problem(draw, self.student, start, target, synthetic))
-        loss = float(gradient.loss)
-        if not gradient.is_finite():
-            self._diverged(step, loss, draw.expert, draw.start_epoch)
-        accepted = method.accepts(loss)
-        if accepted:
-            self.engine.step(gradient)
-            self._keep_rate_positive(step)
-            self._update_average()
-        self._count_skipped(accepted, step, loss)
-        return {
-            "matching_loss": loss,
-            "student_learning_rate": synthetic.learning_rate.item(),
-            "start_epoch": draw.start_epoch,
-            "accepted": int(accepted),
-            "image_gradient_norm": float(gradient.images.norm()),
-        }
+    def start(self) -> Set:
+        """The set before the first outer step."""
+        return self._set("start")
 
-    def _count_skipped(self, accepted: bool, step: int, loss: float) -> None:
-        self.facts["skipped"] += not accepted
-        self.skipped_in_a_row = 0 if accepted else self.skipped_in_a_row + 1
-        if self.skipped_in_a_row == SKIPPED_IN_A_ROW:
-            self.progress.say(
-                f"warning: outer step {step}: the last {SKIPPED_IN_A_ROW} changed nothing, the matching loss "
-                f"({loss:.2f}) is above method.gate; lower method.student_learning_rate or raise the gate"
-            )
-
-    @torch.no_grad()
-    def _renew_labels(self, target: Tensor) -> None:
-        synthetic = self.engine.synthetic
-        renewed = self.method.labels.renewed(lambda: self.student.logits(target, synthetic.images()))
-        if renewed is not None:
-            synthetic.labels.copy_(renewed)
-
-    def _diverged(self, step: int, loss: float, expert: int, start_epoch: float) -> None:
-        raise DivergedError(
-            f"outer step {step} (expert {expert}, start epoch {start_epoch:g})",
-            f"the matching loss or its gradient is not finite (loss {loss}); the update was not made",
-            allowed="finite numbers",
-            fix="lower method.*_optimizer.learning_rate or method.student_learning_rate; the state before "
-            f"this step is in {self.folder.checkpoints.folder}",
+    def _given_up(self, lost: WorkersLost) -> UserError:
+        return UserError(
+            "engine",
+            f"{lost}, for the {self.max_restarts + 1}th time without a checkpoint between",
+            fix="see the logs of the ranks in the run folder; the same command goes on from "
+            f"{self.folder.checkpoints.latest}",
         )
 
-    @torch.no_grad()
-    def _keep_rate_positive(self, step: int) -> None:
-        rate, floor = self.engine.synthetic.learning_rate, self.method.student_learning_rate_min
-        if bool(rate < floor):  # compared in float32, so that the floor itself passes
-            rate.fill_(floor)
-            if self.facts["floored"] == 0:
-                self.progress.say(
-                    f"warning: outer step {step}: the student learning rate fell to its floor {floor:g}; "
-                    "lower method.rate_optimizer.learning_rate"
-                )
-            self.facts["floored"] += 1
+    def _stretch(self, step: int, bar: Bar) -> int:
+        """Outer steps up to the next one that is scored or saved, which is done too; the step reached."""
+        last = min(_next(step, self.score_every), _next(step, self.checkpoint_every), self.num_outer_steps)
+        for metrics in self.workers.outer_steps(step, last):
+            step += 1
+            self._count(step, metrics)
+            bar.reach(step, f"matching loss {metrics['matching_loss']:.4f}")
+            if step < last:
+                self._record(step, metrics)
+        newest = self.workers.save(step)
+        if step % self.score_every == 0 or step == self.num_outer_steps:
+            metrics["validation_accuracy"] = self._score(step, newest)
+        self._record(step, metrics)
+        self.facts["seconds"] = time.monotonic() - self.since
+        peak = self.workers.peak_memory_bytes()
+        self.facts["peak_memory_bytes"] = max(self.facts["peak_memory_bytes"], peak)
+        self._commit(step, newest)
+        return step
 
-    def _update_average(self) -> None:
-        if self.average is not None and self.method.ema_decay is not None:
-            for name, value in self._learned().items():
-                self.average[name].lerp_(value, 1 - self.method.ema_decay)
+    def _record(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.folder.metrics.write(step, metrics)
+        self.tracker.metrics(step, metrics)
 
-    def _learned(self) -> dict[str, Tensor]:
-        tensors = self.engine.synthetic.tensors()
-        return {name: tensors[name] for name in LEARNED}
+    def _count(self, step: int, metrics: dict[str, float]) -> None:
+        """Steps that changed nothing, and rates at their floor: said once, or hours would look like work."""
+        skipped, floored = not metrics["accepted"], metrics.pop("floored")
+        self.facts["skipped"] += skipped
+        self.facts["skipped_in_a_row"] = self.facts["skipped_in_a_row"] + 1 if skipped else 0
+        if self.facts["skipped_in_a_row"] == SKIPPED_IN_A_ROW:
+            self.progress.say(
+                f"warning: outer step {step}: the last {SKIPPED_IN_A_ROW} changed nothing, the matching loss "
+                f"({metrics['matching_loss']:.2f}) is above method.gate; lower method.student_learning_rate "
+                "or raise the gate"
+            )
+        if floored and not self.facts["floored"]:
+            self.progress.say(
+                f"warning: outer step {step}: the student learning rate fell to its floor "
+                f"{metrics['student_learning_rate']:g}; lower method.rate_optimizer.learning_rate"
+            )
+        self.facts["floored"] += bool(floored)
 
-    def _current(self) -> dict[str, Tensor]:
-        """The set that is scored and kept: the average where one is asked for."""
-        current = self.engine.synthetic.tensors()
-        if self.average is not None:
-            current |= {name: value.clone() for name, value in self.average.items()}
-        return current
-
-    def _score(self, step: int) -> float:
-        current = self._current()
-        value = self.score(current)
+    def _score(self, step: int, newest: Sequence[Shard]) -> float:
+        current = self._whole(newest)
+        value = self.score(current, self.workers)
         if value > self.facts["best_accuracy"]:
-            self.best = current
+            self.shards["best"] = newest
             self.facts |= {"best_step": step, "best_accuracy": value}
         self.progress.say(
             f"outer step {step}: validation accuracy {100 * value:.1f} % (best "
             f"{100 * self.facts['best_accuracy']:.1f} % at {self.facts['best_step']})"
         )
-        self.show(step, current)
+        self.show(step, self._set("start"), current)
         return value
 
-    def _save(self, step: int) -> None:
-        tensors = {f"set.{name}": t for name, t in self.engine.synthetic.tensors().items()}
-        tensors |= {f"engine.{name}": t for name, t in self.engine.state().items()}
-        tensors |= {f"best.{name}": t for name, t in self.best.items()}
-        tensors |= {f"average.{name}": t for name, t in (self.average or {}).items()}
-        self.folder.checkpoints.save(step, tensors, self.facts)
+    def _commit(self, step: int, newest: Sequence[Shard]) -> None:
+        self.shards["newest"] = newest
+        self.folder.checkpoints.commit(step, self.shards, self.facts)
 
     def _restore(self) -> int:
-        found = self.folder.checkpoints.load()
-        if found is None:
+        record = self.folder.checkpoints.load()
+        if record is None:
             self.folder.metrics.rewind(0)
-            return 0
-        tensors, record = found
-        self.engine.synthetic.load(_part(tensors, "set."))
-        self.engine.load(_part(tensors, "engine."))
-        self.best = _part(tensors, "best.")
-        if self.average is not None:
-            self.average = _part(tensors, "average.")
-        self.facts = {name: record[name] for name in self.facts}
+            return self._begin()
+        self.facts = {name: record[name] for name in NO_FACTS}
+        self.shards = {which: record[which] for which in KEPT}
         self.folder.metrics.rewind(record["step"])
-        self.progress.say(f"going on from outer step {record['step']}")
+        if record["step"]:
+            self.progress.say(f"going on from outer step {record['step']}")
         return record["step"]
 
+    def _begin(self) -> int:
+        """The starting set is checkpoint 0: workers know no other way to begin than from a checkpoint."""
+        self.facts = dict(NO_FACTS)
+        shard = self.folder.checkpoints.write_shard(0, 0, 1, 0, self.starting())
+        self.shards = {"start": [shard], "best": []}
+        self._commit(0, [shard])
+        self.show(0, self._set("start"), self._set("start"))
+        return 0
 
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    def _set(self, which: str) -> Set:
+        saved = self.folder.checkpoints.saved(self.shards[which])
+        return saved.whole() if which == "start" else self._whole(self.shards[which])
+
+    def _whole(self, shards: Sequence[Shard]) -> Set:
+        return Saved(self.folder.checkpoints.folder, shards).whole(self.averaged)
+
+
+NO_FACTS: dict[str, Any] = {
+    "best_step": 0, "best_accuracy": -1.0, "skipped": 0, "skipped_in_a_row": 0, "floored": 0, "seconds": 0.0,
+    "peak_memory_bytes": 0,
+}  # fmt: skip
+
+
+def _next(step: int, every: int) -> int:
+    """The first multiple of ``every`` after ``step``."""
+    return (step // every + 1) * every

@@ -64,3 +64,15 @@ def _status(key: str) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key)), 0)
+
+
+def memory_for_a_process(num_processes: int) -> int:
+    """Bytes that a process may plan with: of its GPU, or its part of what the host has free."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[1]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 4 * 2**30
+    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    return free // num_processes

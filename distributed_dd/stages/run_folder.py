@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from distributed_dd.durable import read_json, sha256_of, write_bytes, write_json
+from distributed_dd.durable import write_bytes
 from distributed_dd.errors import IntegrityError
+from distributed_dd.stages.checkpoint import Checkpoints
 
 
 class Metrics:
@@ -43,44 +43,6 @@ class Metrics:
         return [json.loads(line) for line in self.path.read_text().splitlines()]
 
 
-class Checkpoints:
-    """``checkpoint/``: tensors as safetensors, ``latest.json`` names the newest with its SHA-256."""
-
-    def __init__(self, folder: Path, config_digest: str) -> None:
-        self.folder, self.config_digest = folder, config_digest
-        self.latest = folder / "latest.json"
-
-    def save(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Write a checkpoint; the one before stays until this one is whole."""
-        path = self.folder / f"step-{step:08d}.safetensors"
-        content = save({name: t.contiguous() for name, t in tensors.items()})
-        sha256 = write_bytes(path, content)
-        record = {"step": step, "file": path.name, "sha256": sha256, "config": self.config_digest, **facts}
-        write_json(self.latest, record)
-        for old in sorted(self.folder.glob("step-*.safetensors"))[:-1]:
-            if old != path:
-                old.unlink()
-
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The newest checkpoint, or None.
-
-        Raises:
-            IntegrityError: it is damaged or belongs to another configuration; nothing is changed.
-        """
-        if not self.latest.exists():
-            return None
-        record = read_json(self.latest)
-        path = self.folder / str(record.get("file"))
-        fix = f"restore it, or start this run anew with resume=never ({self.folder} is kept aside)"
-        if record.get("config") != self.config_digest:
-            raise IntegrityError(str(self.latest), "belongs to another configuration", fix=fix)
-        if not path.exists():
-            raise IntegrityError(str(path), "is missing though latest.json names it", fix=fix)
-        if sha256_of(path) != record["sha256"]:
-            raise IntegrityError(str(path), "is damaged (SHA-256 differs)", fix=fix)
-        return load_tensors(path), record
-
-
 class RunFolder:
     """Paths inside one run's folder."""
 
@@ -92,6 +54,7 @@ class RunFolder:
         self.report = path / "report.json"
         self.report_page = path / "report.md"
         self.log = path / "log.txt"
+        self.rank_logs = path / "ranks"
         self.costs = path / "costs.json"
         self.tracked = path / "tracker.json"
 

@@ -12,7 +12,6 @@ from distributed_dd.distillation.methods import TrajectoryMatching
 from distributed_dd.distillation.networks import Network, initialised
 from distributed_dd.distillation.starts import Start
 from distributed_dd.distillation.student import unflatten
-from distributed_dd.distillation.synthetic import SyntheticSet
 from distributed_dd.stages.material import device
 from distributed_dd.training.loop import accuracy, predict
 from distributed_dd.trajectories.store import TrajectoryStore
@@ -67,10 +66,13 @@ class Jury:
         return self.labels(labels if own else ExpertEnsemble())
 
 
-def starting_set(method: TrajectoryMatching, jury: Jury, per_class: int, seed: int) -> SyntheticSet:
-    """The synthetic set before the first outer step, on the device."""
+def starting_set(method: TrajectoryMatching, jury: Jury, per_class: int, seed: int) -> dict[str, Tensor]:
+    """The synthetic set before the first outer step: images, labels, classes, learning rate."""
     train = jury.train
     index = jury.start(method.start, per_class, generator(seed, "starting images"))
     labels = jury.labels(method.labels)[index]
-    rate = method.student_learning_rate
-    return SyntheticSet(train.images[index], labels, train.targets[index], rate).to(device())
+    rate = torch.tensor(method.student_learning_rate, dtype=torch.float32)
+    return {
+        "images": train.images[index], "labels": labels, "classes": train.targets[index],
+        "learning_rate": rate,
+    }  # fmt: skip

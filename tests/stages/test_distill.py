@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from distributed_dd.backends.console import ConsoleProgress
-from distributed_dd.backends.local_engine import LocalEngine
+from distributed_dd.backends.in_process_cluster import InProcess
+from distributed_dd.backends.local_workers import Local, LocalWorkers
 from distributed_dd.backends.mlflow_tracker import NoTracker
 from distributed_dd.distillation.augment import Identity
 from distributed_dd.distillation.chance import generator
@@ -12,10 +13,10 @@ from distributed_dd.distillation.methods import TrajectoryMatching
 from distributed_dd.distillation.methods.trajectory_matching import ParameterSGD
 from distributed_dd.distillation.networks import MLP, initialised
 from distributed_dd.distillation.segments import Window
-from distributed_dd.distillation.student import Student, flatten
-from distributed_dd.distillation.synthetic import SyntheticSet
+from distributed_dd.distillation.student import flatten
 from distributed_dd.stages.distill import Distillation
 from distributed_dd.stages.run_folder import RunFolder
+from distributed_dd.stages.worker import Job
 from distributed_dd.trajectories.forms import Full
 from distributed_dd.trajectories.store import TrajectoryStore
 
@@ -26,7 +27,6 @@ class World:
     def __init__(self, path, scores=(), **settings):
         self.path, self.scores, self.shown = path, list(scores), []
         layers = initialised(MLP(depth=1), (1, 2, 2), 2, generator(0, "layers"))
-        self.student = Student(layers)
         theta = flatten(layers)
         self.store = TrajectoryStore.below(path / "experts", {})
         drift = torch.randn(theta.shape, generator=generator(0, "drift"))
@@ -42,18 +42,31 @@ class World:
             settings.pop("images", sgd), settings.pop("rate", ParameterSGD(1e-3, 0.5)),
             label_optimizer=sgd, **{**common, **settings},
         )  # fmt: skip
-        images = torch.randn(4, 1, 2, 2, generator=generator(0, "images"))
-        labels = torch.randn(4, 2, generator=generator(0, "labels"))
-        self.set = SyntheticSet(images, labels, torch.tensor([0, 0, 1, 1]), 0.1)
-        self.engine = LocalEngine(self.set, self.method.parameter_groups(self.set))
+        self.folder = RunFolder(path / "run", "config")
+        self.job = Job(self.method, 0, 1, MLP(depth=1), (1, 2, 2), 2, self.store, self.folder.checkpoints)
+        self.workers = LocalWorkers(self.job, InProcess(), Local())
+
+    def starting(self):
+        return {
+            "images": torch.randn(4, 1, 2, 2, generator=generator(0, "images")),
+            "labels": torch.randn(4, 2, generator=generator(0, "labels")),
+            "classes": torch.tensor([0, 0, 1, 1]),
+            "learning_rate": torch.tensor(0.1),
+        }
 
     def loop(self, num_outer_steps, every=1):
         return Distillation(
-            self.method, 0, num_outer_steps, every, 1, 1, self.student, self.store, self.engine,
-            RunFolder(self.path / "run", "config"), NoTracker(), ConsoleProgress(),
-            lambda tensors: self.scores.pop(0) if self.scores else 0.5,
-            lambda step, tensors: self.shown.append(step),
+            num_outer_steps, every, 1, self.method.ema_decay is not None, self.starting, self.workers,
+            self.folder, NoTracker(), ConsoleProgress(),
+            lambda tensors, cluster: self.scores.pop(0) if self.scores else 0.5,
+            lambda step, start, tensors: self.shown.append(step),
         )  # fmt: skip
+
+    def now(self):
+        return self.workers.worker.engine.kept()
+
+    def momenta(self):
+        return self.workers.worker.engine.momenta()
 
 
 @pytest.fixture
@@ -70,11 +83,11 @@ def test_a_closed_gate_changes_nothing_not_even_momenta(folder):
     """The plain reading of the gate: a skipped step must not let momentum carry the set on."""
     world = World(folder)
     world.loop(2).run()
-    before, momenta = world.set.tensors(), world.engine.state()
+    before, momenta = world.now(), world.momenta()
     closed = World(folder, gate=0.0)
     _, last, facts = closed.loop(5).run()
     assert facts["skipped"] == 3
-    assert same(before, last) and same(momenta, closed.engine.state())
+    assert same(before, last) and same(momenta, closed.momenta())
 
 
 def test_a_gate_that_nothing_passes_is_said_once(folder, capsys):
@@ -87,7 +100,7 @@ def test_validation_chooses_the_best_step_and_the_last_is_kept_beside_it(folder)
     world = World(folder, scores=[0.2, 0.9, 0.9, 0.4])
     best, last, facts = world.loop(4).run()
     assert facts["best_step"] == 2 and facts["best_accuracy"] == 0.9, "ties go to the earlier step"
-    assert not torch.equal(best["images"], last["images"]) and world.shown == [1, 2, 3, 4]
+    assert not torch.equal(best["images"], last["images"]) and world.shown == [0, 1, 2, 3, 4]
 
 
 def test_the_best_set_is_a_copy(folder):
@@ -114,11 +127,10 @@ def test_going_on_from_a_checkpoint_is_the_same_as_never_stopping(folder):
 def test_the_average_follows_its_formula_and_is_what_is_kept(folder):
     """ema <- decay ema + (1 - decay) set, from the starting set on."""
     live = World(folder)
-    trace = [live.set.tensors()["images"]]
-    live.loop(3)
+    trace = [live.starting()["images"]]
     for steps in (1, 2, 3):
         live.loop(steps).run()
-        trace.append(live.set.tensors()["images"])
+        trace.append(live.now()["images"])
     other = folder / "other"
     (other / "run").mkdir(parents=True)
     _, last, _ = World(other, ema_decay=0.8).loop(3).run()

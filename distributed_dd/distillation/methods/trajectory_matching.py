@@ -9,12 +9,10 @@ from torch import Tensor
 
 from distributed_dd.distillation.augment import AUGMENTATIONS, Augmentation, Drawn, Siamese
 from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.labels import LABELS, ExpertEnsemble, Labels
+from distributed_dd.distillation.labels import LABELS, ExpertEnsemble, Labels, TargetNetwork
 from distributed_dd.distillation.segments import SEGMENTS, Segments
 from distributed_dd.distillation.starts import STARTS, CorrectlyPredicted, Start
-from distributed_dd.distillation.student import Student
-from distributed_dd.distillation.synthetic import SyntheticSet
-from distributed_dd.distillation.unroll import UNROLLS, Problem, Replayed, Unroll
+from distributed_dd.distillation.unroll import UNROLLS, Replayed, Unroll
 from distributed_dd.family import choice, require, setting
 
 
@@ -52,7 +50,8 @@ class TrajectoryMatching:
     batch_size: int = setting("synthetic images per student step (all, if there are fewer)", 1000)
     student_learning_rate: float = setting("the student's learning rate at the start", 0.01)
     student_learning_rate_min: float = setting("floor of the learned rate; reaching it is reported", 1e-6)
-    gate: float | None = setting("skip the update where the matching loss is above (null: never)", 1.0)
+    segments_per_outer_step: int = setting("segments whose gradients an outer step averages", 1)
+    gate: float | None = setting("leave a segment out if its matching loss is above (null: never)", 1.0)
     ema_decay: float | None = setting("average the set over outer steps with this decay (null: no)", None)
     precision: Literal["float32", "bf16"] = setting("arithmetic of the student", "float32")
     start: Start = choice(STARTS, "starting images", CorrectlyPredicted())
@@ -61,7 +60,7 @@ class TrajectoryMatching:
     unroll: Unroll = choice(UNROLLS, "way of differentiating", Replayed())
 
     def __post_init__(self) -> None:
-        for name in ("student_steps", "batch_size"):
+        for name in ("student_steps", "batch_size", "segments_per_outer_step"):
             require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
         require(self.expert_epochs > 0, "expert_epochs", f"got {self.expert_epochs:g}", "above 0")
         floor = self.student_learning_rate_min
@@ -72,6 +71,14 @@ class TrajectoryMatching:
         )  # fmt: skip
         if self.ema_decay is not None:
             require(0 < self.ema_decay < 1, "ema_decay", f"got {self.ema_decay}", "between 0 and 1, or null")
+
+        require(
+            self.segments_per_outer_step == 1 or not isinstance(self.labels, TargetNetwork),
+            "segments_per_outer_step",
+            f"labels.kind=target_network labels the set by one target, here are "
+            f"{self.segments_per_outer_step}",
+            "1",
+        )
 
     def check(self, num_expert_epochs: int) -> None:
         """Refuse a window that reaches beyond the experts' last epoch."""
@@ -99,25 +106,26 @@ class TrajectoryMatching:
             used.add(float(asked if asked >= 0 else num_expert_epochs + 1 + asked))
         return tuple(sorted(used))
 
-    def parameter_groups(self, synthetic: SyntheticSet) -> list[dict]:
-        """One optimiser group for each learned thing."""
-        groups = [
-            {"params": list(synthetic.blocks), "name": "images", **_sgd(self.image_optimizer)},
-            {"params": [synthetic.learning_rate], "name": "learning_rate", **_sgd(self.rate_optimizer)},
-        ]
-        if self.labels.learned:
-            groups.append({"params": [synthetic.labels], "name": "labels", **_sgd(self.label_optimizer)})
-        return groups
+    def optimizers(self) -> dict[str, ParameterSGD]:
+        """The optimiser of each thing that is learned."""
+        learned = {"images": self.image_optimizer, "learning_rate": self.rate_optimizer}
+        return learned | ({"labels": self.label_optimizer} if self.labels.learned else {})
 
-    def draw(self, step: int, seed: int, num_experts: int, num_images: int) -> Draw:
-        """Everything random about outer step ``step``; each expert comes once per pass."""
-        number_of_pass, place = divmod(step, num_experts)
+    def draw(self, step: int, seed: int, num_experts: int, num_images: int, segment: int = 0) -> Draw:
+        """Everything random about one segment of outer step ``step``; each expert comes once per pass."""
+        number = step * self.segments_per_outer_step + segment
+        number_of_pass, place = divmod(number, num_experts)
         order = torch.randperm(num_experts, generator=generator(seed, "expert order", number_of_pass))
-        rng = generator(seed, "outer step", step)
+        rng = generator(seed, "outer step", number)
         start_epoch = self.segments.draw(step, rng)
         batches = self._batches(num_images, rng)
         augment = tuple(self.augment.draw(rng, len(batch)) for batch in batches)
         return Draw(int(order[place]), start_epoch, batches, augment)
+
+    def smallest_batch(self, num_images: int) -> int:
+        """Rows of the smallest batch of a pass through the set."""
+        batch = min(self.batch_size, num_images)
+        return num_images % batch or batch
 
     def _batches(self, num_images: int, rng: torch.Generator) -> tuple[Tensor, ...]:
         per_pass = math.ceil(num_images / self.batch_size)
@@ -127,19 +135,6 @@ class TrajectoryMatching:
             batches += reversed(chunks)  # taken from the end: the short remainder comes first
         return tuple(batches[: self.student_steps])
 
-    def problem(
-        self, draw: Draw, student: Student, start: Tensor, target: Tensor, synthetic: SyntheticSet
-    ) -> Problem:
-        """The pure computation that ``draw`` asks for."""
-        images = synthetic.images()
-        batches = [batch.to(images.device) for batch in draw.batches]
-        labels, rate = synthetic.labels.detach(), synthetic.learning_rate.detach()
-        return Problem(student, start, target, images, labels, rate, batches, draw.augment)
-
     def accepts(self, loss: float) -> bool:
-        """Whether an outer step with this matching loss may change the set."""
+        """Whether a segment with this matching loss may change the set."""
         return self.gate is None or loss <= self.gate
-
-
-def _sgd(settings: ParameterSGD) -> dict[str, float]:
-    return {"lr": settings.learning_rate, "momentum": settings.momentum}

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 
 from distributed_dd.distillation.unroll.problem import MatchingGradient, Problem
-from distributed_dd.distillation.unroll.replayed import student_step
+from distributed_dd.distillation.unroll.replayed import replay, student_step
 
 
 @dataclass(frozen=True)
@@ -18,31 +18,18 @@ class Detached:
     """
 
     exact: ClassVar[bool] = False
+    shardable: ClassVar[bool] = True
 
     def __call__(self, problem: Problem) -> MatchingGradient:
         gradient, reverse = student_step(problem.student, False)
-        rate = problem.learning_rate.detach()
-        thetas = [problem.theta_start_P.detach()]
-        with torch.no_grad():
-            for step in range(len(problem.batches)):
-                thetas.append(thetas[-1] - rate * gradient(thetas[-1], *problem.rows(step)))
+        stored, theta = problem.forward(gradient)
         scale = problem.scale()
-        residual = thetas.pop() - problem.theta_target_P
-        lambda_P = 2 * residual / scale
-        out_images = torch.zeros_like(problem.images_nCHW)
-        out_labels = torch.zeros_like(problem.labels_nK)
-        out_rate = torch.zeros_like(rate)
-        for step, theta in enumerate(thetas):
-            batch = problem.batches[step]
-            raw = problem.images_nCHW[batch].detach().requires_grad_()
-            with torch.enable_grad():
-                augmented = problem.augment[step](raw)
-            labels = problem.labels_nK[batch].detach()
-            s, _, ds_images, ds_labels = reverse(theta, augmented.detach(), labels, lambda_P)
-            ds_raw = ds_images
-            if augmented is not raw:
-                (ds_raw,) = torch.autograd.grad(augmented, raw, ds_images)
-            out_images.index_add_(0, batch, -rate * ds_raw)
-            out_labels.index_add_(0, batch, -rate * ds_labels)
+        residual = theta - problem.theta_target_P
+        loss = residual.square().sum() / scale
+        lambda_P = problem.weigh(loss) * (2 * residual / scale)
+        out_rate = torch.zeros_like(problem.learning_rate)
+        for step in reversed(range(problem.num_steps)):
+            s, _ = replay(problem, step, stored.pop(), lambda_P, reverse)
             out_rate -= s
-        return MatchingGradient(residual.square().sum() / scale, out_images, out_labels, out_rate)
+        gradients = problem.rows.gradients
+        return MatchingGradient(loss, gradients.images, gradients.labels, out_rate)

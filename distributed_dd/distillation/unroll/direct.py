@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 
 from distributed_dd.distillation.unroll.problem import MatchingGradient, Problem
+from distributed_dd.distillation.unroll.rows import Whole
 
 
 @dataclass(frozen=True)
@@ -13,14 +14,24 @@ class Direct:
     """Exact; memory grows with the number of student steps. For tests and very short unrolls."""
 
     exact: ClassVar[bool] = True
+    shardable: ClassVar[bool] = False
 
     def __call__(self, problem: Problem) -> MatchingGradient:
-        leaves = [problem.images_nCHW, problem.labels_nK, problem.learning_rate]
+        rows = problem.rows
+        if not isinstance(rows, Whole) or problem.shares is not None:
+            raise TypeError("the direct unroll keeps one graph of everything: its rows cannot be elsewhere")
+        leaves = [rows.images_nCHW, rows.labels_nK, problem.learning_rate]
         images, labels, rate = (leaf.detach().clone().requires_grad_() for leaf in leaves)
         theta = problem.theta_start_P.detach().clone().requires_grad_()
-        for batch, augment in zip(problem.batches, problem.augment, strict=True):
+        for batch, augment in zip(rows.batches, problem.augment, strict=True):
             loss = problem.student.loss(theta, augment(images[batch]), labels[batch])
             (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
             theta = theta - rate * gradient
         matching = (theta - problem.theta_target_P).square().sum() / problem.scale()
-        return MatchingGradient(matching.detach(), *torch.autograd.grad(matching, [images, labels, rate]))
+        weight = problem.weigh(matching.detach())
+        given = torch.autograd.grad(matching, [images, labels, rate])
+        rows.gradients.images.add_(given[0], alpha=weight)
+        rows.gradients.labels.add_(given[1], alpha=weight)
+        return MatchingGradient(
+            matching.detach(), rows.gradients.images, rows.gradients.labels, weight * given[2]
+        )

@@ -27,40 +27,42 @@ class Replayed:
     """
 
     exact: ClassVar[bool] = True
+    shardable: ClassVar[bool] = True
     compile: bool = setting("compile the student step (pays off after some hundred outer steps)", False)
 
     def __call__(self, problem: Problem) -> MatchingGradient:
         gradient, reverse = student_step(problem.student, self.compile)
-        rate, target = problem.learning_rate.detach(), problem.theta_target_P
-        thetas = [problem.theta_start_P.detach()]
-        with torch.no_grad():
-            for step in range(len(problem.batches)):
-                images, labels = problem.rows(step)
-                thetas.append(thetas[-1] - rate * gradient(thetas[-1], images, labels))
+        rate = problem.learning_rate.detach()
+        stored, theta = problem.forward(gradient)
         scale = problem.scale()
-        residual = thetas.pop() - target
-        matching = residual.square().sum() / scale
-        lambda_P = 2 * residual / scale
-        out_images = torch.zeros_like(problem.images_nCHW)
-        out_labels = torch.zeros_like(problem.labels_nK)
+        residual = theta - problem.theta_target_P
+        loss = residual.square().sum() / scale
+        lambda_P = problem.weigh(loss) * (2 * residual / scale)
         out_rate = torch.zeros_like(rate)
-        for step in reversed(range(len(problem.batches))):
-            batch, augment = problem.batches[step], problem.augment[step]
-            raw = problem.images_nCHW[batch].detach().requires_grad_()
-            with torch.enable_grad():
-                augmented = augment(raw)
-            s, ds_theta, ds_images, ds_labels = reverse(
-                thetas.pop(), augmented.detach(), problem.labels_nK[batch].detach(), lambda_P
-            )
-            if augmented is raw:
-                ds_raw = ds_images
-            else:
-                (ds_raw,) = torch.autograd.grad(augmented, raw, ds_images)
-            out_images.index_add_(0, batch, -rate * ds_raw)
-            out_labels.index_add_(0, batch, -rate * ds_labels)
+        for step in reversed(range(problem.num_steps)):
+            s, ds_theta = replay(problem, step, stored.pop(), lambda_P, reverse)
             out_rate -= s
-            lambda_P = lambda_P - rate * ds_theta
-        return MatchingGradient(matching, out_images, out_labels, out_rate)
+            if step > 0:  # what theta_0 itself would change is not asked
+                lambda_P = lambda_P - rate * problem.reduce(ds_theta)
+        gradients = problem.rows.gradients
+        return MatchingGradient(loss, gradients.images, gradients.labels, out_rate)
+
+
+def replay(
+    problem: Problem, step: int, theta_P: Tensor, lambda_P: Tensor, reverse: Reverse
+) -> tuple[Tensor, Tensor]:
+    """Go back through one student step: adds the gradients of its rows; this rank's s and ds/dtheta."""
+    images, labels = problem.rows.read(step, max(step - 1, 0))
+    rate = problem.learning_rate.detach()
+    raw = images.requires_grad_()
+    with torch.enable_grad():
+        augmented = problem.augment[step](raw)
+    s, ds_theta, ds_images, ds_labels = reverse(theta_P, augmented.detach(), labels, lambda_P)
+    ds_raw = ds_images
+    if augmented is not raw:
+        (ds_raw,) = torch.autograd.grad(augmented, raw, ds_images)
+    problem.rows.add(step, -rate * problem.share(step, ds_raw), -rate * problem.share(step, ds_labels))
+    return problem.share(step, s), problem.share(step, ds_theta)
 
 
 @lru_cache(maxsize=4)

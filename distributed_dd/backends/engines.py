@@ -1,0 +1,29 @@
+"""Who does the distillation, by kind: this process, or ranks."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from distributed_dd.backends.gang import Ranks
+from distributed_dd.backends.local_workers import Local
+from distributed_dd.distillation.methods import TrajectoryMatching
+from distributed_dd.family import Family
+from distributed_dd.stages.ports import Workers
+from distributed_dd.stages.worker import Job
+
+
+class Engine(Protocol):
+    """Makes those who do the outer steps."""
+
+    @property
+    def max_restarts(self) -> int: ...
+
+    def check(self, method: TrajectoryMatching, num_images: int, network: nn.Module) -> None:
+        """Refuse, before anything starts, a method that it cannot do."""
+        ...
+
+    def workers(self, job: Job, cluster: Any, logs: Path) -> Workers: ...
+
+
+ENGINES = Family("engine", {"local": Local, "deepspeed": Ranks})
