@@ -1,6 +1,5 @@
 """The synthetic set under DeepSpeed: ZeRO 0 to 3, SGD with momentum, ready-made gradients."""
 
-import os
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -8,28 +7,38 @@ from itertools import pairwise
 from typing import Any, Literal, cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
+from distributed_dd.backends.deepspeed_state import DeepSpeedState
+from distributed_dd.backends.process_group import Apart
 from distributed_dd.distillation.methods.trajectory_matching import ParameterSGD
-from distributed_dd.distillation.sharded.layout import Layout
+from distributed_dd.distillation.sharded import Ranks
 from distributed_dd.distillation.synthetic import SyntheticSet
 from distributed_dd.distillation.unroll import MatchingGradient
+from distributed_dd.distillation.unroll.problem import squared_norm
 from distributed_dd.family import require, setting
 from distributed_dd.stages.checkpoint import Saved
 from distributed_dd.stages.material import device
 from distributed_dd.stages.ports import Held
 
-MOMENTUM = "momentum_buffer"
+Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Zero:
-    """How DeepSpeed shards the set (Rajbhandari et al., ZeRO, 2020; float32 throughout)."""
+    """How DeepSpeed shards the set (ZeRO: Rajbhandari et al., SC 2020); float32 throughout.
+
+    In units of the set's size P, W ranks hold between outer steps 2 P each at stage 0, (2 + 2/W) P at 1
+    and 2, 4/W P at 3, and 2/W P with ``own_rows``.
+    """
 
     stage: Literal[0, 1, 2, 3] = setting(
         "what is sharded: 0 nothing, 1 momenta, 2 gradients too, 3 the set too", 0
     )
+    own_rows: bool = setting(
+        "each rank has rows of its own, as a part of the model, instead of a share of all (stage 0): half "
+        "the memory of stage 3, and the set itself never travels", False,
+    )  # fmt: skip
     offload: Literal["none", "momenta", "all"] = setting(
         "kept in the host's memory: momenta and their masters (stages 1 to 3), or the set too (stage 3)",
         "none",
@@ -41,6 +50,15 @@ class Zero:
             self.stage >= least, "offload", f"{self.offload} with stage {self.stage}, which keeps them whole",
             f"stage {least} or more",
         )  # fmt: skip
+        require(
+            not self.own_rows or self.stage == 0, "own_rows",
+            f"with stage {self.stage}, which cuts every parameter over the ranks", "stage 0",
+        )  # fmt: skip
+
+    @property
+    def parted(self) -> bool:
+        """Whether a rank reads only the rows that it keeps."""
+        return self.own_rows or self.stage == 3
 
 
 class GivenGradients(torch.autograd.Function):
@@ -53,62 +71,66 @@ class GivenGradients(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, None, *(gradient * outer for gradient in ctx.gradients))
+        gradients, ctx.gradients = ctx.gradients, None
+        if outer.item() != 1:  # an engine that scales its loss; a copy of everything is worth avoiding
+            gradients = tuple(gradient * outer for gradient in gradients)
+        return (None, None, *gradients)
 
 
 class DeepSpeedEngine:
     """One rank's part of the set; needs an initialised process group.
 
-    At stages 0 to 2 every rank holds all rows and hands in its part of their gradients. At stage 3 it reads,
-    keeps and hands in only its own rows; class blocks are gathered one after the other and freed.
+    At stages 0 to 2 every rank has all rows and hands in its part of their gradients. At stage 3 it reads and
+    hands in only the rows that it keeps: class blocks are gathered one after the other and freed. With
+    ``own_rows`` it has no others.
     """
 
-    def __init__(self, zero: Zero, layout: Layout, saved: Saved, optimizers: dict[str, ParameterSGD]) -> None:
-        self.num_rows, self._zero, self._layout = saved.num_rows, zero, layout
-        self._span = layout.kept(self.num_rows)
-        self._read_span = self._span if zero.stage == 3 else (0, self.num_rows)
-        self._classes = saved.rows("classes", *self._span)
-        self._labels = None if "labels" in optimizers else saved.rows("labels", *self._read_span).to(device())
-        sizes = torch.unique_consecutive(saved.rows("classes", 0, self.num_rows), return_counts=True)[1]
-        edges = [0, *sizes.cumsum(0).tolist()]
-        self._blocks = list(pairwise(edges))
+    def __init__(self, zero: Zero, ranks: Ranks, saved: Saved, optimizers: dict[str, ParameterSGD]) -> None:
+        self.num_rows, self._zero, self._ranks = saved.num_rows, zero, ranks
+        everything = (0, self.num_rows)
+        self._kept = ranks.layout.kept(self.num_rows)
+        self._read = self._kept if zero.parted else everything
+        self._held = self._kept if zero.own_rows else everything
+        self._classes = saved.rows("classes", *self._kept)
+        self._labels = None if "labels" in optimizers else saved.rows("labels", *self._read).to(device())
+        self._blocks = _class_blocks(saved, self._held)
         config = _config(zero, max(b - a for a, b in self._blocks) * saved.rows("images", 0, 1).numel())
         module = self._module(saved, config)
-        self._engine = _initialised(module, self._groups(module, optimizers), config)
-        self._module_names = {name: list(self._parameters(name)) for name in optimizers}
+        self._learned = {name: _of(module, name) for name in optimizers}
+        groups = [
+            {"params": self._learned[name], "lr": sgd.learning_rate, "momentum": sgd.momentum}
+            for name, sgd in optimizers.items()
+        ]
+        self._engine = _initialised(module, groups, config, Apart() if zero.own_rows else None)
+        parameters = [p for group in groups for p in cast(list, group["params"])]
+        self._state = DeepSpeedState(self._engine, zero.stage, ranks.layout, parameters)
         self._load_momenta(saved)
         self._outputs: tuple[Tensor, ...] = ()
 
     def _module(self, saved: Saved, config: dict) -> SyntheticSet:
         import deepspeed
 
-        learned = self._labels is None
-        # Under Init a block is cut to this rank's part as soon as it is made: no rank ever holds the whole.
+        # Under Init a block is cut to this rank's part as soon as it is made: no rank ever has the whole set.
         context = deepspeed.zero.Init(config_dict_or_path=config) if self._zero.stage == 3 else nullcontext()
 
         def blocks() -> Iterator[tuple[Tensor, Tensor | None]]:
             for a, b in self._blocks:
-                labels = saved.rows("labels", a, b).to(device()) if learned else None
+                labels = saved.rows("labels", a, b).to(device()) if self._labels is None else None
                 yield saved.rows("images", a, b).to(device()), labels
 
         with context:
             return SyntheticSet(blocks(), saved.value("learning_rate").to(device()))
 
-    def _groups(self, module: SyntheticSet, optimizers: dict[str, ParameterSGD]) -> list[dict]:
-        return [
-            {"params": _of(module, name), "lr": sgd.learning_rate, "momentum": sgd.momentum}
-            for name, sgd in optimizers.items()
-        ]
-
-    def _parameters(self, name: str) -> list[nn.Parameter]:
-        return _of(self._engine.module, name)
-
     def read(self) -> Held:
-        """All rows, or at stage 3 those that this rank keeps."""
-        images, labels, rate = self._engine(*self._read_span)
+        """All rows, or where the set is parted those that this rank keeps."""
+        images, labels, rate = self._engine(*self._within(self._read))
         self._outputs = (images, rate) if labels is None else (images, rate, labels)
         held = labels if self._labels is None else self._labels
-        return Held(self._read_span[0], images.detach(), held.detach(), rate.detach()[0])
+        return Held(self._read[0], images.detach(), held.detach(), rate.detach()[0])
+
+    def _within(self, span: Span) -> Span:
+        """Rows of the set as the module counts them."""
+        return span[0] - self._held[0], span[1] - self._held[0]
 
     def renew_labels(self, labels: Tensor) -> None:
         """Replace the labels of the rows that `read` gives."""
@@ -117,160 +139,83 @@ class DeepSpeedEngine:
         self._labels.copy_(labels)
 
     def step(self, gradient: MatchingGradient) -> Tensor:
-        """One update. DeepSpeed takes the mean over ranks of what each hands in, and the sum is wanted."""
-        parts = [gradient.images, gradient.learning_rate.reshape(1)]
-        parts += [gradient.labels] if self._labels is None else []
-        whole = tuple(part * self._layout.num_ranks for part in parts)
+        """One update; ``gradient`` is used up."""
+        norm = squared_norm(gradient.images) if self._zero.parted else None
+        rate = gradient.learning_rate.reshape(1)
+        if self._zero.own_rows:
+            rate = self._ranks.sum(rate)  # the one thing that every rank has
+        parts = [gradient.images, rate] + ([gradient.labels] if self._labels is None else [])
+        if not self._zero.own_rows:
+            # DeepSpeed takes the mean over ranks of what each hands in, and the sum is wanted.
+            for part in parts:
+                part.mul_(self._ranks.layout.num_ranks)
         loss = gradient.loss.mean().float().to(device())
-        self._engine.backward(GivenGradients.apply(loss, whole, *self._outputs))
-        norm = self._squared_norm(gradient.images)
-        self._outputs = ()
+        outputs, self._outputs = self._outputs, ()
+        self._engine.backward(GivenGradients.apply(loss, tuple(parts), *outputs))
+        norm = self._summed_squared_norm() if norm is None else norm
         self._engine.step()
         return norm
 
-    def _squared_norm(self, images: Tensor) -> Tensor:
-        """This rank's part, of gradients that are no longer parts themselves."""
-        if self._zero.stage == 3:
-            return images.double().square().sum()
+    def _summed_squared_norm(self) -> Tensor:
+        """This rank's part of the squared norm, of gradients that DeepSpeed has summed up."""
         own: list[Any]
         if self._zero.stage == 0:
-            own = [b.grad for b in self._parameters("images")] if self._layout.rank == 0 else []
+            own = [p.grad for p in self._learned["images"]] if self._ranks.layout.rank == 0 else []
         elif self._zero.offload == "none":
             own = self._engine.optimizer.averaged_gradients[0]
         else:
-            own = [self._flats()[0].grad]
-        total = torch.zeros((), dtype=torch.float64, device=images.device)
+            own = [self._state.flats[0].grad]
+        total = torch.zeros((), dtype=torch.float64, device=device())
         for part in own:
-            total += part.double().square().sum().to(total.device)
+            total += squared_norm(part).to(total.device)
         return total
 
     def keep_rate(self, floor: float) -> bool:
         """Lift the student learning rate to ``floor`` if it is below."""
-        (rate,) = self._parameters("learning_rate")
-        now = self._full(rate)
-        below = bool(now < floor)
+        (parameter,) = self._learned["learning_rate"]
+        now = self._state.parameter(parameter)
+        below = bool(now < floor)  # compared in float32, so that the floor itself passes
         if below:
-            self._set(rate, torch.full_like(now, floor), None)
+            self._state.set_parameter(parameter, torch.full_like(now, floor))
         return below
 
     def rate(self) -> float:
         """The student learning rate."""
-        (rate,) = self._parameters("learning_rate")
-        return self._full(rate).item()
+        return self._state.parameter(self._learned["learning_rate"][0]).item()
 
     @torch.no_grad()
     def kept(self) -> dict[str, Tensor]:
         """The rows that this rank keeps."""
-        # Outside the engine at stages 0 to 2: its forward would expect a backward.
+        # Stage 3 gathers when its engine is called; at the others an engine's forward expects a backward.
         module = self._engine if self._zero.stage == 3 else self._engine.module
-        images, labels, rate = module(*self._span)
+        images, labels, rate = module(*self._within(self._kept))
         if labels is None:
-            a, b = (edge - self._read_span[0] for edge in self._span)
+            a, b = (edge - self._read[0] for edge in self._kept)
             labels = cast(Tensor, self._labels)[a:b].clone()
-        return {
-            "images": images,
-            "labels": labels,
-            "learning_rate": rate[0],
-            "classes": self._classes.clone(),
-        }
+        classes = self._classes.clone()
+        return {"images": images, "labels": labels, "learning_rate": rate[0], "classes": classes}
 
     def momenta(self) -> dict[str, Tensor]:
         """Momenta of the rows that this rank keeps; each block is gathered, cut and freed."""
         found = {}
-        for name, parameters in self._module_names.items():
-            whole = (self._full(parameter, MOMENTUM) for parameter in parameters)
-            found[name] = next(whole)[0] if name == "learning_rate" else torch.cat(
-                [value[a:b].clone() for value, (a, b) in zip(whole, self._cuts(), strict=True)]
-            )  # fmt: skip
+        for name, parameters in self._learned.items():
+            if name == "learning_rate":
+                found[name] = self._state.momentum(parameters[0])[0].clone()
+                continue
+            whole = (self._state.momentum(parameter) for parameter in parameters)
+            cuts = (_overlap(block, self._kept) for block in self._blocks)
+            found[name] = torch.cat([m[a:b].clone() for m, (a, b) in zip(whole, cuts, strict=True)])
         return found
 
-    def _cuts(self) -> list[tuple[int, int]]:
-        """Of each block, the rows that this rank keeps."""
-        first, last = self._span
-        return [(min(max(first - a, 0), b - a), min(max(last - a, 0), b - a)) for a, b in self._blocks]
-
-    def _full(self, parameter: nn.Parameter, key: str | None = None) -> Tensor:
-        """A parameter's master copy, or its optimiser state, whole; every rank must ask."""
-        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
-
-        if self._zero.stage == 0:
-            value = parameter if key is None else self._engine.optimizer.state[parameter][key]
-        elif key is None:
-            value = safe_get_full_fp32_param(parameter)
-        else:
-            value = safe_get_full_optimizer_state(parameter, key)
-        return value.detach().view(self._shape(parameter))
-
-    def _shape(self, parameter: nn.Parameter) -> torch.Size:
-        return getattr(parameter, "ds_shape", parameter.shape)
-
-    @torch.no_grad()
-    def _set(self, parameter: nn.Parameter, value: Tensor, key: str | None) -> None:
-        """Overwrite a parameter, or its optimiser state, with a whole value that every rank has."""
-        import deepspeed
-        from deepspeed.utils import (
-            safe_set_full_fp32_param,
-            safe_set_full_optimizer_state,
-            safe_set_local_fp32_param,
-            safe_set_local_optimizer_state,
-        )  # fmt: skip
-
-        value = value.to(device())
-        if self._zero.stage == 3:
-            # DeepSpeed's own setter cuts beyond the end of a parameter that does not divide by the ranks.
-            part = self._own_part(parameter, value)
-            if key is not None:
-                safe_set_local_optimizer_state(parameter, part, key)
-                return
-            safe_set_local_fp32_param(parameter, part)
-            with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
-                parameter.data.copy_(value)
-        elif key is not None:
-            if self._zero.stage == 0:
-                self._engine.optimizer.state[parameter][key].copy_(value)
-            else:
-                safe_set_full_optimizer_state(parameter, value, key)
-        else:
-            if self._zero.stage > 0:
-                safe_set_full_fp32_param(parameter, value)
-            parameter.data.copy_(value)
-
-    def _own_part(self, parameter: Any, value: Tensor) -> Tensor:
-        length = parameter.ds_tensor.numel()
-        padded = torch.zeros(length * self._layout.num_ranks, device=value.device)
-        padded[: value.numel()] = value.flatten()
-        return padded[self._layout.rank * length :][:length]
-
     def _load_momenta(self, saved: Saved) -> None:
-        """Momenta exist from the start: DeepSpeed makes their fragments known only where they do."""
-        optimizer = self._engine.optimizer
-        flats = self._flats()
-        for flat in flats:
-            optimizer_state = self._base_optimizer().state[flat]
-            optimizer_state.setdefault(MOMENTUM, torch.zeros_like(flat))
-        if self._zero.stage in (1, 2):
-            optimizer._lazy_init_hp_params_optimizer_state()
         names = saved.names()
-        for name, parameters in self._module_names.items():
-            if f"momentum.{name}" not in names:
-                continue
-            if name == "learning_rate":
-                self._set(parameters[0], saved.value(f"momentum.{name}").reshape(1), MOMENTUM)
-                continue
-            for parameter, (a, b) in zip(parameters, self._blocks, strict=True):
-                self._set(parameter, saved.rows(f"momentum.{name}", a, b), MOMENTUM)
-
-    def _base_optimizer(self) -> torch.optim.Optimizer:
-        optimizer = self._engine.optimizer
-        return optimizer if self._zero.stage == 0 else optimizer.optimizer
-
-    def _flats(self) -> list[Tensor]:
-        optimizer = self._engine.optimizer
-        if self._zero.stage == 0:
-            return [p for parameters in self._module_names.values() for p in parameters]
-        if self._zero.stage == 3:
-            return list(optimizer.fp32_partitioned_groups_flat)
-        return list(optimizer.single_partition_of_fp32_groups)
+        for name, parameters in self._learned.items():
+            key = f"momentum.{name}"
+            if key in names and name == "learning_rate":
+                self._state.set_momentum(parameters[0], saved.value(key).reshape(1))
+            elif key in names:
+                for parameter, (a, b) in zip(parameters, self._blocks, strict=True):
+                    self._state.set_momentum(parameter, saved.rows(key, a, b))
 
     def close(self) -> None:
         """Let go of DeepSpeed's hooks and buffers."""
@@ -283,31 +228,17 @@ def _of(module: SyntheticSet, name: str) -> list[nn.Parameter]:
     return [getattr(block, name) for block in module.blocks]
 
 
-def join(address: str, port: int, rank: int, num_ranks: int, seconds: float) -> None:
-    """Make this process rank ``rank`` of a process group: NCCL where it has a GPU, gloo elsewhere."""
-    from datetime import timedelta
-
-    on_gpu = torch.cuda.is_available()
-    os.environ |= {
-        "MASTER_ADDR": address, "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(num_ranks),
-        "LOCAL_RANK": "0", "LOCAL_SIZE": "1",
-    }  # fmt: skip
-    if not on_gpu:
-        os.environ["DS_ACCELERATOR"] = "cpu"
-    import deepspeed
-    import deepspeed.ops
-
-    # It would be compiled on first use, which takes a compiler and a minute, and hangs on a stale lock.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    backend = "nccl" if on_gpu else "gloo"
-    deepspeed.init_distributed(
-        backend, auto_mpi_discovery=False, verbose=False, timeout=timedelta(seconds=seconds)
-    )
+def _class_blocks(saved: Saved, held: Span) -> list[Span]:
+    """The rows of each class, as far as they are among ``held``."""
+    classes = saved.rows("classes", *held)
+    sizes = torch.unique_consecutive(classes, return_counts=True)[1]
+    return list(pairwise([held[0], *(held[0] + sizes.cumsum(0)).tolist()]))
 
 
-def leave() -> None:
-    """End this process's part in the process group."""
-    dist.destroy_process_group()
+def _overlap(block: Span, rows: Span) -> Span:
+    """Rows as ``block`` counts its own."""
+    low, high = max(block[0], rows[0]) - block[0], min(block[1], rows[1]) - block[0]
+    return (low, high) if low < high else (0, 0)
 
 
 def _config(zero: Zero, block_numbers: int) -> dict[str, Any]:
@@ -331,10 +262,11 @@ def _config(zero: Zero, block_numbers: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _initialised(module: nn.Module, groups: list[dict], config: dict) -> Any:
+def _initialised(module: nn.Module, groups: list[dict], config: dict, parallel: Apart | None) -> Any:
     import deepspeed
 
+    optimizer = torch.optim.SGD(groups, lr=1.0)
     engine, *_ = deepspeed.initialize(
-        model=module, optimizer=torch.optim.SGD(groups, lr=1.0), config=config, dist_init_required=False
+        model=module, optimizer=optimizer, config=config, mpu=parallel, dist_init_required=False
     )
     return engine

@@ -6,12 +6,13 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import nn
 
 from distributed_dd.allocator import keep_freed_memory
-from distributed_dd.backends.deepspeed_engine import DeepSpeedEngine, Zero, join
+from distributed_dd.backends.deepspeed_engine import DeepSpeedEngine, Zero
+from distributed_dd.backends.process_group import join
 from distributed_dd.backends.torch_ranks import TorchRanks
 from distributed_dd.distillation.methods import TrajectoryMatching
 from distributed_dd.errors import UserError
@@ -100,11 +101,11 @@ class Ranks:
             "fewer ranks, or another method.batch_size",
         )
         require(
-            self.zero.stage < 3 or self.num_ranks <= num_images,
+            not self.zero.parted or self.num_ranks <= num_images,
             "engine.num_ranks", f"{self.num_ranks} ranks for {num_images} images", f"at most {num_images}",
         )  # fmt: skip
         require(
-            method.unroll.shardable or (size == 1 and self.zero.stage < 3),
+            method.unroll.shardable or (size == 1 and not self.zero.parted),
             "method.unroll",
             "the direct unroll keeps one graph of the whole batch, which cannot be divided over ranks",
             "kind: replayed, which computes the same gradient; or split=segments with ZeRO stage 0 to 2",
@@ -164,7 +165,7 @@ class _Rank:
         saved = job.checkpoints.saved(record["newest"])
         if self.engine is not None:
             self.engine.close()
-        self.engine = DeepSpeedEngine(self.settings.zero, self.ranks.layout, saved, job.method.optimizers())
+        self.engine = DeepSpeedEngine(self.settings.zero, self.ranks, saved, job.method.optimizers())
         stored = stored_in(
             self.settings.stored, job.student.num_parameters, job.method.student_steps, self.ranks
         )
@@ -268,7 +269,8 @@ class Gang:
         """Outer steps on all ranks; what the first of them tells."""
         import ray
 
-        told: Any = self.actors[0].outer_steps.options(num_returns="streaming").remote(first, last)
+        first_actor = self.actors[0]
+        told = cast(Any, first_actor.outer_steps.options(num_returns="streaming").remote(first, last))
         others = [actor.outer_steps_silently.remote(first, last) for actor in self.actors[1:]]
         waiting: list[Any] = [told, *others]
         steps = first
@@ -279,7 +281,7 @@ class Gang:
                 waiting.remove(ready[0])
                 continue
             try:
-                reference = told.__next__()
+                reference = next(cast(Any, told))
             except StopIteration:
                 waiting.remove(told)
                 continue

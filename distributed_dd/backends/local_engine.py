@@ -5,6 +5,7 @@ from torch import Tensor
 
 from distributed_dd.distillation.methods.trajectory_matching import ParameterSGD
 from distributed_dd.distillation.unroll import MatchingGradient
+from distributed_dd.distillation.unroll.problem import squared_norm
 from distributed_dd.stages.checkpoint import SET, Saved
 from distributed_dd.stages.material import device
 from distributed_dd.stages.ports import Held
@@ -48,7 +49,7 @@ class LocalEngine:
         for name, parameter in self._learned.items():
             parameter.grad = getattr(gradient, name)
         self._optimizer.step()
-        return gradient.images.double().square().sum()
+        return squared_norm(gradient.images)
 
     @torch.no_grad()
     def keep_rate(self, floor: float) -> bool:

@@ -1,9 +1,28 @@
 """The synthetic set as an ordinary module, one block a class, for engines that shard parameters."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+class _Rows(torch.autograd.Function):
+    """Some rows of a parameter, copied: a view would hold the whole block, also after it was freed."""
+
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor, passed: Tensor, first: int, last: int) -> Tensor:
+        ctx.shape, ctx.rows = parameter.shape, (first, last)
+        return parameter[first:last].clone()
+
+    @staticmethod
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
+        first, last = ctx.rows
+        whole = given
+        if len(given) != ctx.shape[0]:
+            whole = given.new_zeros(ctx.shape)
+            whole[first:last] = given
+        return whole, given.new_zeros(1), None, None
 
 
 class ClassBlock(nn.Module):
@@ -14,10 +33,14 @@ class ClassBlock(nn.Module):
         self.images = nn.Parameter(images_cCHW)
         self.labels = None if labels_cK is None else nn.Parameter(labels_cK)
 
-    def forward(self, first: int, last: int) -> tuple[Tensor, ...]:
-        """Copies of rows first .. last: a view would hold the whole block, also after it was freed."""
+    def forward(self, passed: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
+        """Copies of rows first .. last. ``passed`` needs a gradient (1,), and gets zero.
+
+        Engines free a block once the gradient of its input is computed: without such an input they would keep
+        all blocks to the end of the backward pass.
+        """
         parts = [self.images] + ([] if self.labels is None else [self.labels])
-        return tuple(part[first:last].clone() for part in parts)
+        return tuple(_Rows.apply(part, passed, first, last) for part in parts)
 
 
 class SyntheticSet(nn.Module):
@@ -43,8 +66,9 @@ class SyntheticSet(nn.Module):
         every parameter takes part in the step: momentum moves also those that no batch held.
         """
         images, labels, start = [], [], 0
+        passed = torch.zeros(1, device=self.learning_rate.device, requires_grad=True)
         for block, size in zip(self.blocks, self.sizes, strict=True):
-            given = block(*(min(max(edge - start, 0), size) for edge in (first, last)))
+            given = block(passed, *(min(max(edge - start, 0), size) for edge in (first, last)))
             images.append(given[0])
             labels += given[1:]
             start += size
