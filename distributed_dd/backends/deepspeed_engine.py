@@ -218,8 +218,11 @@ class DeepSpeedEngine:
                     self._state.set_momentum(parameter, saved.rows(key, a, b))
 
     def close(self) -> None:
-        """Let go of DeepSpeed's hooks and buffers."""
+        """Let go of DeepSpeed's hooks and buffers, and of what it keeps for the whole process."""
+        from deepspeed.utils import groups
+
         self._engine.destroy()
+        groups.mpu = None
 
 
 def _of(module: SyntheticSet, name: str) -> list[nn.Parameter]:

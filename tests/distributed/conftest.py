@@ -1,0 +1,28 @@
+"""Gangs of 1, 2 and 4 ranks, started once for all tests here."""
+
+import pytest
+import torch
+
+from distributed_dd.backends.gang import Gang, Ranks
+from distributed_dd.backends.ray_cluster import RayCluster
+
+
+@pytest.fixture(scope="package")
+def gangs():
+    """How a gang of so many ranks is asked for; Ray is told of more cores than there are."""
+    import ray
+
+    ray.shutdown()
+    torch.set_num_threads(1)
+    cluster, started = RayCluster(num_cpus=8), {}
+
+    def gang(num_ranks: int) -> Gang:
+        found = started.setdefault(num_ranks, Gang(None, cluster, Ranks(num_ranks, timeout=60.0), None))
+        if not found.actors:  # a test that failed takes its gang down
+            found.gather()
+        return found
+
+    yield gang
+    for gang in started.values():
+        gang.stop()
+    ray.shutdown()
