@@ -49,6 +49,7 @@ class LocalEngine:
         for name, parameter in self._learned.items():
             parameter.grad = getattr(gradient, name)
         self._optimizer.step()
+        self._optimizer.zero_grad()  # or the gradients would live on beside the next ones
         return squared_norm(gradient.images)
 
     @torch.no_grad()

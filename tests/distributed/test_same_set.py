@@ -12,7 +12,7 @@ from distributed_dd.stages.worker import Worker
 from tests.references import small_job
 
 NUM_STEPS = 5
-# Measured over all cases: 5e-7 at most, relative to the largest entry of each tensor.
+# Measured over all cases: 4e-7 at most, relative to the largest entry of each tensor.
 ROUNDING = 3e-6
 STAGES = [
     Zero(0),

@@ -1,0 +1,283 @@
+"""`distributed-dd bench sharded`: time, memory and traffic of an outer step against the number of ranks."""
+
+import gc
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from distributed_dd.backends.deepspeed_engine import DeepSpeedEngine, Zero
+from distributed_dd.backends.gang import Gang, Ranks
+from distributed_dd.backends.local_engine import LocalEngine
+from distributed_dd.backends.ray_cluster import RayCluster
+from distributed_dd.backends.torch_ranks import TorchRanks
+from distributed_dd.bench.live_bytes import LiveBytes
+from distributed_dd.bench.rounds import device_name
+from distributed_dd.distillation.labels import ExpertEnsemble
+from distributed_dd.distillation.methods import TrajectoryMatching
+from distributed_dd.distillation.methods.trajectory_matching import ParameterSGD
+from distributed_dd.distillation.networks import ConvNet, Network, ResNet18
+from distributed_dd.distillation.segments import Window
+from distributed_dd.distillation.unroll import MatchingGradient, RowGradients
+from distributed_dd.stages.checkpoint import Checkpoints, Shard
+from distributed_dd.stages.environment import versions
+from distributed_dd.stages.estimate import size as told
+from distributed_dd.stages.stored_choice import stored_in
+from distributed_dd.stages.worker import Job, Worker
+
+SHARDINGS = {
+    "ZeRO 0": Zero(0), "ZeRO 1": Zero(1), "ZeRO 2": Zero(2), "ZeRO 3": Zero(3), "own rows": Zero(0, True)
+}  # fmt: skip
+NUM_CLASSES, SIDE = 10, 32
+
+
+@dataclass(frozen=True)
+class Size:
+    """An outer step: network, images in the set, student steps, batch."""
+
+    name: str
+    network: Network
+    num_images: int
+    steps: int
+    batch: int
+
+
+STEP = Size("convnet 3 x 64, batch 64, 4 student steps", ConvNet(width=64), 100, 4, 64)
+DEEP = Size("resnet18 of width 8, batch 8, 80 student steps", ResNet18(width=8), 100, 80, 8)
+QUICK_STEP = Size("convnet 3 x 8, batch 16, 4 student steps", ConvNet(width=8), 20, 4, 16)
+QUICK_DEEP = Size("resnet18 of width 2, batch 4, 12 student steps", ResNet18(width=2), 20, 12, 4)
+ROUNDS = 5
+
+
+def main(as_json: bool, quick: bool) -> int:
+    """Measure, print, return 0."""
+    given = (400, QUICK_STEP, QUICK_DEEP, (1, 2), 2) if quick else (20_000, STEP, DEEP, (1, 2, 4), ROUNDS)
+    result = measure(*given)
+    if as_json:
+        print(json.dumps(result, indent=2))
+    else:
+        _print(result)
+    return 0
+
+
+def measure(set_size: int, step: Size, deep: Size, numbers: Sequence[int], rounds: int) -> dict[str, Any]:
+    """Everything, per number of ranks; gangs live one after the other."""
+    result: dict[str, Any] = {
+        "device": device_name(), "versions": versions(), "set_images": set_size,
+        "set_bytes": set_size * (3 * SIDE * SIDE + NUM_CLASSES) * 4, "step": _described(step),
+        "deep": _described(deep), "set": [], "steps": [], "stored": [],
+    }  # fmt: skip
+    tell = Console(stderr=True, highlight=False).print
+    with tempfile.TemporaryDirectory() as folder:
+        places = {name: Path(folder) / name for name in ("set", "step", "deep")}
+        shards = {"set": _random_set(places["set"], set_size)}
+        for name, what in (("step", step), ("deep", deep)):
+            shards[name] = _random_set(places[name], what.num_images)
+        result["set"].append(_alone(places["set"], shards["set"]))
+        for num_ranks in numbers:
+            tell(f"{num_ranks} ranks")
+            gang = Gang(None, RayCluster(num_cpus=max(numbers)), Ranks(num_ranks), None)
+            gang.gather()
+            try:
+                for name, zero in SHARDINGS.items():
+                    answers = gang.call(set_memory, zero, places["set"], shards["set"])
+                    result["set"].append({"ranks": num_ranks, "sharding": name, **_most(answers)})
+                    answers = gang.call(outer_step, zero, places["step"], shards["step"], step, rounds)
+                    result["steps"].append({"ranks": num_ranks, "sharding": name, **_most(answers)})
+                for place in ("device", "spread") if num_ranks > 1 else ("device",):
+                    answers = gang.call(stored_bytes, place, places["deep"], shards["deep"], deep)
+                    result["stored"].append({"ranks": num_ranks, "stored": place, **_most(answers)})
+            finally:
+                gang.stop()
+    return result
+
+
+def _described(size: Size) -> dict[str, Any]:
+    network = size.network.build((3, SIDE, SIDE), NUM_CLASSES)
+    return {**asdict(size), "num_parameters": sum(p.numel() for p in network.parameters())}
+
+
+def _most(answers: list[dict[str, Any]]) -> dict[str, Any]:
+    """The largest number of any rank."""
+    return {name: max(answer[name] for answer in answers) for name in answers[0]}
+
+
+def _random_set(folder: Path, num_images: int) -> list[Shard]:
+    rng = torch.Generator().manual_seed(0)
+    tensors = {
+        "images": torch.randn(num_images, 3, SIDE, SIDE, generator=rng),
+        "labels": torch.randn(num_images, NUM_CLASSES, generator=rng),
+        "classes": torch.arange(NUM_CLASSES).repeat_interleave(num_images // NUM_CLASSES),
+        "learning_rate": torch.tensor(0.01),
+    }
+    return [Checkpoints(folder, "bench").write_shard(0, 0, 1, 0, tensors)]
+
+
+def _method(size: Size) -> TrajectoryMatching:
+    sgd = ParameterSGD(1.0, 0.5)
+    return TrajectoryMatching(
+        sgd, sgd, Window(2), student_steps=size.steps, expert_epochs=1, batch_size=size.batch, gate=None,
+        labels=ExpertEnsemble(),
+    )  # fmt: skip
+
+
+class _RandomExperts:
+    """A store whose experts take a random step an epoch."""
+
+    def __init__(self, network: Network) -> None:
+        torch.manual_seed(0)
+        made = network.build((3, SIDE, SIDE), NUM_CLASSES)
+        self._start = torch.cat([p.detach().flatten() for p in made.parameters()])
+
+    def open(self, expert: int) -> "_RandomExperts":
+        return self
+
+    def checkpoint(self, epoch: float) -> Tensor:
+        return self._start + 0.001 * (1 + epoch)
+
+
+def _alone(folder: Path, shards: list[Shard]) -> dict[str, Any]:
+    """The set in one process without DeepSpeed, measured in a process of its own kind: here."""
+    saved = Checkpoints(folder, "bench").saved(shards)
+
+    def update(engine: LocalEngine) -> None:
+        held = engine.read()
+        gradients = RowGradients(held.images, held.labels)
+        rate = torch.zeros(())
+        engine.step(MatchingGradient(torch.zeros(1), gradients.images, gradients.labels, rate))
+
+    found = _footprint(lambda: LocalEngine(saved, _method(STEP).optimizers()), update)
+    return {"ranks": 1, "sharding": "one process", **found}
+
+
+def set_memory(rank: Any, zero: Zero, folder: Path, shards: list[Shard]) -> dict[str, Any]:
+    """Bytes between updates and at most in one, of a rank that reads its rows and gets their gradients."""
+    ranks, saved = _ranks(rank), Checkpoints(folder, "bench").saved(shards)
+
+    def update(engine: DeepSpeedEngine) -> None:
+        held = engine.read()
+        gradients = RowGradients(held.images, held.labels)
+        rate = torch.zeros(())
+        engine.step(MatchingGradient(torch.zeros(1), gradients.images, gradients.labels, rate))
+
+    return _footprint(lambda: DeepSpeedEngine(zero, ranks, saved, _method(STEP).optimizers()), update)
+
+
+def _footprint(make: Any, update: Any) -> dict[str, Any]:
+    gc.collect()
+    with LiveBytes() as counter:
+        engine = make()
+        update(engine)
+        gc.collect()
+        idle = counter.now
+        counter.from_now_on()
+        started = time.monotonic()
+        update(engine)
+        seconds = time.monotonic() - started
+        peak = counter.peak
+        if hasattr(engine, "close"):
+            engine.close()
+        del engine
+        gc.collect()
+    return {"idle_bytes": idle, "peak_bytes": peak, "seconds": round(seconds, 3)}
+
+
+def _ranks(rank: Any) -> TorchRanks:
+    """All ranks of the gang on one student batch."""
+    return rank.ranks
+
+
+def _worker(
+    ranks: TorchRanks, zero: Zero, place: Any, folder: Path, shards: list[Shard], size: Size
+) -> Worker:
+    checkpoints, method = Checkpoints(folder, "bench"), _method(size)
+    saved = checkpoints.saved(shards)
+    store: Any = _RandomExperts(size.network)
+    job = Job(method, 0, 1, size.network, (3, SIDE, SIDE), NUM_CLASSES, store, checkpoints)
+    stored = stored_in(place, job.student.num_parameters, size.steps, ranks)
+    return Worker(job, DeepSpeedEngine(zero, ranks, saved, method.optimizers()), ranks, stored, saved)
+
+
+def outer_step(
+    rank: Any, zero: Zero, folder: Path, shards: list[Shard], size: Size, rounds: int
+) -> dict[str, Any]:
+    """Seconds of an outer step, bytes at most in one, and what it sent."""
+    import deepspeed.comm as comm
+
+    ranks = _ranks(rank)
+    worker = _worker(ranks, zero, "device", folder, shards, size)
+    worker.outer_step(0)
+    seconds = []
+    for step in range(1, rounds + 1):
+        ranks.sum(torch.zeros(1))  # all begin together
+        started = time.monotonic()
+        worker.outer_step(step)
+        seconds.append(time.monotonic() - started)
+    ranks.calls.clear()
+    ranks.num_bytes.clear()
+    comm.configure(enabled=True, prof_all=True, verbose=False)
+    comm.comm.comms_logger.reset_data()
+    with LiveBytes() as counter:
+        worker.outer_step(rounds + 1)
+    comm.configure(enabled=False)
+    deepspeed_calls, deepspeed_bytes = _deepspeed_traffic(comm.comm.comms_logger.comms_dict)
+    worker.engine.close()  # type: ignore[attr-defined]
+    return {
+        "seconds": round(sorted(seconds)[len(seconds) // 2], 4), "peak_bytes": counter.peak,
+        "sum_calls": ranks.calls["sum in group"], "sum_bytes": ranks.num_bytes["sum in group"],
+        "row_calls": ranks.calls["rows"], "row_bytes": ranks.num_bytes["rows"],
+        "deepspeed_calls": deepspeed_calls, "deepspeed_bytes": deepspeed_bytes,
+    }  # fmt: skip
+
+
+def _deepspeed_traffic(logged: dict[str, dict[int, list]]) -> tuple[int, int]:
+    """Calls, and bytes handed to them, of DeepSpeed's own collectives."""
+    each = [(size, record[0]) for sizes in logged.values() for size, record in sizes.items()]
+    return sum(count for _, count in each), sum(size * count for size, count in each)
+
+
+def stored_bytes(rank: Any, place: Any, folder: Path, shards: list[Shard], size: Size) -> dict[str, Any]:
+    """Bytes at most in an outer step of a deep unroll, and its seconds."""
+    worker = _worker(_ranks(rank), Zero(0), place, folder, shards, size)
+    with LiveBytes() as counter:
+        started = time.monotonic()
+        rate = worker.outer_step(0)["student_learning_rate"]
+        seconds = time.monotonic() - started
+    worker.engine.close()  # type: ignore[attr-defined]
+    return {"peak_bytes": counter.peak, "seconds": round(seconds, 2), "learning_rate": rate}
+
+
+def _print(result: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    whole = result["set_bytes"]
+    title = f"a set of {result['set_images']:,} images, {told(whole)} (P): bytes of a rank"
+    table = Table("ranks", "sharding", "between updates", "P", "in an update", "P", "s", title=title)
+    for row in result["set"]:
+        idle, peak = row["idle_bytes"], row["peak_bytes"]
+        table.add_row(
+            str(row["ranks"]), row["sharding"], told(idle), f"{idle / whole:.2f}", told(peak),
+            f"{peak / whole:.2f}", f"{row['seconds']:.2f}",
+        )  # fmt: skip
+    console.print(table)
+    columns = ("ranks", "sharding", "s", "peak", "sums", "rows", "DeepSpeed")
+    table = Table(*columns, title=f"an outer step: {result['step']['name']}; calls and bytes of a rank")
+    for row in result["steps"]:
+        traffic = (
+            f"{row[f'{kind}_calls']}: {told(row[f'{kind}_bytes'])}" for kind in ("sum", "row", "deepspeed")
+        )
+        table.add_row(
+            str(row["ranks"]), row["sharding"], f"{row['seconds']:.3f}", told(row["peak_bytes"]), *traffic
+        )
+    console.print(table)
+    table = Table("ranks", "stored", "peak", "s", title=f"a deep unroll: {result['deep']['name']}")
+    for row in result["stored"]:
+        table.add_row(str(row["ranks"]), row["stored"], told(row["peak_bytes"]), f"{row['seconds']:.1f}")
+    console.print(table)
