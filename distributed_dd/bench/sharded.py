@@ -15,11 +15,11 @@ from rich.table import Table
 from torch import Tensor
 
 from distributed_dd.backends.deepspeed_engine import DeepSpeedEngine, Zero
+from distributed_dd.backends.deepspeed_traffic import deepspeed_traffic
 from distributed_dd.backends.gang import Gang, Ranks
 from distributed_dd.backends.local_engine import LocalEngine
 from distributed_dd.backends.ray_cluster import RayCluster
 from distributed_dd.backends.torch_ranks import TorchRanks
-from distributed_dd.bench.live_bytes import LiveBytes
 from distributed_dd.bench.rounds import device_name
 from distributed_dd.distillation.labels import ExpertEnsemble
 from distributed_dd.distillation.methods import TrajectoryMatching
@@ -30,6 +30,7 @@ from distributed_dd.distillation.unroll import MatchingGradient, RowGradients
 from distributed_dd.stages.checkpoint import Checkpoints, Shard
 from distributed_dd.stages.environment import versions
 from distributed_dd.stages.estimate import size as told
+from distributed_dd.stages.live_bytes import LiveBytes
 from distributed_dd.stages.stored_choice import stored_in
 from distributed_dd.stages.worker import Job, Worker
 
@@ -210,8 +211,6 @@ def outer_step(
     rank: Any, zero: Zero, folder: Path, shards: list[Shard], size: Size, rounds: int
 ) -> dict[str, Any]:
     """Seconds of an outer step, bytes at most in one, and what it sent."""
-    import deepspeed.comm as comm
-
     ranks = _ranks(rank)
     worker = _worker(ranks, zero, "device", folder, shards, size)
     worker.outer_step(0)
@@ -223,25 +222,15 @@ def outer_step(
         seconds.append(time.monotonic() - started)
     ranks.calls.clear()
     ranks.num_bytes.clear()
-    comm.configure(enabled=True, prof_all=True, verbose=False)
-    comm.comm.comms_logger.reset_data()
-    with LiveBytes() as counter:
+    with deepspeed_traffic() as traffic, LiveBytes() as counter:
         worker.outer_step(rounds + 1)
-    comm.configure(enabled=False)
-    deepspeed_calls, deepspeed_bytes = _deepspeed_traffic(comm.comm.comms_logger.comms_dict)
     worker.engine.close()  # type: ignore[attr-defined]
     return {
         "seconds": round(sorted(seconds)[len(seconds) // 2], 4), "peak_bytes": counter.peak,
         "sum_calls": ranks.calls["sum in group"], "sum_bytes": ranks.num_bytes["sum in group"],
         "row_calls": ranks.calls["rows"], "row_bytes": ranks.num_bytes["rows"],
-        "deepspeed_calls": deepspeed_calls, "deepspeed_bytes": deepspeed_bytes,
+        "deepspeed_calls": traffic.calls, "deepspeed_bytes": traffic.num_bytes,
     }  # fmt: skip
-
-
-def _deepspeed_traffic(logged: dict[str, dict[int, list]]) -> tuple[int, int]:
-    """Calls, and bytes handed to them, of DeepSpeed's own collectives."""
-    each = [(size, record[0]) for sizes in logged.values() for size, record in sizes.items()]
-    return sum(count for _, count in each), sum(size * count for size, count in each)
 
 
 def stored_bytes(rank: Any, place: Any, folder: Path, shards: list[Shard], size: Size) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from distributed_dd.data.arrays import Arrays
 from distributed_dd.data.cifar import CIFAR10, CIFAR100
 from distributed_dd.data.digits import Digits
 from distributed_dd.data.image_folder import ImageFolder
+from distributed_dd.data.imagenet64 import ImageNet64
 from distributed_dd.data.mnist import MNIST, FashionMNIST
 from distributed_dd.data.splits import DataSource, Facts, Images, Splits
 from distributed_dd.data.svhn import SVHN
@@ -15,8 +16,8 @@ DATA_SETS = Family(
     "data",
     {
         "digits": Digits, "mnist": MNIST, "fashion_mnist": FashionMNIST, "cifar10": CIFAR10,
-        "cifar100": CIFAR100, "svhn": SVHN, "tiny_imagenet": TinyImageNet, "folder": ImageFolder,
-        "arrays": Arrays,
+        "cifar100": CIFAR100, "svhn": SVHN, "tiny_imagenet": TinyImageNet, "imagenet64": ImageNet64,
+        "folder": ImageFolder, "arrays": Arrays,
     },
 )  # fmt: skip
 

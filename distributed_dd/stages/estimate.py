@@ -1,7 +1,8 @@
 """Memory, disk and work of an experiment, before anything starts."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from math import ceil, prod
 
 import torch
 from torch import nn
@@ -9,13 +10,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from distributed_dd.data import Facts
 from distributed_dd.distillation.networks import initialised
+from distributed_dd.distillation.student import Student
+from distributed_dd.distillation.unroll.replayed import student_step
 from distributed_dd.stages.experiment import Experiment
+from distributed_dd.stages.live_bytes import peak_live_bytes
 from distributed_dd.trajectories.forms import Form, Full
 
 FLOAT = 4
 # One training step is a forward and two backward products; a replayed outer step repeats the inner
 # gradient and back-propagates through it: 3 + 3 + 6 forward passes.
 TRAIN_FACTOR, UNROLL_FACTOR = 3, 12
+RANKS = (1, 4, 16)
 
 
 def lines(experiment: Experiment, facts: Facts, num_missing: int) -> Iterator[str]:
@@ -23,12 +28,13 @@ def lines(experiment: Experiment, facts: Facts, num_missing: int) -> Iterator[st
     e = experiment
     network = initialised(e.network, facts.image_shape, facts.num_classes, torch.Generator())
     num_parameters = sum(p.numel() for p in network.parameters())
-    checkpoint = num_parameters * FLOAT
     yield f"disk      {_disk(e, num_parameters)}"
     num_images = e.images_per_class * facts.num_classes
     batch = min(num_images, e.method.batch_size)
-    stored = (e.method.student_steps + 1) * checkpoint
-    yield f"memory    {size(stored)} for the stored student parameters of an outer step, batch {batch}"
+    yield f"memory    of a process in an outer step of batch {batch}; ranks share it and own rows"
+    for ranks in RANKS:
+        who = "one process" if ranks == 1 else f"each of {ranks} ranks"
+        yield f"          {who}: {memory(e, facts, network, ranks)}"
     forward = forward_flops(network, facts)
     expert_work = num_missing * e.experts.num_epochs * facts.num_train * e.experts.optimizer.passes
     expert_work *= TRAIN_FACTOR * forward
@@ -43,6 +49,51 @@ def lines(experiment: Experiment, facts: Facts, num_missing: int) -> Iterator[st
         f"work      {sum(work.values()) / 1e12:,.{digits}f} TFLOP ({parts}); a core does some 0.02 to 0.1 a "
         "second, a GPU some 20"
     )
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a process while it makes an outer step, beside what torch itself takes."""
+
+    synthetic_set: int
+    stored: int
+    activations: int
+
+    def __str__(self) -> str:
+        total = self.synthetic_set + self.stored + self.activations
+        return (
+            f"{size(total)} (set {size(self.synthetic_set)}, stored student parameters {size(self.stored)}, "
+            f"student step {size(self.activations)})"
+        )
+
+
+def memory(e: Experiment, facts: Facts, network: nn.Module, num_ranks: int) -> Memory:
+    """What one of ``num_ranks`` processes holds that share a batch, spread what they store, and own rows.
+
+    The set with momenta and gradients is 3 times its size in one process, and 5 times its part in a rank
+    (measured: docs/sharded.md). The student step is that of a small batch, scaled up.
+    """
+    num_images = e.images_per_class * facts.num_classes
+    labels = facts.num_classes if e.method.labels.learned else 0
+    row = (prod(facts.image_shape) + labels) * FLOAT
+    batch = ceil(min(num_images, e.method.batch_size) / num_ranks)
+    student = Student(network)
+    stored = e.method.student_steps * student.num_parameters * FLOAT // num_ranks
+    copies = 3 if num_ranks == 1 else 5
+    return Memory(copies * row * ceil(num_images / num_ranks), stored, _student_step(student, facts, batch))
+
+
+def _student_step(student: Student, facts: Facts, batch: int) -> int:
+    """Bytes at most in one replayed student step."""
+
+    def peak(count: int) -> int:
+        theta = torch.zeros(student.num_parameters)
+        images, labels = torch.zeros(count, *facts.image_shape), torch.zeros(count, facts.num_classes)
+        _, reverse = student_step(student, False)
+        return peak_live_bytes(lambda: reverse(theta, images, labels, theta))
+
+    one, two = peak(1), peak(2)
+    return one + (batch - 1) * (two - one)
 
 
 def _disk(e: Experiment, num_parameters: int) -> str:

@@ -20,8 +20,8 @@ from tests.references import data_layouts as layouts
 
 SHAPES = {
     "mnist": (1, 32, 32), "fashion_mnist": (1, 32, 32), "cifar10": (3, 32, 32), "cifar100": (3, 32, 32),
-    "svhn": (3, 32, 32), "tiny_imagenet": (3, 64, 64), "folder": (3, 12, 12), "arrays": (3, 9, 9),
-    "digits": (1, 8, 8),
+    "svhn": (3, 32, 32), "tiny_imagenet": (3, 64, 64), "imagenet64": (3, 64, 64),
+    "folder": (3, 12, 12), "arrays": (3, 9, 9), "digits": (1, 8, 8),
 }  # fmt: skip
 
 
@@ -52,6 +52,19 @@ def test_cifar_channels_are_red_green_blue(tmp_path, monkeypatch):
     splits = CIFAR10(root=str(tmp_path)).load()
     assert numpy.array_equal(splits.test.images.numpy(), images)
     assert splits.test.targets.tolist() == labels.tolist() and splits.class_names[3] == "class 3"
+
+
+def test_imagenet64_counts_classes_from_one_and_channels_are_planes(tmp_path, monkeypatch):
+    source = layouts.source_of("imagenet64", tmp_path, monkeypatch)
+    images, labels = layouts.labelled(3, 2, (3, 64, 64), 99)
+    splits = source.load()
+    assert numpy.array_equal(splits.test.images.numpy(), images)
+    assert splits.test.targets.tolist() == labels.tolist()
+    assert splits.class_names == ("kit fox", "crane (n2)", "crane (n3)")
+    file = tmp_path / "imagenet64" / "train_data_batch_2.npz"
+    numpy.savez(file, data=numpy.array([{}]), labels=numpy.array([1]))  # objects: pickled, so never opened
+    with pytest.raises(IntegrityError, match=r"train_data_batch_2.npz"):
+        source.load()
 
 
 def test_a_pickle_that_is_not_the_published_one_is_never_opened(tmp_path, monkeypatch):
@@ -88,7 +101,8 @@ def test_a_missing_data_set_says_where_it_looked_what_it_expects_and_how_to_fetc
     with pytest.raises(MissingInputError) as caught:
         DATA_SETS.members[kind](root=str(tmp_path)).load()
     error = caught.value
-    assert str(tmp_path) in error.where and error.allowed and "data.download=true" in error.fix
+    how = "log in" if kind == "imagenet64" else "data.download=true"
+    assert str(tmp_path) in error.where and error.allowed and how in error.fix
 
 
 def test_an_image_is_decoded_once_and_a_damaged_cache_is_made_anew(tmp_path, monkeypatch):

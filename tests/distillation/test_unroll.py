@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 import distributed_dd
-from distributed_dd.bench.live_bytes import peak_live_bytes
 from distributed_dd.bench.plain_loop import plain_matching_gradient
 from distributed_dd.distillation.augment import OPERATIONS, Siamese
 from distributed_dd.distillation.chance import generator
 from distributed_dd.distillation.networks import MLP, ConvNet
 from distributed_dd.errors import ConfigError
+from distributed_dd.stages.live_bytes import peak_live_bytes
 
 GRADIENTS = ("images", "labels", "learning_rate")
 

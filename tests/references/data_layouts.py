@@ -92,6 +92,16 @@ def make_tiny_imagenet(root: Path):
     (top / "val" / "val_annotations.txt").write_text("".join(lines))
 
 
+def make_imagenet64(root: Path):
+    folder = root / "imagenet64"
+    folder.mkdir(parents=True)
+    batches = [(f"train_data_batch_{n}.npz", PER_CLASS, n) for n in range(1, 11)]
+    for file, per_class, seed in (*batches, ("val_data.npz", 2, 99)):
+        images, labels = labelled(3, per_class, (3, 64, 64), seed)
+        numpy.savez(folder / file, data=images.reshape(len(images), -1), labels=labels + 1)
+    (folder / "map_clsloc.txt").write_text("n1 1 kit_fox\nn2 2 crane\nn3 3 crane\n")
+
+
 def make_folder(root: Path, names=("cat", "dog"), splits=("train", "test"), size=(12, 12)):
     for seed, split in enumerate(splits):
         images, labels = labelled(len(names), PER_CLASS, (*size, 3), seed)
@@ -125,6 +135,8 @@ def source_of(kind: str, root: Path, monkeypatch):
             make_svhn(root)
         case "tiny_imagenet":
             make_tiny_imagenet(root)
+        case "imagenet64":
+            make_imagenet64(root)
         case "folder":
             make_folder(root / "pets")
             return cls(path=str(root / "pets"))
