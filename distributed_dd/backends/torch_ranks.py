@@ -62,7 +62,7 @@ class TorchRanks:
         whole = torch.empty(size, len(part), dtype=part.dtype, device=part.device)
         work: Any = dist.all_gather(list(whole.unbind()), part, group=self._group_ahead, async_op=True)
 
-        def arrive() -> Tensor:
+        def arrive(kept: Tensor = part) -> Tensor:  # what is sent must live until it is there
             work.wait()
             return whole
 
@@ -80,7 +80,7 @@ class TorchRanks:
             come, rows, list(taken), list(given), group=self._ahead, async_op=True
         )
 
-        def arrive(kept: Tensor = rows) -> Tensor:  # what is sent must live until it is there
+        def arrive(kept: Tensor = rows) -> Tensor:
             work.wait()
             return come
 

@@ -31,6 +31,7 @@ from distributed_dd.stages.checkpoint import Checkpoints, Shard
 from distributed_dd.stages.environment import versions
 from distributed_dd.stages.estimate import size as told
 from distributed_dd.stages.live_bytes import LiveBytes
+from distributed_dd.stages.material import device
 from distributed_dd.stages.stored_choice import stored_in
 from distributed_dd.stages.worker import Job, Worker
 
@@ -123,9 +124,8 @@ def _random_set(folder: Path, num_images: int) -> list[Shard]:
 
 
 def _method(size: Size) -> TrajectoryMatching:
-    sgd = ParameterSGD(1.0, 0.5)
     return TrajectoryMatching(
-        sgd, sgd, Window(2), student_steps=size.steps, expert_epochs=1, batch_size=size.batch, gate=None,
+        ParameterSGD(1.0, 0.5), ParameterSGD(1e-6, 0.5), Window(2), student_steps=size.steps, expert_epochs=1, batch_size=size.batch, gate=None,
         labels=ExpertEnsemble(),
     )  # fmt: skip
 
@@ -152,7 +152,7 @@ def _alone(folder: Path, shards: list[Shard]) -> dict[str, Any]:
     def update(engine: LocalEngine) -> None:
         held = engine.read()
         gradients = RowGradients(held.images, held.labels)
-        rate = torch.zeros(())
+        rate = torch.zeros_like(held.learning_rate)
         engine.step(MatchingGradient(torch.zeros(1), gradients.images, gradients.labels, rate))
 
     found = _footprint(lambda: LocalEngine(saved, _method(STEP).optimizers()), update)
@@ -166,7 +166,7 @@ def set_memory(rank: Any, zero: Zero, folder: Path, shards: list[Shard]) -> dict
     def update(engine: DeepSpeedEngine) -> None:
         held = engine.read()
         gradients = RowGradients(held.images, held.labels)
-        rate = torch.zeros(())
+        rate = torch.zeros_like(held.learning_rate)
         engine.step(MatchingGradient(torch.zeros(1), gradients.images, gradients.labels, rate))
 
     return _footprint(lambda: DeepSpeedEngine(zero, ranks, saved, _method(STEP).optimizers()), update)
@@ -216,7 +216,7 @@ def outer_step(
     worker.outer_step(0)
     seconds = []
     for step in range(1, rounds + 1):
-        ranks.sum(torch.zeros(1))  # all begin together
+        ranks.sum(torch.zeros(1, device=device()))  # all begin together
         started = time.monotonic()
         worker.outer_step(step)
         seconds.append(time.monotonic() - started)

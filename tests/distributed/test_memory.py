@@ -50,4 +50,5 @@ def test_a_resnet18_over_80_steps_spreads_what_it_stores(gangs, tmp_path):
     saved = largest(peaks["device"], "peak_bytes") - largest(peaks["spread"], "peak_bytes")
     assert 0.4 * vectors <= saved <= 0.55 * vectors
     told = {answer["learning_rate"] for answers in peaks.values() for answer in answers}
+    assert told not in ({0.01}, {1e-6}), "the rate must have moved, and not to its floor"
     assert len(told) == 1, "the stored parameters come back with the bits they had"

@@ -1,6 +1,6 @@
 """Largest differences between ranks and one process, over every grid of ranks and every way to shard the set.
 
-    PYTHONPATH=. python docs/records/2026-11-21-sharded/equality.py > docs/records/2026-11-21-sharded/equality.json
+PYTHONPATH=. python docs/records/2026-11-21-sharded/equality.py > docs/records/2026-11-21-sharded/equality.json
 """
 
 import json
@@ -26,7 +26,11 @@ for num_ranks, grids in ((1, [1]), (2, [1, 2]), (4, [1, 2, 4])):
     gang = Gang(None, RayCluster(num_cpus=8), Ranks(num_ranks), None)
     gang.gather()
     for num_groups in grids:
-        row = {"ranks": num_ranks, "segments at a time": num_groups, "ranks to a batch": num_ranks // num_groups}
+        row = {
+            "ranks": num_ranks,
+            "segments at a time": num_groups,
+            "ranks to a batch": num_ranks // num_groups,
+        }
         for parted in (False, True):
             _, whole = gang.call(gradients.in_rank, num_groups, folder, parted, True, Replayed())[0]
             worst = max(float((whole[n] - v).norm() / v.norm()) for n, v in direct.items())
