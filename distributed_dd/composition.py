@@ -11,6 +11,7 @@ from torch import Tensor
 
 from distributed_dd import config
 from distributed_dd.backends.console import ConsoleProgress
+from distributed_dd.backends.engines import ENGINES
 from distributed_dd.backends.in_process_cluster import InProcess
 from distributed_dd.backends.mlflow_tracker import MlflowTracker, NoTracker
 from distributed_dd.backends.ray_cluster import RayCluster
@@ -174,6 +175,7 @@ class Run:
             self.progress.say(f"distilled set: already in {self.folder.distilled}")
             return
         engine = self.cluster.engine
+        self.progress.say(f"distil: {engine}")
 
         def starting() -> dict[str, Tensor]:
             return starting_set(e.method, self.jury, e.images_per_class, e.seed)
@@ -190,6 +192,7 @@ class Run:
         )  # fmt: skip
         with self.timed("distill"):
             best, last, facts = distillation.run()
+            facts["engine"] = {"kind": ENGINES.kind_of(engine), **plain(engine)}
             show(facts["best_step"], distillation.start(), best, ", chosen on validation")
         manifest = artefact.describe(e, self.material.splits, self.digest, self.store.digest, facts)
         artefact.write_artefact(self.folder.distilled, best, last, self.material.fitted, manifest)

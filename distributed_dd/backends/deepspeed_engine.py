@@ -55,6 +55,10 @@ class Zero:
             f"with stage {self.stage}, which cuts every parameter over the ranks", "stage 0",
         )  # fmt: skip
 
+    def __str__(self) -> str:
+        rows = "own rows" if self.own_rows else f"ZeRO {self.stage}"
+        return rows + ("" if self.offload == "none" else f" with {self.offload} in the host's memory")
+
     @property
     def parted(self) -> bool:
         """Whether a rank reads only the rows that it keeps."""

@@ -19,6 +19,7 @@ from distributed_dd.errors import UserError
 from distributed_dd.family import require, setting
 from distributed_dd.stages.checkpoint import Shard
 from distributed_dd.stages.footprint import peak_bytes
+from distributed_dd.stages.material import device
 from distributed_dd.stages.ports import WorkersLost
 from distributed_dd.stages.stored_choice import stored_in
 from distributed_dd.stages.worker import Job, Worker
@@ -70,6 +71,9 @@ class Ranks:
             "num_groups", f"{self.num_groups} groups of {self.num_ranks} ranks are not of one size",
             f"a divisor of num_ranks = {self.num_ranks}",
         )  # fmt: skip
+
+    def __str__(self) -> str:
+        return f"{self.num_ranks} ranks, split {self.split}, {self.zero}; logs in the run folder, ranks/"
 
     @property
     def groups(self) -> int:
@@ -170,6 +174,19 @@ class _Rank:
             self.settings.stored, job.student.num_parameters, job.method.student_steps, self.ranks
         )
         self.worker = Worker(job, self.engine, self.ranks, stored, saved)
+        self._say(record["step"], saved.num_rows)
+
+    def _say(self, step: int, num_rows: int) -> None:
+        """What stands in this rank's log, so that a person can tell who died where."""
+        layout, settings = self.ranks.layout, self.settings
+        first, last = layout.kept(num_rows)
+        place = f"{device()} of {socket.gethostname()}, process {os.getpid()}"
+        who = f"rank {self.rank} of {settings.num_ranks}, {place}"
+        task = f"{settings.split} (group {layout.group}, place {layout.place})"
+        print(
+            f"{who}: from outer step {step}, {task}, keeps rows {first} to {last - 1} of {num_rows}",
+            flush=True,
+        )
 
     def outer_steps(self, first: int, last: int) -> Iterator[dict[str, float]]:
         """Make outer steps, telling what each measured."""

@@ -27,6 +27,9 @@ class Local:
     )  # fmt: skip
     max_restarts = 0
 
+    def __str__(self) -> str:
+        return "one process"
+
     def check(self, method: TrajectoryMatching, num_images: int, network: nn.Module) -> None:
         """Everything can be done here."""
 

@@ -125,8 +125,8 @@ def _random_set(folder: Path, num_images: int) -> list[Shard]:
 
 def _method(size: Size) -> TrajectoryMatching:
     return TrajectoryMatching(
-        ParameterSGD(1.0, 0.5), ParameterSGD(1e-6, 0.5), Window(2), student_steps=size.steps, expert_epochs=1, batch_size=size.batch, gate=None,
-        labels=ExpertEnsemble(),
+        ParameterSGD(1.0, 0.5), ParameterSGD(1e-6, 0.5), Window(2), student_steps=size.steps,
+        expert_epochs=1, batch_size=size.batch, gate=None, labels=ExpertEnsemble(),
     )  # fmt: skip
 
 

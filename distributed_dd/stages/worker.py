@@ -126,20 +126,13 @@ class Worker:
         augment = [part_of(drawn, *part) for drawn, part in zip(draw.augment, parts, strict=True)]
         alone = layout.group_size == 1
         shares = [(b - a) / len(batch) for (a, b), batch in zip(parts, draw.batches, strict=True)]
-        return method.unroll(
-            Problem(
-                self.job.student,
-                start,
-                target,
-                self._rows(held, draws, gradients),
-                held.learning_rate,
-                augment,
-                None if alone else shares,
-                self.ranks.sum_in_group,
-                self.stored,
-                self._weigh,
-            )
-        )
+        rows = self._rows(held, draws, gradients)
+        problem = Problem(
+            self.job.student, start, target, rows, held.learning_rate, augment, None if alone else shares,
+            self.ranks.sum_in_group, self.stored, self._weigh,
+            in_step=layout.num_groups > 1 and isinstance(rows, Exchanged),
+        )  # fmt: skip
+        return method.unroll(problem)
 
     def _rows(self, held: Held, draws: list[Draw], gradients: RowGradients) -> Rows:
         layout = self.ranks.layout

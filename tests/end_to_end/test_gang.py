@@ -93,7 +93,11 @@ def test_through_a_dead_rank_and_a_dead_driver_the_set_is_the_same(tiny_yaml, tw
     for name, value in one.items():
         assert torch.allclose(two[name], value, rtol=1e-3, atol=1e-4), name
     folder = run_folder(killed)
-    assert sorted(p.name for p in (folder / "ranks").iterdir()) == ["rank-0.log", "rank-1.log"]
+    logs = {path.name: path.read_text() for path in (folder / "ranks").iterdir()}
+    assert sorted(logs) == ["rank-0.log", "rank-1.log"]
+    assert "keeps rows 5 to 9 of 10" in logs["rank-1.log"] and logs["rank-1.log"].count("rank 1 of 2") == 3
+    manifest = json.loads((folder / "distilled" / "manifest.json").read_text())
+    assert manifest["distillation"]["engine"]["num_ranks"] == 2
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 121))
 

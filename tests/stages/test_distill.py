@@ -90,6 +90,19 @@ def test_a_closed_gate_changes_nothing_not_even_momenta(folder):
     assert same(before, last) and same(momenta, closed.momenta())
 
 
+def test_a_rejected_segment_costs_no_way_back(folder, monkeypatch):
+    from distributed_dd.distillation.unroll import replayed
+
+    back = []
+    real = replayed.replay
+    monkeypatch.setattr(replayed, "replay", lambda *given: back.append(given[1]) or real(*given))
+    World(folder, gate=0.0).loop(1).run()
+    assert back == []
+    (folder / "open" / "run").mkdir(parents=True)
+    World(folder / "open").loop(1).run()
+    assert back == [1, 0]
+
+
 def test_a_gate_that_nothing_passes_is_said_once(folder, capsys):
     """Hours of skipped steps would otherwise look like work."""
     _, _, facts = World(folder, gate=0.0).loop(60, every=60).run()

@@ -26,9 +26,10 @@ class Detached:
         scale = problem.scale()
         residual = theta - problem.theta_target_P
         loss = residual.square().sum() / scale
-        lambda_P = problem.weigh(loss) * (2 * residual / scale)
+        weight = problem.weigh(loss)
+        lambda_P = weight * (2 * residual / scale)
         out_rate = torch.zeros_like(problem.learning_rate)
-        for step in reversed(range(problem.num_steps)):
+        for step in problem.steps_back(weight):
             s, _ = replay(problem, step, stored.pop(), lambda_P, reverse)
             out_rate -= s
         gradients = problem.rows.gradients

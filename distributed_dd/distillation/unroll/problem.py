@@ -3,7 +3,7 @@
 Legend: P parameters, N student steps, n synthetic images, B batch, K classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -43,6 +43,7 @@ class Problem:
         reduce: sum of a vector over the ranks that share this problem.
         stored: where theta_0 .. theta_{N-1} wait for the reverse sweep.
         weigh: given the loss, the factor of its gradient: 0 where the gate is closed.
+        in_step: other ranks wait for this one's rows also on the way back, so it is gone even for nothing.
     """
 
     student: Student
@@ -55,6 +56,7 @@ class Problem:
     reduce: Callable[[Tensor], Tensor] = alone
     stored: Callable[[], Stored] = OnDevice
     weigh: Callable[[Tensor], float] = field(default=unweighted)
+    in_step: bool = False
 
     @property
     def num_steps(self) -> int:
@@ -68,6 +70,10 @@ class Problem:
     def share(self, step: int, value: Tensor) -> Tensor:
         """This rank's part of a mean over the whole batch, from the mean over its own rows."""
         return value if self.shares is None else self.shares[step] * value
+
+    def steps_back(self, weight: float) -> Iterable[int]:
+        """The student steps of the reverse sweep: none for a loss that does not count."""
+        return reversed(range(self.num_steps)) if weight or self.in_step else ()
 
     def forward(self, gradient: Callable[[Tensor, Tensor, Tensor], Tensor]) -> tuple[Stored, Tensor]:
         """The N student steps: theta_0 .. theta_{N-1}, stored, and theta_N."""

@@ -37,9 +37,10 @@ class Replayed:
         scale = problem.scale()
         residual = theta - problem.theta_target_P
         loss = residual.square().sum() / scale
-        lambda_P = problem.weigh(loss) * (2 * residual / scale)
+        weight = problem.weigh(loss)
+        lambda_P = weight * (2 * residual / scale)
         out_rate = torch.zeros_like(rate)
-        for step in reversed(range(problem.num_steps)):
+        for step in problem.steps_back(weight):
             s, ds_theta = replay(problem, step, stored.pop(), lambda_P, reverse)
             out_rate -= s
             if step > 0:  # what theta_0 itself would change is not asked

@@ -1,6 +1,6 @@
 """Largest differences between ranks and one process, over every grid of ranks and every way to shard the set.
 
-PYTHONPATH=. python docs/records/2026-11-21-sharded/equality.py > docs/records/2026-11-21-sharded/equality.json
+PYTHONPATH=. python equality.py > equality.json
 """
 
 import json

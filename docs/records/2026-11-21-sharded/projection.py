@@ -1,4 +1,5 @@
-"""What an outer step of CIFAR-10 at 1,000 images per class would take on many GPUs: arithmetic, nothing measured.
+"""What an outer step of CIFAR-10 at 1,000 images per class would take on many GPUs: arithmetic alone.
+
 
 python docs/records/2026-11-21-sharded/projection.py
 """
