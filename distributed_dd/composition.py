@@ -75,7 +75,7 @@ class Run:
         self.num_classes = splits.num_classes
         self.job = Job(
             e.method, e.seed, e.experts.num_experts, e.network, splits.image_shape, self.num_classes,
-            self.store, self.folder.checkpoints,
+            self.store, self.folder.absolute().checkpoints,
         )  # fmt: skip
         self.cluster.engine.check(e.method, e.images_per_class * self.num_classes, self.job.student.network)
         self.tracker: Tracker = NoTracker()
@@ -187,8 +187,8 @@ class Run:
 
         distillation = Distillation(
             e.num_outer_steps, e.evaluate.every, e.checkpoint_every, e.method.ema_decay is not None, starting,
-            engine.workers(self.job, self.cluster, self.folder.rank_logs), self.folder, self.tracker,
-            self.progress, self._validation_accuracy, show, engine.max_restarts,
+            engine.workers(self.job, self.cluster, self.folder.absolute().rank_logs), self.folder,
+            self.tracker, self.progress, self._validation_accuracy, show, engine.max_restarts,
         )  # fmt: skip
         with self.timed("distill"):
             best, last, facts = distillation.run()

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from distributed_dd.backends.gang import Ranks
+from distributed_dd.backends.gang import DeepSpeedRanks
 from distributed_dd.backends.local_workers import Local
 from distributed_dd.distillation.methods import TrajectoryMatching
 from distributed_dd.family import Family
@@ -26,4 +26,4 @@ class Engine(Protocol):
     def workers(self, job: Job, cluster: Any, logs: Path) -> Workers: ...
 
 
-ENGINES = Family("engine", {"local": Local, "deepspeed": Ranks})
+ENGINES = Family("engine", {"local": Local, "deepspeed": DeepSpeedRanks})

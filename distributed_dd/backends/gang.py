@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import torch
 from torch import nn
 
 from distributed_dd.allocator import keep_freed_memory
@@ -26,10 +27,12 @@ from distributed_dd.stages.worker import Job, Worker
 
 SECONDS_TO_START = 120.0
 SECONDS_TO_TELL = 5.0
+# How torch.distributed says that another rank, its node or its network is gone.
+LOST_CONTACT = ("gloo/transport", "NCCL", "Connection closed", "Connection reset", "EADDRINUSE")
 
 
 @dataclass(frozen=True)
-class Ranks:
+class DeepSpeedRanks:
     """Several processes do the distillation together, with DeepSpeed: same gradient, less memory each.
 
     ``split`` says what falls to a rank: segments of its own, a part of every student batch, or, as a grid,
@@ -114,7 +117,6 @@ class Ranks:
             "the direct unroll keeps one graph of the whole batch, which cannot be divided over ranks",
             "kind: replayed, which computes the same gradient; or split=segments with ZeRO stage 0 to 2",
         )
-
         mixing = [n for n, m in network.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         require(
             size == 1 or not mixing,
@@ -130,14 +132,12 @@ class Ranks:
 class _Rank:
     """One rank, in a process of its own."""
 
-    def __init__(self, rank: int, settings: Ranks, log: Path | None, on_gpu: bool) -> None:
+    def __init__(self, rank: int, settings: DeepSpeedRanks, log: Path | None, on_gpu: bool) -> None:
         if log is not None:
             _into(log)
         if not on_gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-        import torch
-
         torch.set_num_threads(settings.cpus_per_rank)
         keep_freed_memory()
         self.rank, self.settings = rank, settings
@@ -224,7 +224,7 @@ class Gang:
 
     job: Job | None
     cluster: Any
-    settings: Ranks
+    settings: DeepSpeedRanks
     logs: Path | None
     actors: list[Any] = field(default_factory=list)
     group: Any = None
@@ -378,7 +378,17 @@ class Gang:
         cause = getattr(error, "cause", None)
         if isinstance(cause, UserError):
             return cause
-        died = isinstance(error, ray.exceptions.RayActorError)
+        if isinstance(cause, torch.OutOfMemoryError):
+            return UserError(
+                "engine",
+                f"a rank ran out of memory: {str(cause).splitlines()[0]}",
+                fix="more ranks; zero.own_rows or stage 3 for a large set; stored: spread or host for a deep "
+                "unroll; distributed-dd show estimates what each needs",
+            )
+        deaths = (
+            ray.exceptions.RayActorError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError
+        )  # fmt: skip
+        died = isinstance(error, deaths) or any(word in str(error) for word in LOST_CONTACT)
         if not died:
             # A living rank that waits for a dead one does not answer either: only what is told counts.
             asked = [actor.__ray_ready__.remote() for actor in self.actors]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from distributed_dd.backends.deepspeed_engine import DeepSpeedEngine, Zero
 from distributed_dd.backends.deepspeed_traffic import deepspeed_traffic
-from distributed_dd.backends.gang import Gang, Ranks
+from distributed_dd.backends.gang import DeepSpeedRanks, Gang
 from distributed_dd.backends.local_engine import LocalEngine
 from distributed_dd.backends.ray_cluster import RayCluster
 from distributed_dd.backends.torch_ranks import TorchRanks
@@ -86,7 +86,7 @@ def measure(set_size: int, step: Size, deep: Size, numbers: Sequence[int], round
         result["set"].append(_alone(places["set"], shards["set"]))
         for num_ranks in numbers:
             tell(f"{num_ranks} ranks")
-            gang = Gang(None, RayCluster(num_cpus=max(numbers)), Ranks(num_ranks), None)
+            gang = Gang(None, RayCluster(num_cpus=max(numbers)), DeepSpeedRanks(num_ranks), None)
             gang.gather()
             try:
                 for name, zero in SHARDINGS.items():

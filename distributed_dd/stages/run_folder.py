@@ -58,6 +58,10 @@ class RunFolder:
         self.costs = path / "costs.json"
         self.tracked = path / "tracker.json"
 
+    def absolute(self) -> "RunFolder":
+        """The same folder for processes that start elsewhere."""
+        return RunFolder(self.path.absolute(), self.checkpoints.config_digest)
+
     def set_aside(self) -> Path | None:
         """Move an existing folder away under the next free number; returns where."""
         if not self.path.exists():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from distributed_dd.backends.gang import Gang, Ranks
+from distributed_dd.backends.gang import DeepSpeedRanks, Gang
 from distributed_dd.backends.ray_cluster import RayCluster
 
 
@@ -17,7 +17,9 @@ def gangs():
     cluster, started = RayCluster(num_cpus=8), {}
 
     def gang(num_ranks: int) -> Gang:
-        found = started.setdefault(num_ranks, Gang(None, cluster, Ranks(num_ranks, timeout=60.0), None))
+        found = started.setdefault(
+            num_ranks, Gang(None, cluster, DeepSpeedRanks(num_ranks, timeout=60.0), None)
+        )
         if not found.actors:  # a test that failed takes its gang down
             found.gather()
         return found

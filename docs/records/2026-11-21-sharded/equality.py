@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from distributed_dd.backends.gang import Gang, Ranks
+from distributed_dd.backends.gang import DeepSpeedRanks, Gang
 from distributed_dd.backends.ray_cluster import RayCluster
 from distributed_dd.distillation.sharded import Alone
 from distributed_dd.distillation.unroll import Direct, Replayed
@@ -23,7 +23,7 @@ worker, _ = sets.alone(folder, [sets.first_shard(folder)], range(sets.NUM_STEPS)
 expected = sets.after(folder, [worker.save(sets.NUM_STEPS)])
 rows = []
 for num_ranks, grids in ((1, [1]), (2, [1, 2]), (4, [1, 2, 4])):
-    gang = Gang(None, RayCluster(num_cpus=8), Ranks(num_ranks), None)
+    gang = Gang(None, RayCluster(num_cpus=8), DeepSpeedRanks(num_ranks), None)
     gang.gather()
     for num_groups in grids:
         row = {
