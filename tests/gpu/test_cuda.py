@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import distributed_dd
 from distributed_dd.cli import main
@@ -11,6 +12,7 @@ from distributed_dd.distillation.augment import OPERATIONS, Siamese
 from distributed_dd.distillation.chance import generator
 from distributed_dd.distillation.networks import ConvNet, initialised
 from distributed_dd.distillation.student import Student, flatten
+from distributed_dd.distillation.unroll import OnDevice, OnHost
 from distributed_dd.training.loop import Recipe, Training
 from distributed_dd.training.optimizers import GSAM, SGD
 from tests.end_to_end.test_run import HERE, ROWS, run_folder, sha_of_set
@@ -105,3 +107,30 @@ def test_experts_on_cuda_can_be_trained_in_every_precision(tiny_yaml, fast, tmp_
     assert main(["experts", str(tiny_yaml), *fast, "experts.batch_size=256", *HERE]) == 0
     (manifest,) = (tmp_path / "runs" / "experts").glob("*/manifest.json")
     assert all(entry["validation_accuracy"] > 0.3 for entry in json.loads(manifest.read_text())["experts"])
+
+
+@pytest.mark.parametrize("zero", ["{stage: 0}", "{stage: 2}", "{stage: 3}", "{own_rows: true}"])
+def test_a_rank_over_nccl_makes_the_set_of_one_process(tiny_yaml, tmp_path, zero):
+    """One card holds one rank; what the collectives of several give is tested on gloo."""
+    cluster = tmp_path / "cluster.yaml"
+    cluster.write_text(
+        f"{{kind: ray, engine: {{kind: deepspeed, num_ranks: 1, zero: {zero}, stored: host}}}}"
+    )
+    sets = []
+    for name, on in (("alone", HERE), ("rank", ["--on", str(cluster)])):
+        assert main(["distill", str(tiny_yaml), f"output={tmp_path / name}", *on]) == 0
+        (found,) = (tmp_path / name).glob("digits-*/distilled/last_step.safetensors")
+        sets.append(load_file(found))
+    assert all(torch.allclose(sets[0][name], sets[1][name], rtol=1e-3, atol=1e-4) for name in sets[0])
+    (log,) = (tmp_path / "rank").glob("digits-*/ranks/rank-0.log")
+    assert "cuda" in log.read_text()
+
+
+@pytest.mark.parametrize("stored", [OnDevice, OnHost])
+def test_what_an_unroll_stores_comes_back_with_its_bits(stored):
+    """Catches a copy to pinned memory that is read before it has arrived."""
+    place, thetas = stored(), [torch.randn(100_003, device="cuda") for _ in range(20)]
+    for theta in thetas:
+        place.push(theta)
+    for theta in reversed(thetas):
+        assert torch.equal(place.pop(), theta)

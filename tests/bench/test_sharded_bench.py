@@ -1,0 +1,25 @@
+"""`bench sharded` at sizes of a second: what it counts, and that every row is told."""
+
+import json
+
+from distributed_dd.bench import sharded
+from distributed_dd.distillation.networks import ConvNet, ResNet18
+
+
+def test_every_sharding_has_its_row(capsys):
+    step = sharded.Size("step", ConvNet(depth=1, width=2), 20, 2, 8)
+    deep = sharded.Size("deep", ResNet18(width=1), 10, 2, 2)
+    result = sharded.measure(100, step, deep, (2,), 1)
+    json.dumps(result)
+    rows = {row["sharding"]: row for row in result["set"]}
+    assert set(rows) == {"one process", *sharded.SHARDINGS}
+    whole = result["set_bytes"]
+    assert rows["one process"]["idle_bytes"] <= 2.01 * whole
+    assert rows["own rows"]["idle_bytes"] <= 1.01 * whole < rows["ZeRO 0"]["idle_bytes"]
+    for row in result["steps"]:
+        assert row["sum_calls"] == 3 and row["seconds"] > 0
+        assert (row["row_calls"] > 0) == (row["sharding"] in ("ZeRO 3", "own rows"))
+    assert {row["stored"] for row in result["stored"]} == {"device", "spread"}
+    sharded._print(result)
+    out = capsys.readouterr().out
+    assert all(name in out for name in sharded.SHARDINGS) and "spread" in out
