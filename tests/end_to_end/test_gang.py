@@ -102,6 +102,40 @@ def test_through_a_dead_rank_and_a_dead_driver_the_set_is_the_same(tiny_yaml, tw
     assert steps == list(range(1, 121))
 
 
+@pytest.mark.slow
+def test_a_node_that_goes_takes_the_ranks_down_and_another_node_brings_them_back(tiny_yaml, tmp_path):
+    """Two raylets with a core each; one dies with its rank, and the gang waits for another."""
+    from ray.cluster_utils import Cluster
+
+    on = tmp_path / "two_nodes.yaml"
+    on.write_text(
+        "{kind: ray, wait_for_nodes: 120, engine: {kind: deepspeed, num_ranks: 2, zero: {stage: 3}}}"
+    )
+    calm, killed = (tmp_path / name / "tiny.yaml" for name in ("calm", "killed"))
+    for path in (calm, killed):
+        path.parent.mkdir()
+        path.write_text(tiny_yaml.read_text().replace(str(tmp_path / "runs"), str(path.parent / "runs")))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        environment = {**os.environ, "RAY_ADDRESS": cluster.address}
+        command = [sys.executable, "-m", "distributed_dd", "distill"]
+        done = subprocess.run([*command, str(calm), *LONG, "--on", str(on)], env=environment, timeout=300)
+        assert done.returncode == 0
+        driver = subprocess.Popen([*command, str(killed), *LONG, "--on", str(on)], env=environment)
+        deadline = time.monotonic() + 180
+        while checkpoint(killed)["step"] < 10:
+            assert driver.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        cluster.remove_node(nodes[1], allow_graceful=False)
+        cluster.add_node(num_cpus=1)
+        assert driver.wait(timeout=300) == 0
+    finally:
+        cluster.shutdown()
+    assert "a rank died" in (run_folder(killed) / "log.txt").read_text()
+    assert sha_of_set(run_folder(killed)) == sha_of_set(run_folder(calm))
+
+
 ENGINE = {"kind": "deepspeed", "num_ranks": 2}
 
 
