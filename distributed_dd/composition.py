@@ -118,7 +118,8 @@ class Run:
         tags = {
             "dataset": e.data.name, "method": e.method.name, "images_per_class": str(e.images_per_class),
             "seed": str(e.seed), "data_sha256": self.material.splits.sha256, "run_folder": self.name,
-            "config_digest": self.digest, "expert_store": self.store.digest, "engine": str(self.cluster.engine),
+            "config_digest": self.digest, "expert_store": self.store.digest,
+            "engine": str(self.cluster.engine),
         }  # fmt: skip
         return MlflowTracker(
             Path(e.output) / "mlflow.db", self.folder.tracked,
