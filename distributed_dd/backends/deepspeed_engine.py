@@ -256,6 +256,9 @@ def _config(zero: Zero, block_numbers: int) -> dict[str, Any]:
             # One block at a time: nothing gathered ahead, nothing kept, nothing whole on every rank.
             "stage3_prefetch_bucket_size": 0, "stage3_max_reuse_distance": 0,
             "stage3_max_live_parameters": block_numbers, "stage3_param_persistence_threshold": 0,
+            # By default DeepSpeed puts a function of its own in the place of torch's linear, for the whole
+            # process and for good, whose second derivatives are wrong once compiled: the student's too.
+            "memory_efficient_linear": False,
         }  # fmt: skip
     if zero.offload != "none":
         sharding["offload_optimizer"] = {"device": "cpu"}
