@@ -94,11 +94,16 @@ class Run:
             self.progress.say(f"the previous run was kept as {aside}")
         if e.resume == "must" and not self.folder.checkpoints.latest.exists():
             raise MissingInputError(str(path), "holds no checkpoint, and resume=must", fix="resume=auto")
+        if not (self.folder.distilled / artefact.MANIFEST).exists():
+            # Before the experts, which may take days.
+            self.cluster.engine.refuse_without_room(self.cluster)
         with locked(path, "run"):
             self.progress.log_to(self.folder.log)
             for note in self.material.splits.notes:
                 self.progress.say(f"note on {self.material.splits.name}: {note}")
             write_bytes(path / "resolved.yaml", config.to_yaml(plain(e)).encode())
+            where = {"kind": CLUSTERS.kind_of(self.cluster), **plain(self.cluster)}
+            write_bytes(path / "cluster.yaml", config.to_yaml(where).encode())
             write_json(path / "environment.json", environment())
             self.tracker = self._tracker()
             status = "FAILED"
@@ -176,7 +181,6 @@ class Run:
             self.progress.say(f"distilled set: already in {self.folder.distilled}")
             return
         engine = self.cluster.engine
-        self.progress.say(f"distil: {engine}")
 
         def starting() -> dict[str, Tensor]:
             return starting_set(e.method, self.jury, e.images_per_class, e.seed)

@@ -1,5 +1,6 @@
 """YAML and dot-list overrides to plain mappings. The only importer of omegaconf."""
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if path.is_dir():
         raise ConfigError(str(path), "is a folder", allowed="a YAML file")
     if not path.is_file():
-        near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise MissingInputError(str(path), "there is no such file", allowed=", ".join(near))
+        there = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, there, n=3, cutoff=0.4)
+        found = f"did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else ""
+        raise MissingInputError(str(path), "there is no such file", fix=found)
     try:
         merged: Any = OmegaConf.load(path)
         if not OmegaConf.is_dict(merged):

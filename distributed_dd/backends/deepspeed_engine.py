@@ -28,8 +28,8 @@ Span = tuple[int, int]
 class Zero:
     """How DeepSpeed shards the set (ZeRO: Rajbhandari et al., SC 2020); float32 throughout.
 
-    In units of the set's size P, W ranks hold between outer steps 2 P each at stage 0, (2 + 2/W) P at 1
-    and 2, 4/W P at 3, and 2/W P with ``own_rows``.
+    In units of the set, each of W ranks holds between outer steps 2 at stage 0, 2 + 2/W at 1 and 2, 4/W
+    at 3, and 2/W with ``own_rows``.
     """
 
     stage: Literal[0, 1, 2, 3] = setting(
@@ -45,14 +45,20 @@ class Zero:
     )
 
     def __post_init__(self) -> None:
-        least = {"none": 0, "momenta": 1, "all": 3}[self.offload]
-        require(
-            self.stage >= least, "offload", f"{self.offload} with stage {self.stage}, which keeps them whole",
-            f"stage {least} or more",
-        )  # fmt: skip
+        either = "own_rows without stage and offload, or stage 3 with offload"
         require(
             not self.own_rows or self.stage == 0, "own_rows",
-            f"with stage {self.stage}, which cuts every parameter over the ranks", "stage 0",
+            f"with stage {self.stage}, which cuts every parameter over the ranks", "stage 0", either,
+        )  # fmt: skip
+        require(
+            not self.own_rows or self.offload == "none", "offload",
+            f"{self.offload} with own_rows, where every rank updates its rows on its device", "none", either,
+        )  # fmt: skip
+        stages = {"none": (0, 1, 2, 3), "momenta": (1, 2, 3), "all": (3,)}[self.offload]
+        require(
+            self.stage in stages, "offload",
+            f"{self.offload} with stage {self.stage}, at which DeepSpeed keeps it on every rank's device",
+            f"with stage {' or '.join(map(str, stages))}", f"zero.stage: {stages[-1]}, or offload: none",
         )  # fmt: skip
 
     def __str__(self) -> str:

@@ -9,6 +9,7 @@ from distributed_dd.backends.gang import DeepSpeedRanks
 from distributed_dd.backends.local_workers import Local
 from distributed_dd.distillation.methods import TrajectoryMatching
 from distributed_dd.family import Family
+from distributed_dd.stages.estimate import Sharing
 from distributed_dd.stages.ports import Workers
 from distributed_dd.stages.worker import Job
 
@@ -21,6 +22,14 @@ class Engine(Protocol):
 
     def check(self, method: TrajectoryMatching, num_images: int, network: nn.Module) -> None:
         """Refuse, before anything starts, a method that it cannot do."""
+        ...
+
+    def refuse_without_room(self, cluster: Any) -> None:
+        """Refuse, before anything starts, a cluster that could not hold them."""
+        ...
+
+    def sharing(self) -> Sharing:
+        """What falls to one process."""
         ...
 
     def workers(self, job: Job, cluster: Any, logs: Path) -> Workers: ...

@@ -1,8 +1,10 @@
 """A gang of ranks that Ray starts: they live and die together."""
 
 import contextlib
+import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +18,10 @@ from distributed_dd.backends.deepspeed_engine import DeepSpeedEngine, Zero
 from distributed_dd.backends.process_group import join
 from distributed_dd.backends.torch_ranks import TorchRanks
 from distributed_dd.distillation.methods import TrajectoryMatching
-from distributed_dd.errors import UserError
+from distributed_dd.errors import ConfigError, UserError
 from distributed_dd.family import require, setting
 from distributed_dd.stages.checkpoint import Shard
+from distributed_dd.stages.estimate import Sharing
 from distributed_dd.stages.footprint import peak_bytes
 from distributed_dd.stages.material import device
 from distributed_dd.stages.ports import WorkersLost
@@ -39,7 +42,7 @@ class DeepSpeedRanks:
     a part of the batches of its group's segments.
     """
 
-    num_ranks: int = setting("processes")
+    num_ranks: int = setting("how many processes")
     split: Literal["segments", "student_batch", "grid"] = setting(
         "what is divided over ranks", "student_batch"
     )
@@ -67,7 +70,8 @@ class DeepSpeedRanks:
         grid = self.split == "grid"
         require(
             (self.num_groups is not None) == grid, "num_groups",
-            f"got {self.num_groups} with split={self.split}", "a number with split=grid, null otherwise",
+            "missing: segments at a time" if grid else f"got {self.num_groups} with split={self.split}",
+            "a number with split=grid, null otherwise",
         )  # fmt: skip
         require(
             self.num_groups is None or (self.num_groups >= 1 and self.num_ranks % self.num_groups == 0),
@@ -76,7 +80,8 @@ class DeepSpeedRanks:
         )  # fmt: skip
 
     def __str__(self) -> str:
-        return f"{self.num_ranks} ranks, split {self.split}, {self.zero}; logs in the run folder, ranks/"
+        ranks = "1 rank" if self.num_ranks == 1 else f"{self.num_ranks} ranks"
+        return f"{ranks}, split {self.split}, {self.zero}"
 
     @property
     def groups(self) -> int:
@@ -124,6 +129,52 @@ class DeepSpeedRanks:
             "sees a part", "norms of each image alone, such as instance or group norm", "split=segments",
         )  # fmt: skip
 
+    def sharing(self) -> Sharing:
+        """What falls to a rank."""
+        who, size, zero = f"each of {self}", self.num_ranks // self.groups, self.zero
+        if zero.parted:
+            return Sharing(who, self.num_ranks, size, 5.0 if zero.own_rows else 7.0)
+        return Sharing(who, 1, size, 5.0 if zero.stage == 0 else 4.0 + 4.0 / self.num_ranks)
+
+    def refuse_without_room(self, cluster: Any) -> None:
+        """Refuse a cluster whose nodes could not hold the ranks even if they were idle.
+
+        Raises:
+            ConfigError: so it is, and no nodes are waited for.
+        """
+        cluster.connect()
+        if not cluster.wait_for_nodes and not self.fits(self.bundle(cluster)):
+            raise self.no_room(self.bundle(cluster))
+
+    def bundle(self, cluster: Any) -> dict[str, float]:
+        """What a rank asks of Ray."""
+        gpus = cluster.gpus_of_a_rank() if self.gpus_per_rank is None else self.gpus_per_rank
+        return {"CPU": float(self.cpus_per_rank)} | ({"GPU": float(gpus)} if gpus else {})
+
+    def fits(self, bundle: dict[str, float]) -> bool:
+        """Whether the nodes that are there could hold all ranks, were they idle."""
+        import ray
+
+        room = 0
+        for node in ray.nodes():
+            if node["Alive"]:
+                room += int(min(node["Resources"].get(n, 0) // value for n, value in bundle.items()))
+        return room >= self.num_ranks
+
+    def no_room(self, bundle: dict[str, float]) -> ConfigError:
+        """What is told where there is no room."""
+        import ray
+
+        have = ray.cluster_resources()
+        wanted = " and ".join(f"{value * self.num_ranks:g} {name}" for name, value in bundle.items())
+        return ConfigError(
+            "engine.num_ranks",
+            f"{self.num_ranks} ranks want {wanted}; the cluster has {have.get('CPU', 0):g} CPU and "
+            f"{have.get('GPU', 0):g} GPU",
+            fix="fewer ranks or cpus_per_rank, more nodes, wait_for_nodes where they are still to come; on "
+            "one machine num_cpus in the cluster file says how many cores Ray may count",
+        )
+
     def workers(self, job: Job, cluster: Any, logs: Path) -> "Gang":
         """The gang; ``cluster`` is the Ray cluster that it is started on."""
         return Gang(job, cluster, self, logs)
@@ -135,6 +186,8 @@ class _Rank:
     def __init__(self, rank: int, settings: DeepSpeedRanks, log: Path | None, on_gpu: bool) -> None:
         if log is not None:
             _into(log)
+        # DeepSpeed warns of every optimiser but its own; the tests compare this one with torch's.
+        logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
         if not on_gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
@@ -180,11 +233,12 @@ class _Rank:
         """What stands in this rank's log, so that a person can tell who died where."""
         layout, settings = self.ranks.layout, self.settings
         first, last = layout.kept(num_rows)
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
         place = f"{device()} of {socket.gethostname()}, process {os.getpid()}"
-        who = f"rank {self.rank} of {settings.num_ranks}, {place}"
         task = f"{settings.split} (group {layout.group}, place {layout.place})"
         print(
-            f"{who}: from outer step {step}, {task}, keeps rows {first} to {last - 1} of {num_rows}",
+            f"{now} rank {self.rank} of {settings.num_ranks}, {place}: from outer step {step}, {task}, keeps "
+            f"rows {first} to {last - 1} of {num_rows}",
             flush=True,
         )
 
@@ -229,6 +283,9 @@ class Gang:
     actors: list[Any] = field(default_factory=list)
     group: Any = None
 
+    def __str__(self) -> str:
+        return f"{self.settings}; they start, and say more in ranks/ in the run folder"
+
     def start(self) -> None:
         """Bring the ranks up, where they are not, and have them begin from the newest checkpoint."""
         if not self.actors:
@@ -246,9 +303,8 @@ class Gang:
         import ray
 
         self.cluster.connect()
-        gpus = self.settings.gpus_per_rank
-        gpus = int(self.cluster.gpus_of_a_rank() if gpus is None else gpus)
-        bundle = {"CPU": float(self.settings.cpus_per_rank)} | ({"GPU": float(gpus)} if gpus else {})
+        bundle = self.settings.bundle(self.cluster)
+        gpus = int(bundle.get("GPU", 0))
         self._place(bundle)
         strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(self.group)
         remote: Any = ray.remote(_Rank)
@@ -265,22 +321,11 @@ class Gang:
         import ray
 
         self.group = ray.util.placement_group([bundle] * self.settings.num_ranks, strategy="PACK")
-        seconds = max(
-            self.cluster.wait_for_nodes, SECONDS_TO_START if _could_hold(ray, self, bundle) else 0.1
-        )
-        if not self.group.wait(seconds):
-            have = ray.cluster_resources()
+        here = SECONDS_TO_START if self.settings.fits(bundle) else 0.1
+        if not self.group.wait(max(self.cluster.wait_for_nodes, here)):
+            told = self.settings.no_room(bundle)
             self.stop()
-            wanted = " and ".join(
-                f"{value * self.settings.num_ranks:g} {name}" for name, value in bundle.items()
-            )
-            raise UserError(
-                "engine.num_ranks",
-                f"{self.settings.num_ranks} ranks want {wanted}; the cluster has {have.get('CPU', 0):g} CPU "
-                f"and {have.get('GPU', 0):g} GPU",
-                fix="fewer ranks or cpus_per_rank, more nodes, wait_for_nodes where they are still to come; "
-                "on one machine num_cpus in the cluster file says how many cores Ray may count",
-            )
+            raise told
 
     def outer_steps(self, first: int, last: int) -> Iterator[dict[str, float]]:
         """Outer steps on all ranks; what the first of them tells."""
@@ -405,15 +450,6 @@ def _is_death(ray: Any, reference: Any) -> bool:
     except ray.exceptions.RayActorError:
         return True
     return False
-
-
-def _could_hold(ray: Any, gang: Gang, bundle: dict[str, float]) -> bool:
-    """Whether the nodes that are there could hold the gang, were they idle."""
-    room = 0
-    for node in ray.nodes():
-        if node["Alive"]:
-            room += int(min(node["Resources"].get(name, 0) // value for name, value in bundle.items()))
-    return room >= gang.settings.num_ranks
 
 
 def _into(log: Path) -> None:

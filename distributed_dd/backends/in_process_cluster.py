@@ -4,14 +4,26 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from distributed_dd.backends.engines import ENGINES, Engine
 from distributed_dd.backends.local_workers import Local
+from distributed_dd.family import choice, require
 
 
 @dataclass(frozen=True)
 class InProcess:
     """Run every task in this process, one after the other."""
 
-    engine = Local()
+    engine: Engine = choice(ENGINES, "who does the distillation: this process", Local())
+
+    def __post_init__(self) -> None:
+        fix = "kind: ray in the cluster file, with num_cpus: of as many cores as there are ranks"
+        require(
+            isinstance(self.engine, Local),
+            "engine",
+            "ranks are processes that Ray starts",
+            "kind: local",
+            fix,
+        )
 
     def map(
         self, function: Callable[[Any, Any], Any], tasks: Sequence[Any], shared: Any

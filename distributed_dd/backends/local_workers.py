@@ -11,6 +11,7 @@ from distributed_dd.distillation.methods import TrajectoryMatching
 from distributed_dd.distillation.sharded import Alone
 from distributed_dd.family import setting
 from distributed_dd.stages.checkpoint import Shard
+from distributed_dd.stages.estimate import Sharing
 from distributed_dd.stages.footprint import peak_bytes
 from distributed_dd.stages.ports import Cluster
 from distributed_dd.stages.stored_choice import stored_in
@@ -27,11 +28,15 @@ class Local:
     )  # fmt: skip
     max_restarts = 0
 
-    def __str__(self) -> str:
-        return "one process"
-
     def check(self, method: TrajectoryMatching, num_images: int, network: nn.Module) -> None:
         """Everything can be done here."""
+
+    def refuse_without_room(self, cluster: Any) -> None:
+        """This process is there."""
+
+    def sharing(self) -> Sharing:
+        """Everything falls to this process."""
+        return Sharing("this process", 1, 1, 3.0)
 
     def workers(self, job: Job, cluster: Cluster, logs: Any) -> "LocalWorkers":
         """This process."""
@@ -46,6 +51,9 @@ class LocalWorkers:
     cluster: Cluster
     settings: Local
     worker: Worker = field(init=False)
+
+    def __str__(self) -> str:
+        return "one process"
 
     def start(self) -> None:
         """Begin from the newest checkpoint."""

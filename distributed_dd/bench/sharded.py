@@ -247,8 +247,8 @@ def stored_bytes(rank: Any, place: Any, folder: Path, shards: list[Shard], size:
 def _print(result: dict[str, Any]) -> None:
     console = Console(highlight=False)
     whole = result["set_bytes"]
-    title = f"a set of {result['set_images']:,} images, {told(whole)} (P): bytes of a rank"
-    table = Table("ranks", "sharding", "between updates", "P", "in an update", "P", "s", title=title)
+    title = f"an update of a set of {result['set_images']:,} images, {told(whole)}: bytes of a rank"
+    table = Table("ranks", "sharding", "between updates", "sets", "in an update", "sets", "s", title=title)
     for row in result["set"]:
         idle, peak = row["idle_bytes"], row["peak_bytes"]
         table.add_row(

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from distributed_dd import config
 from distributed_dd.commands.run import opened
-from distributed_dd.composition import experiment_from
+from distributed_dd.composition import cluster_from, experiment_from
 from distributed_dd.errors import MissingInputError
 from distributed_dd.family import plain
 from distributed_dd.stages import estimate
@@ -15,13 +15,14 @@ from distributed_dd.stages import estimate
 def show(options: Namespace) -> int:
     """What would happen, before anything does. Without the data, what is known without them."""
     e = experiment_from(options.file, options.overrides)
+    asked = cluster_from(options.on).engine.sharing() if options.on else None
     console = Console(highlight=False, soft_wrap=True)
     console.print(config.to_yaml(plain(e)), markup=False)
     try:
         whole = opened(options)
     except MissingInputError:
         if facts := e.data.facts:
-            for line in estimate.lines(e, facts, e.experts.num_experts):
+            for line in estimate.lines(e, facts, e.experts.num_experts, asked):
                 console.print(line)
         raise
     missing = whole.store.missing(e.experts.num_experts)
@@ -38,6 +39,6 @@ def show(options: Namespace) -> int:
     if not whole.folder.path.exists():
         state = "not started"
     console.print(f"run       {whole.folder.path} ({state})")
-    for line in estimate.lines(e, splits.facts, len(missing)):
+    for line in estimate.lines(e, splits.facts, len(missing), asked):
         console.print(line)
     return 0

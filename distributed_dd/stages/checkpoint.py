@@ -118,8 +118,11 @@ class Checkpoints:
         """
         if not self.latest.exists():
             return None
-        record = read_json(self.latest)
         fix = f"restore it, or start this run anew with resume=never ({self.folder} is kept aside)"
+        try:
+            record = read_json(self.latest)
+        except IntegrityError as error:
+            raise IntegrityError(error.where, error.problem, fix=fix) from None
         if record.get("config") != self.config_digest:
             raise IntegrityError(str(self.latest), "belongs to another configuration", fix=fix)
         try:

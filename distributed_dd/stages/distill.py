@@ -45,24 +45,25 @@ class Distillation:
 
     def run(self) -> tuple[Set, Set, dict]:
         """Distil; returns the best set by validation, the last set, and facts about the run."""
-        step, lost_in_a_row, started = self._restore(), 0, False
+        step, lost_in_a_row = self._restore(), 0
         self.since = time.monotonic() - self.facts["seconds"]
-        with self.progress.bar("distil", self.num_outer_steps, step) as bar:
-            try:
-                while step < self.num_outer_steps:
-                    try:
-                        if not started:
-                            self.workers.start()
-                            started = True
-                        step, lost_in_a_row = self._stretch(step, bar), 0
-                    except WorkersLost as lost:
-                        lost_in_a_row, started = lost_in_a_row + 1, False
-                        if lost_in_a_row > self.max_restarts:
-                            raise self._given_up(lost) from None
-                        self.progress.say(f"warning: {lost}; all start again from the last checkpoint")
-                        step = self._restore()
-            finally:
-                self.workers.stop()
+        try:
+            while step < self.num_outer_steps:
+                try:
+                    self.progress.say(f"distil: {self.workers}")
+                    self.workers.start()
+                    # Opened after the start, which would count as the first step's time.
+                    with self.progress.bar("distil", self.num_outer_steps, step) as bar:
+                        while step < self.num_outer_steps:
+                            step, lost_in_a_row = self._stretch(step, bar), 0
+                except WorkersLost as lost:
+                    lost_in_a_row += 1
+                    if lost_in_a_row > self.max_restarts:
+                        raise self._given_up(lost) from None
+                    self.progress.say(f"warning: {lost}; all start again from the last checkpoint")
+                    step = self._restore()
+        finally:
+            self.workers.stop()
         return self._set("best"), self._set("newest"), dict(self.facts)
 
     def start(self) -> Set:

@@ -20,21 +20,48 @@ FLOAT = 4
 # One training step is a forward and two backward products; a replayed outer step repeats the inner
 # gradient and back-propagates through it: 3 + 3 + 6 forward passes.
 TRAIN_FACTOR, UNROLL_FACTOR = 3, 12
-RANKS = (1, 4, 16)
 
 
-def lines(experiment: Experiment, facts: Facts, num_missing: int) -> Iterator[str]:
-    """The estimate, a line a topic. Sizes are exact; operations count convolutions and products only."""
+@dataclass(frozen=True)
+class Sharing:
+    """How much of a distillation falls to one process.
+
+    Attributes:
+        who: as a person calls it.
+        num_ranks: ranks that keep a part of the set each. group_size: ranks that share a batch, and what an
+            unroll stores.
+        copies: of its part of the set, momenta and gradients included (measured: docs/sharded.md).
+    """
+
+    who: str
+    num_ranks: int
+    group_size: int
+    copies: float
+
+
+ALWAYS_TOLD = (
+    Sharing("one process", 1, 1, 3.0),
+    Sharing("each of 4 ranks that share a batch and own rows", 4, 4, 5.0),
+    Sharing("each of 16", 16, 16, 5.0),
+)
+
+
+def lines(
+    experiment: Experiment, facts: Facts, num_missing: int, asked: Sharing | None = None
+) -> Iterator[str]:
+    """The estimate, a line a topic. Sizes are exact; operations count convolutions and products only.
+
+    ``asked``: whose memory is told first, beside those of one process and of 4 and 16 ranks.
+    """
     e = experiment
     network = initialised(e.network, facts.image_shape, facts.num_classes, torch.Generator())
     num_parameters = sum(p.numel() for p in network.parameters())
     yield f"disk      {_disk(e, num_parameters)}"
     num_images = e.images_per_class * facts.num_classes
     batch = min(num_images, e.method.batch_size)
-    yield f"memory    of a process in an outer step of batch {batch}; ranks share it and own rows"
-    for ranks in RANKS:
-        who = "one process" if ranks == 1 else f"each of {ranks} ranks"
-        yield f"          {who}: {memory(e, facts, network, ranks)}"
+    yield f"memory    at most, in an outer step of batch {batch}"
+    for sharing in (*([asked] if asked else ()), *ALWAYS_TOLD):
+        yield f"          {sharing.who}: {memory(e, facts, network, sharing)}"
     forward = forward_flops(network, facts)
     expert_work = num_missing * e.experts.num_epochs * facts.num_train * e.experts.optimizer.passes
     expert_work *= TRAIN_FACTOR * forward
@@ -47,7 +74,7 @@ def lines(experiment: Experiment, facts: Facts, num_missing: int) -> Iterator[st
     parts = ", ".join(f"{stage} {value / 1e12:,.{digits}f}" for stage, value in work.items())
     yield (
         f"work      {sum(work.values()) / 1e12:,.{digits}f} TFLOP ({parts}); a core does some 0.02 to 0.1 a "
-        "second, a GPU some 20"
+        f"second, a GPU some 20 ({sum(work.values()) / 20e12 / 3600:,.1f} h)"
     )
 
 
@@ -67,20 +94,16 @@ class Memory:
         )
 
 
-def memory(e: Experiment, facts: Facts, network: nn.Module, num_ranks: int) -> Memory:
-    """What one of ``num_ranks`` processes holds that share a batch, spread what they store, and own rows.
-
-    The set with momenta and gradients is 3 times its size in one process, and 5 times its part in a rank
-    (measured: docs/sharded.md). The student step is that of a small batch, scaled up.
-    """
+def memory(e: Experiment, facts: Facts, network: nn.Module, sharing: Sharing) -> Memory:
+    """What a process holds at most in an outer step; its student step is that of a small batch, scaled up."""
     num_images = e.images_per_class * facts.num_classes
     labels = facts.num_classes if e.method.labels.learned else 0
     row = (prod(facts.image_shape) + labels) * FLOAT
-    batch = ceil(min(num_images, e.method.batch_size) / num_ranks)
+    batch = ceil(min(num_images, e.method.batch_size) / sharing.group_size)
     student = Student(network)
-    stored = e.method.student_steps * student.num_parameters * FLOAT // num_ranks
-    copies = 3 if num_ranks == 1 else 5
-    return Memory(copies * row * ceil(num_images / num_ranks), stored, _student_step(student, facts, batch))
+    stored = e.method.student_steps * student.num_parameters * FLOAT // sharing.group_size
+    held = int(sharing.copies * row * ceil(num_images / sharing.num_ranks))
+    return Memory(held, stored, _student_step(student, facts, batch))
 
 
 def _student_step(student: Student, facts: Facts, batch: int) -> int:

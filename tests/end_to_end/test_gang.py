@@ -145,12 +145,13 @@ ENGINE = {"kind": "deepspeed", "num_ranks": 2}
         ({"num_ranks": 11}, [], "engine.num_ranks", "at most 10 ranks"),
         ({"num_ranks": 4}, ["method.batch_size=8"], "engine.num_ranks", "the smallest has 2"),
         ({"split": "segments"}, [], "engine.split", "segments_per_outer_step=2"),
-        ({"split": "grid"}, [], "engine.num_groups", "a number with split=grid"),
+        ({"split": "grid"}, [], "engine.num_groups", "missing"),
         ({"split": "grid", "num_groups": 3}, [], "engine.num_groups", "a divisor of num_ranks = 2"),
         ({"num_groups": 2}, [], "engine.num_groups", "null otherwise"),
         ({"zero": {"stage": 4}}, [], "engine.zero.stage", "0, 1, 2, 3"),
-        ({"zero": {"offload": "all", "stage": 2}}, [], "engine.zero.offload", "stage 3 or more"),
+        ({"zero": {"offload": "all", "stage": 2}}, [], "engine.zero.offload", "with stage 3"),
         ({"zero": {"own_rows": True, "stage": 3}}, [], "engine.zero.own_rows", "stage 0"),
+        ({"zero": {"own_rows": True, "offload": "all"}}, [], "engine.zero.offload", "stage 3 with offload"),
         ({}, ["method.unroll.kind=direct"], "method.unroll", "replayed"),
         ({}, ["network={kind: convnet, depth: 2, width: 4, norm: batch}"], "network layer", "running stat"),
         ({"gpus_per_rank": 2}, [], "engine.gpus_per_rank", "one GPU"),
@@ -174,7 +175,20 @@ def test_more_ranks_than_the_cluster_has_room_for(tiny_yaml, tmp_path):
     path.write_text("{kind: ray, num_cpus: 2, engine: {kind: deepspeed, num_ranks: 3}}")
     command = [sys.executable, "-m", "distributed_dd", "distill", str(tiny_yaml), "--on", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1 and "3 ranks want 3 CPU" in done.stderr and "has 2 CPU" in done.stderr
+    assert done.returncode == 2 and "3 ranks want 3 CPU" in done.stderr and "has 2 CPU" in done.stderr
+    assert not (tmp_path / "runs").exists(), "refused before the experts, which may take days"
+
+
+def test_ranks_need_ray(tiny_yaml, tmp_path, capsys):
+    path = tmp_path / "cluster.yaml"
+    path.write_text("{kind: in_process, engine: {kind: deepspeed, num_ranks: 2}}")
+    assert main(["run", str(tiny_yaml), "--on", str(path)]) == 2
+    assert "kind: ray" in capsys.readouterr().err
+
+
+def test_show_tells_what_a_rank_of_the_cluster_file_would_hold(tiny_yaml, two_ranks, capsys):
+    assert main(["show", str(tiny_yaml), *two_ranks]) == 0
+    assert "each of 2 ranks, split student_batch, ZeRO 3: " in capsys.readouterr().out
 
 
 def test_a_shard_that_is_damaged_or_gone_is_named_before_ranks_start(tiny_yaml, two_ranks, capsys):
