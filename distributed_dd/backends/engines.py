@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from distributed_dd.backends.gang import DeepSpeedRanks
+from distributed_dd.backends.deepspeed_ranks import DeepSpeedRanks
 from distributed_dd.backends.local_workers import Local
 from distributed_dd.distillation.methods import TrajectoryMatching
 from distributed_dd.family import Family

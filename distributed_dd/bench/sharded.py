@@ -15,8 +15,9 @@ from rich.table import Table
 from torch import Tensor
 
 from distributed_dd.backends.deepspeed_engine import DeepSpeedEngine, Zero
+from distributed_dd.backends.deepspeed_ranks import DeepSpeedRanks
 from distributed_dd.backends.deepspeed_traffic import deepspeed_traffic
-from distributed_dd.backends.gang import DeepSpeedRanks, Gang
+from distributed_dd.backends.gang import Gang
 from distributed_dd.backends.local_engine import LocalEngine
 from distributed_dd.backends.ray_cluster import RayCluster
 from distributed_dd.backends.torch_ranks import TorchRanks

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from distributed_dd.backends.gang import DeepSpeedRanks, Gang
+from distributed_dd.backends.deepspeed_ranks import DeepSpeedRanks
+from distributed_dd.backends.gang import Gang
 from distributed_dd.backends.ray_cluster import RayCluster
 
 

@@ -35,7 +35,7 @@ def ranks_of(driver):
     found = []
     for process in psutil.Process(driver.pid).children(recursive=True):
         try:
-            if process.name().startswith("ray::_Rank"):
+            if process.name().startswith("ray::Rank"):
                 found.append(process)
         except psutil.NoSuchProcess:
             continue

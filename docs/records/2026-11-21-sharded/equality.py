@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from distributed_dd.backends.gang import DeepSpeedRanks, Gang
+from distributed_dd.backends.deepspeed_ranks import DeepSpeedRanks
+from distributed_dd.backends.gang import Gang
 from distributed_dd.backends.ray_cluster import RayCluster
 from distributed_dd.distillation.sharded import Alone
 from distributed_dd.distillation.unroll import Direct, Replayed

@@ -1,0 +1,161 @@
+"""How one distillation is divided over ranks: the `deepspeed` kind of a cluster file's engine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from distributed_dd.backends.deepspeed_engine import Zero
+from distributed_dd.backends.gang import Gang
+from distributed_dd.distillation.methods import TrajectoryMatching
+from distributed_dd.errors import ConfigError
+from distributed_dd.family import require, setting
+from distributed_dd.stages.estimate import Sharing
+from distributed_dd.stages.worker import Job
+
+
+@dataclass(frozen=True)
+class DeepSpeedRanks:
+    """Several processes do the distillation together, with DeepSpeed: same gradient, less memory each.
+
+    ``split`` says what falls to a rank: segments of its own, a part of every student batch, or, as a grid,
+    a part of the batches of its group's segments.
+    """
+
+    num_ranks: int = setting("how many processes")
+    split: Literal["segments", "student_batch", "grid"] = setting(
+        "what is divided over ranks", "student_batch"
+    )
+    num_groups: int | None = setting("segments at a time, where split is grid", None)
+    zero: Zero = setting("what of the set is sharded", default_factory=Zero)
+    stored: Literal["auto", "device", "spread", "host"] = setting(
+        "where the student parameters of an unroll wait for the way back: each rank keeps all, or its part "
+        "of each (spread), or they go to the host's memory; auto takes the first that needs at most a "
+        "quarter of a rank's memory", "auto",
+    )  # fmt: skip
+    cpus_per_rank: int = setting("cores, and so threads, of every rank", 1)
+    gpus_per_rank: int | None = setting("0 or 1; null: 1 where the cluster has any", None)
+    max_restarts: int = setting("times that lost ranks are replaced without a checkpoint between", 5)
+    timeout: float = setting("seconds after which a rank that waits in vain for the others gives up", 1800.0)
+
+    def __post_init__(self) -> None:
+        for name in ("num_ranks", "cpus_per_rank"):
+            require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
+        require(self.max_restarts >= 0, "max_restarts", f"got {self.max_restarts}", "0 or more")
+        require(self.timeout > 0, "timeout", f"got {self.timeout:g}", "above 0")
+        require(
+            self.gpus_per_rank in (None, 0, 1), "gpus_per_rank", f"got {self.gpus_per_rank}",
+            "0, 1 or null: a rank computes on one GPU",
+        )  # fmt: skip
+        grid = self.split == "grid"
+        require(
+            (self.num_groups is not None) == grid, "num_groups",
+            "missing: segments at a time" if grid else f"got {self.num_groups} with split={self.split}",
+            "a number with split=grid, null otherwise",
+        )  # fmt: skip
+        require(
+            self.num_groups is None or (self.num_groups >= 1 and self.num_ranks % self.num_groups == 0),
+            "num_groups", f"{self.num_groups} groups of {self.num_ranks} ranks are not of one size",
+            f"a divisor of num_ranks = {self.num_ranks}",
+        )  # fmt: skip
+
+    def __str__(self) -> str:
+        ranks = "1 rank" if self.num_ranks == 1 else f"{self.num_ranks} ranks"
+        return f"{ranks}, split {self.split}, {self.zero}"
+
+    @property
+    def groups(self) -> int:
+        """Segments that are matched at a time."""
+        return {"segments": self.num_ranks, "student_batch": 1, "grid": self.num_groups or 1}[self.split]
+
+    def check(self, method: TrajectoryMatching, num_images: int, network: nn.Module) -> None:
+        """Refuse a method that cannot be divided so, before any rank starts.
+
+        Raises:
+            ConfigError: with the reason.
+        """
+        size, segments = self.num_ranks // self.groups, method.segments_per_outer_step
+        require(
+            segments % self.groups == 0,
+            "engine.split",
+            f"{self.split} matches {self.groups} segments at a time, and method.segments_per_outer_step is "
+            f"{segments}",
+            f"a multiple of {self.groups}",
+            f"method.segments_per_outer_step={self.groups}, which averages that many gradients in an outer "
+            "step; or engine.split=student_batch, which leaves the outer step as it is",
+        )
+        smallest = method.smallest_batch(num_images)
+        require(
+            size <= smallest,
+            "engine.num_ranks",
+            f"{size} ranks share a student batch, and the smallest has {smallest} of the {num_images} images",
+            f"at most {smallest} ranks for each segment",
+            "fewer ranks, or another method.batch_size",
+        )
+        require(
+            not self.zero.parted or self.num_ranks <= num_images,
+            "engine.num_ranks", f"{self.num_ranks} ranks for {num_images} images", f"at most {num_images}",
+        )  # fmt: skip
+        require(
+            method.unroll.shardable or (size == 1 and not self.zero.parted),
+            "method.unroll",
+            "the direct unroll keeps one graph of the whole batch, which cannot be divided over ranks",
+            "kind: replayed, which computes the same gradient; or split=segments with ZeRO stage 0 to 2",
+        )
+        mixing = [n for n, m in network.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        require(
+            size == 1 or not mixing,
+            "network", f"layer {mixing[0] if mixing else ''} normalises over the batch, of which a rank "
+            "sees a part", "norms of each image alone, such as instance or group norm", "split=segments",
+        )  # fmt: skip
+
+    def sharing(self) -> Sharing:
+        """What falls to a rank."""
+        who, size, zero = f"each of {self}", self.num_ranks // self.groups, self.zero
+        if zero.parted:
+            return Sharing(who, self.num_ranks, size, 5.0 if zero.own_rows else 7.0)
+        return Sharing(who, 1, size, 5.0 if zero.stage == 0 else 4.0 + 4.0 / self.num_ranks)
+
+    def refuse_without_room(self, cluster: Any) -> None:
+        """Refuse a cluster whose nodes could not hold the ranks even if they were idle.
+
+        Raises:
+            ConfigError: so it is, and no nodes are waited for.
+        """
+        cluster.connect()
+        if not cluster.wait_for_nodes and not self.fits(self.bundle(cluster)):
+            raise self.no_room(self.bundle(cluster))
+
+    def bundle(self, cluster: Any) -> dict[str, float]:
+        """What a rank asks of Ray."""
+        gpus = cluster.gpus_of_a_rank() if self.gpus_per_rank is None else self.gpus_per_rank
+        return {"CPU": float(self.cpus_per_rank)} | ({"GPU": float(gpus)} if gpus else {})
+
+    def fits(self, bundle: dict[str, float]) -> bool:
+        """Whether the nodes that are there could hold all ranks, were they idle."""
+        import ray
+
+        room = 0
+        for node in ray.nodes():
+            if node["Alive"]:
+                room += int(min(node["Resources"].get(n, 0) // value for n, value in bundle.items()))
+        return room >= self.num_ranks
+
+    def no_room(self, bundle: dict[str, float]) -> ConfigError:
+        """What is told where there is no room."""
+        import ray
+
+        have = ray.cluster_resources()
+        wanted = " and ".join(f"{value * self.num_ranks:g} {name}" for name, value in bundle.items())
+        return ConfigError(
+            "engine.num_ranks",
+            f"{self.num_ranks} ranks want {wanted}; the cluster has {have.get('CPU', 0):g} CPU and "
+            f"{have.get('GPU', 0):g} GPU",
+            fix="fewer ranks or cpus_per_rank, more nodes, wait_for_nodes where they are still to come; on "
+            "one machine num_cpus in the cluster file says how many cores Ray may count",
+        )
+
+    def workers(self, job: Job, cluster: Any, logs: Path) -> Gang:
+        """The gang; ``cluster`` is the Ray cluster that it is started on."""
+        return Gang(job, cluster, self, logs)

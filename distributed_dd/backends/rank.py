@@ -1,0 +1,123 @@
+"""One rank of a gang, in a process of its own."""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from distributed_dd.allocator import keep_freed_memory
+from distributed_dd.backends.deepspeed_engine import DeepSpeedEngine
+from distributed_dd.backends.process_group import join
+from distributed_dd.backends.torch_ranks import TorchRanks
+from distributed_dd.errors import UserError
+from distributed_dd.stages.checkpoint import Shard
+from distributed_dd.stages.footprint import peak_bytes
+from distributed_dd.stages.material import device
+from distributed_dd.stages.stored_choice import stored_in
+from distributed_dd.stages.worker import Job, Worker
+
+if TYPE_CHECKING:
+    from distributed_dd.backends.deepspeed_ranks import DeepSpeedRanks
+
+
+class Rank:
+    """What a process of the gang can be asked; Ray makes an actor of it."""
+
+    def __init__(self, rank: int, settings: "DeepSpeedRanks", log: Path | None, on_gpu: bool) -> None:
+        if log is not None:
+            _into(log)
+        # DeepSpeed warns of every optimiser but its own; the tests compare this one with torch's.
+        logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+        if not on_gpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+        torch.set_num_threads(settings.cpus_per_rank)
+        keep_freed_memory()
+        self.rank, self.settings = rank, settings
+        self.engine: DeepSpeedEngine | None = None
+
+    def address(self) -> tuple[str, int]:
+        """Where the ranks can meet: this node, and a port that is free."""
+        import ray
+
+        host = ray.util.get_node_ip_address()
+        with socket.socket() as free:
+            free.bind(("", 0))
+            return host, free.getsockname()[1]
+
+    def join(self, address: str, port: int) -> None:
+        """Join the process group."""
+        join(address, port, self.rank, self.settings.num_ranks, self.settings.timeout)
+        self.ranks = TorchRanks(self.settings.groups)
+
+    def start(self, job: Job) -> None:
+        """Begin from the newest checkpoint."""
+        record = job.checkpoints.load(verify=False)
+        if record is None:
+            raise UserError(
+                f"rank {self.rank} on {socket.gethostname()}",
+                f"sees no checkpoint in {job.checkpoints.folder}",
+                fix="put output= on a disk that all nodes share",
+            )
+        saved = job.checkpoints.saved(record["newest"])
+        if self.engine is not None:
+            self.engine.close()
+        self.engine = DeepSpeedEngine(self.settings.zero, self.ranks, saved, job.method.optimizers())
+        stored = stored_in(
+            self.settings.stored, job.student.num_parameters, job.method.student_steps, self.ranks
+        )
+        self.worker = Worker(job, self.engine, self.ranks, stored, saved)
+        self._say(record["step"], saved.num_rows)
+
+    def _say(self, step: int, num_rows: int) -> None:
+        """What stands in this rank's log, so that a person can tell who died where."""
+        layout, settings = self.ranks.layout, self.settings
+        first, last = layout.kept(num_rows)
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        place = f"{device()} of {socket.gethostname()}, process {os.getpid()}"
+        task = f"{settings.split} (group {layout.group}, place {layout.place})"
+        print(
+            f"{now} rank {self.rank} of {settings.num_ranks}, {place}: from outer step {step}, {task}, keeps "
+            f"rows {first} to {last - 1} of {num_rows}",
+            flush=True,
+        )
+
+    def outer_steps(self, first: int, last: int) -> Iterator[dict[str, float]]:
+        """Make outer steps, telling what each measured."""
+        for step in range(first, last):
+            yield self.worker.outer_step(step)
+
+    def outer_steps_silently(self, first: int, last: int) -> None:
+        """The same on the ranks that need not tell."""
+        for _ in self.outer_steps(first, last):
+            pass
+
+    def save(self, step: int) -> Shard:
+        """Write the rows that this rank keeps."""
+        return self.worker.save(step)
+
+    def run(self, function: Callable[[Any, Any], Any], task: Any, shared: Any) -> Any:
+        """A task that has nothing to do with the other ranks."""
+        return function(task, shared)
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """``function(this rank, ...)``, for measurements and tests."""
+        return function(self, *arguments)
+
+    def peak_memory_bytes(self) -> int:
+        """The most that this rank held."""
+        return peak_bytes()
+
+
+def _into(log: Path) -> None:
+    """All that this process says goes to ``log``, after what was said there before."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.close(file)
