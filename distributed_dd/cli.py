@@ -18,6 +18,7 @@ VERBS = {
     "evaluate": "score the distilled set and its controls on the test split; or a set on networks=[..]",
     "report": "print the report of a finished run; or compare all runs in folders",
     "show": "print the resolved configuration, what is present, and an estimate of the work",
+    "ui": "MLflow's pages for a folder of runs, on this machine: distributed-dd ui [runs]",
     "kinds": "list everything that can be chosen by kind, with its settings",
     "import": "other people's expert buffers (replay_buffer_*.pt) or distilled set (images_best.pt ..)",
     "export": "a distilled set as pt, images or npz; the experts of a configuration as replay buffers",
@@ -83,6 +84,10 @@ def _help() -> str:
 def _parser(verb: str) -> argparse.ArgumentParser:
     parser = _Parser(prog=f"distributed-dd {verb}", description=VERBS[verb])
     if verb == "kinds":
+        return parser
+    if verb == "ui":
+        parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"), help="output= of the runs")
+        parser.add_argument("--port", type=int, default=5000, help="5000 by default")
         return parser
     if verb == "bench":
         parser.add_argument(

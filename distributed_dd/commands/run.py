@@ -135,5 +135,6 @@ def _ui_command(output: Path) -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if uri and not uri.startswith("sqlite"):  # an address may hold a password: not printed
         return "open the tracking server in MLFLOW_TRACKING_URI"
-    store = uri or f"sqlite:///{output / 'mlflow.db'}"
-    return f"mlflow ui --backend-store-uri {shlex.quote(store)}"
+    if uri:
+        return f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+    return f"distributed-dd ui {shlex.quote(str(output))}"
