@@ -66,6 +66,10 @@ class LocalFolder:
     def __str__(self) -> str:
         return str(self._path)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Processes on other nodes start in folders of their own.
+        return {"_path": self._path.absolute()}
+
     def names(self) -> set[str]:
         return set(os.listdir(self._path)) if self._path.is_dir() else set()
 

@@ -185,3 +185,17 @@ def test_a_sweep_removes_what_nobody_needs_and_nothing_else(root):
     gone = before - made.folder.names()
     assert {name.split("-")[1][:4] for name in gone} == {"0001", "0002"} and len(gone) == 2
     assert made.epochs_reached() == {2: 1}
+
+
+def test_a_store_below_a_relative_folder_is_found_by_processes_that_start_elsewhere(tmp_path, monkeypatch):
+    """Ray's workers on other nodes do not start where the driver did."""
+    import pickle
+
+    monkeypatch.chdir(tmp_path)
+    store = TrajectoryStore.below("runs/experts", {"a": 1})
+    store.folder.write("here", b"content")
+    (tmp_path / "elsewhere").mkdir()
+    sent = pickle.dumps(store)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert pickle.loads(sent).folder.read("here") == b"content"
+    assert str(store.folder).startswith("runs/experts"), "people read what they typed"
