@@ -4,7 +4,7 @@ import gc
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from distributed_dd.stages.environment import versions
 from distributed_dd.stages.estimate import size as told
 from distributed_dd.stages.live_bytes import LiveBytes
 from distributed_dd.stages.material import device
+from distributed_dd.stages.ports import Engine
 from distributed_dd.stages.stored_choice import stored_in
 from distributed_dd.stages.worker import Job, Worker
 
@@ -147,42 +148,36 @@ class _RandomExperts:
 
 
 def _alone(folder: Path, shards: list[Shard]) -> dict[str, Any]:
-    """The set in one process without DeepSpeed, measured in a process of its own kind: here."""
+    """The set in this process, without DeepSpeed."""
     saved = Checkpoints(folder, "bench").saved(shards)
-
-    def update(engine: LocalEngine) -> None:
-        held = engine.read()
-        gradients = RowGradients(held.images, held.labels)
-        rate = torch.zeros_like(held.learning_rate)
-        engine.step(MatchingGradient(torch.zeros(1), gradients.images, gradients.labels, rate))
-
-    found = _footprint(lambda: LocalEngine(saved, _method(STEP).optimizers()), update)
+    found = _footprint(lambda: LocalEngine(saved, _method(STEP).optimizers()))
     return {"ranks": 1, "sharding": "one process", **found}
 
 
 def set_memory(rank: Any, zero: Zero, folder: Path, shards: list[Shard]) -> dict[str, Any]:
     """Bytes between updates and at most in one, of a rank that reads its rows and gets their gradients."""
     ranks, saved = _ranks(rank), Checkpoints(folder, "bench").saved(shards)
-
-    def update(engine: DeepSpeedEngine) -> None:
-        held = engine.read()
-        gradients = RowGradients(held.images, held.labels)
-        rate = torch.zeros_like(held.learning_rate)
-        engine.step(MatchingGradient(torch.zeros(1), gradients.images, gradients.labels, rate))
-
-    return _footprint(lambda: DeepSpeedEngine(zero, ranks, saved, _method(STEP).optimizers()), update)
+    return _footprint(lambda: DeepSpeedEngine(zero, ranks, saved, _method(STEP).optimizers()))
 
 
-def _footprint(make: Any, update: Any) -> dict[str, Any]:
+def _update(engine: Engine) -> None:
+    """One update with gradients of zero."""
+    held = engine.read()
+    gradients = RowGradients(held.images, held.labels)
+    rate = torch.zeros_like(held.learning_rate)
+    engine.step(MatchingGradient(torch.zeros(1), gradients.images, gradients.labels, rate))
+
+
+def _footprint(make: Callable[[], Engine]) -> dict[str, Any]:
     gc.collect()
     with LiveBytes() as counter:
         engine = make()
-        update(engine)
+        _update(engine)
         gc.collect()
         idle = counter.now
         counter.from_now_on()
         started = time.monotonic()
-        update(engine)
+        _update(engine)
         seconds = time.monotonic() - started
         peak = counter.peak
         if hasattr(engine, "close"):

@@ -81,8 +81,8 @@ class Worker:
         losses = torch.zeros(method.segments_per_outer_step, dtype=torch.float64)
         accepted, epochs = losses.clone(), losses.clone()
         for number in layout.rounds(len(losses)):
-            draws = [self._draw(step, number, group) for group in range(layout.num_groups)]
-            segment, draw = layout.segment(number), draws[layout.group]
+            draws = [self._draw(step, layout.segment(number, group)) for group in range(layout.num_groups)]
+            segment, draw = layout.segment(number, layout.group), draws[layout.group]
             found = self._match(held, draws, gradients)
             rate += found.learning_rate
             if layout.place == 0:
@@ -109,9 +109,8 @@ class Worker:
             "floored": int(floored),
         }
 
-    def _draw(self, step: int, number_of_round: int, group: int) -> Draw:
-        job, layout = self.job, self.ranks.layout
-        segment = number_of_round * layout.num_groups + group
+    def _draw(self, step: int, segment: int) -> Draw:
+        job = self.job
         return job.method.draw(step, job.seed, job.num_experts, self.engine.num_rows, segment)
 
     def _match(self, held: Held, draws: list[Draw], gradients: RowGradients) -> MatchingGradient:

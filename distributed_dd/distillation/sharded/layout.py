@@ -44,9 +44,9 @@ class Layout:
         """How often every group takes a segment in an outer step."""
         return range(num_segments // self.num_groups)
 
-    def segment(self, number_of_round: int) -> int:
-        """The segment that this rank's group takes in a round."""
-        return number_of_round * self.num_groups + self.group
+    def segment(self, number_of_round: int, group: int) -> int:
+        """The segment that a group takes in a round."""
+        return number_of_round * self.num_groups + group
 
     def part(self, batch_size: int) -> tuple[int, int]:
         """The places in a student batch that this rank computes."""
