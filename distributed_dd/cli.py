@@ -16,6 +16,7 @@ VERBS = {
     "experts": "train the experts that are missing",
     "distill": "distil the set (experts must exist or are trained first)",
     "evaluate": "score the distilled set and its controls on the test split; or a set on networks=[..]",
+    "tune": "search matching windows, rates .. for each images per class: distributed-dd tune SWEEP_FILE",
     "report": "print the report of a finished run; or compare all runs in folders",
     "show": "print the resolved configuration, what is present, and an estimate of the work",
     "ui": "MLflow's pages for a folder of runs, on this machine: distributed-dd ui [runs]",
@@ -106,6 +107,8 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     if verb in ("import", "export"):
         return _exchange_parser(parser, verb)
     what = "configuration, such as configs/digits/datm_ipc10.yaml"
+    if verb == "tune":
+        what = "sweep, such as configs/tune/digits_datm_window.yaml"
     what += "; or the folder of a distilled set" if verb == "evaluate" else ""
     parser.add_argument("file", type=Path, help=what)
     parser.add_argument("overrides", nargs="*", help="key.path=value")

@@ -1,6 +1,6 @@
 """From a configuration to running objects: the one place that names a stage and a backend together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +26,7 @@ from distributed_dd.stages.evaluate import Entry, candidates, score_rows
 from distributed_dd.stages.experiment import Experiment
 from distributed_dd.stages.expert import ExpertJob
 from distributed_dd.stages.footprint import Footprint, footprint
+from distributed_dd.stages.judging import Judging
 from distributed_dd.stages.material import Material, prepare
 from distributed_dd.stages.ports import Cluster as Tasks
 from distributed_dd.stages.ports import Tracker
@@ -50,19 +51,34 @@ def cluster_from(path: Path | None) -> RayCluster | InProcess:
 
 @dataclass
 class Run:
-    """One experiment in its run folder; stages are called in order, each skips what is done."""
+    """One experiment in its run folder; stages are called in order, each skips what is done.
+
+    Args:
+        below: where the run folder lies; the experiment's output by default.
+        given: the experiment's images, where they are at hand.
+        judging: when the unfinished set is scored; as the experiment's evaluation says by default.
+        tags: told to the tracker beside the run's own.
+        epochs: of experts, to be kept beside those that the experiment reads.
+    """
 
     experiment: Experiment
     cluster: RayCluster | InProcess
     progress: ConsoleProgress = field(default_factory=ConsoleProgress)
+    below: Path | None = None
+    given: Material | None = None
+    judging: Judging | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    epochs: Sequence[float] = ()
     costs: dict[str, Footprint] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         e = self.experiment
-        self.material: Material = prepare(e.data, e.preprocessing, e.images_per_class, self.progress.say)
+        self.material: Material = self.given or prepare(
+            e.data, e.preprocessing, e.images_per_class, self.progress.say
+        )
         splits = self.material.splits
         data = experts.identity_of(self.material, e.preprocessing)
-        self.needed = e.method.epochs_used(e.experts.num_epochs)
+        self.needed = tuple(sorted({*e.method.epochs_used(e.experts.num_epochs), *self.epochs}))
         if e.experts.store is None:
             root = e.experts.storage or str(Path(e.output) / "experts")
             self.store = experts.store_for(root, e.experts, e.network, data, e.seed)
@@ -71,7 +87,7 @@ class Run:
         given = {} if e.experts.store is None else {"expert_store": self.store.digest}
         self.digest = digest({**identity(e), "data_sha256": splits.sha256, **given})
         self.name = f"{splits.name}-{e.method.name}-ipc{e.images_per_class}-{self.digest[:8]}"
-        self.folder = RunFolder(Path(e.output) / self.name, self.digest)
+        self.folder = RunFolder((self.below or Path(e.output)) / self.name, self.digest)
         self.num_classes = splits.num_classes
         self.job = Job(
             e.method, e.seed, e.experts.num_experts, e.network, splits.image_shape, self.num_classes,
@@ -110,6 +126,9 @@ class Run:
             try:
                 yield
                 status = "FINISHED"
+            except SystemExit:  # a search ends a trial so; the trial did nothing wrong
+                status = "FINISHED"
+                raise
             except KeyboardInterrupt:
                 status = "KILLED"
                 raise
@@ -124,7 +143,7 @@ class Run:
             "dataset": e.data.name, "method": e.method.name, "images_per_class": str(e.images_per_class),
             "seed": str(e.seed), "data_sha256": self.material.splits.sha256, "run_folder": self.name,
             "config_digest": self.digest, "expert_store": self.store.digest,
-            "engine": str(self.cluster.engine),
+            "engine": str(self.cluster.engine), **self.tags,
         }  # fmt: skip
         return MlflowTracker(
             Path(e.output) / "mlflow.db", self.folder.tracked,
@@ -190,8 +209,11 @@ class Run:
             if not note:
                 self.tracker.picture("synthetic_set", step, path)
 
+        judging = self.judging or Judging.every(
+            e.evaluate.every, e.num_outer_steps, e.evaluate.num_validation_networks
+        )
         distillation = Distillation(
-            e.num_outer_steps, e.evaluate.every, e.checkpoint_every, e.method.ema_decay is not None, starting,
+            e.num_outer_steps, judging, e.checkpoint_every, e.method.ema_decay is not None, starting,
             engine.workers(self.job, self.cluster, self.folder.absolute().rank_logs), self.folder,
             self.tracker, self.progress, self._validation_accuracy, show, engine.max_restarts,
         )  # fmt: skip
@@ -202,14 +224,20 @@ class Run:
         manifest = artefact.describe(e, self.material.splits, self.digest, self.store.digest, facts)
         artefact.write_artefact(self.folder.distilled, best, last, self.material.fitted, manifest)
 
-    def _validation_accuracy(self, tensors: dict[str, Tensor], cluster: Tasks) -> float:
+    def validation_accuracies(
+        self, tensors: dict[str, Tensor], members: Iterable[int], cluster: Tasks
+    ) -> list[float]:
+        """What fresh networks of these numbers, trained on a set, reach on the validation split."""
         e = self.experiment
         judge = self.material.validation
         contest = scoring.Contest(e.network, e.evaluate.recipe(), e.seed, self.num_classes, judge)
         given = (tensors["images"], tensors["labels"], float(tensors["learning_rate"]))
-        members = range(e.evaluate.num_validation_networks)
-        outcomes = scoring.score([scoring.Trial(*given, 2000 + m) for m in members], contest, cluster)
-        return sum(outcome.accuracy for outcome in outcomes) / len(outcomes)
+        outcomes = scoring.score([scoring.Trial(*given, member) for member in members], contest, cluster)
+        return [outcome.accuracy for outcome in outcomes]
+
+    def _validation_accuracy(self, tensors: dict[str, Tensor], num_networks: int, cluster: Tasks) -> float:
+        found = self.validation_accuracies(tensors, range(2000, 2000 + num_networks), cluster)
+        return sum(found) / len(found)
 
     def _preview(self, starting: Tensor, tensors: dict[str, Tensor], title: str) -> Path:
         invert, names = self.material.fitted.invert, self.material.splits.class_names

@@ -144,6 +144,34 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> typing.Iterator[tu
             yield f"{prefix}{key}", value
 
 
+def at(values: Mapping[str, Any], key: str) -> Any:
+    """What ``values`` holds at ``key.path``; None where the path leads nowhere."""
+    found: Any = values
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
+
+
+def placed(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A copy of ``values`` with ``value`` at ``key.path``; a group is laid over the group that is there.
+
+    A new ``kind`` takes a group's other keys away: they belonged to the old kind.
+    """
+    first, _, rest = key.partition(".")
+    there = values.get(first)
+    group: dict[str, Any] = dict(there) if isinstance(there, Mapping) else {}
+    if rest:
+        return {**values, first: placed(group, rest, value)}
+    if not isinstance(value, Mapping):
+        renamed = first == "kind" and there not in (None, value)
+        return {**({} if renamed else values), first: value}
+    if value.get("kind", group.get("kind")) != group.get("kind"):
+        group = {}
+    for name, inner in value.items():
+        group = placed(group, name, inner)
+    return {**values, first: group}
+
+
 def _with_kind(family: Family, member: Any, identity_only: bool) -> dict[str, Any]:
     return {"kind": family.kind_of(member), **plain(member, identity_only)}
 

@@ -158,15 +158,34 @@ class MlflowTracker:
             self.client.log_metric(self.run_id, key, float(value))
 
     @never_stops_a_run
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Words by which runs are found."""
+        for key, value in tags.items():
+            self.client.set_tag(self.run_id, key, value)
+
+    @never_stops_a_run
     def end(self, status: str) -> None:
         """Close the run as FINISHED, FAILED or KILLED."""
         self._flush()
         self.client.set_terminated(self.run_id, status)
 
+    @never_stops_a_run
+    def close_other(self, run_id: str, status: str, tags: Mapping[str, str]) -> None:
+        """Close another run of the same server."""
+        for key, value in tags.items():
+            self.client.set_tag(run_id, key, value)
+        self.client.set_terminated(run_id, status)
+
     def _flush(self) -> None:
         if self._pending:
             self.client.log_batch(self.run_id, metrics=self._pending)
             self._pending = []
+
+
+def closed(record: Path, by: "MlflowTracker | NoTracker", status: str, tags: Mapping[str, str]) -> None:
+    """Close the run that ``record`` remembers, whose own process may have been stopped."""
+    if isinstance(by, MlflowTracker) and not by.broken and record.exists():
+        by.close_other(read_json(record)["run_id"], status, tags)
 
 
 def _quieten() -> None:

@@ -108,6 +108,14 @@ class RayCluster:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray's own would print its stack and abort
 
+    def resources_of_a_task(self) -> dict[str, float]:
+        """What a task gets, as ``cpu`` and ``gpu``; the cluster is joined, and has room for one."""
+        import ray
+
+        self.connect()
+        self._check_fits(ray)
+        return {"cpu": self.cpus_per_task, "gpu": self._gpus(ray)}
+
     def gpus_of_a_rank(self) -> int:
         """GPUs of a rank by default: 1 where there are any."""
         import ray
@@ -181,23 +189,28 @@ def _in_worker(function: Callable[[Any, Any], Any], task: Any, shared: list[Any]
     """Run a task with what Ray gave it: as many threads as cores, and no GPU that is not its own."""
     import ray
 
-    # Read by torch's compiler: its own default is a pool of processes on every core of the node.
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     assigned = ray.get_runtime_context().get_assigned_resources()
-    if not assigned.get("GPU"):
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    import torch
-
-    torch.set_num_threads(max(1, int(assigned.get("CPU", 1))))
-    if 0 < assigned.get("GPU", 0) < 1 and torch.cuda.is_available():
-        # Ray counts shares of a card and does not enforce them: one task could take all its memory.
-        torch.cuda.set_per_process_memory_fraction(assigned["GPU"])
-    keep_freed_memory()
+    as_one_worker(assigned.get("CPU", 1), assigned.get("GPU", 0))
     (reference,) = shared
     if reference.hex() not in _SHARED:
         _SHARED.clear()
         _SHARED[reference.hex()] = ray.get(reference)
     return function(task, _SHARED[reference.hex()])
+
+
+def as_one_worker(cpus: float, gpus: float) -> None:
+    """Let this process take no more than Ray counts for it, before torch is first used in it."""
+    # Read by torch's compiler: its own default is a pool of processes on every core of the node.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    if not gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    import torch
+
+    torch.set_num_threads(max(1, int(cpus)))
+    if 0 < gpus < 1 and torch.cuda.is_available():
+        # Ray counts shares of a card and does not enforce them: one task could take all its memory.
+        torch.cuda.set_per_process_memory_fraction(gpus)
+    keep_freed_memory()
 
 
 def _result(ray: Any, reference: Any, max_retries: int) -> Any:

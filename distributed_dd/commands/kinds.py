@@ -20,6 +20,8 @@ from distributed_dd.distillation.unroll import UNROLLS
 from distributed_dd.family import describe_type
 from distributed_dd.stages.cross_architecture import CrossArchitecture
 from distributed_dd.stages.experiment import Experiment
+from distributed_dd.stages.space import DIMENSIONS
+from distributed_dd.stages.sweep import SCHEDULES, SEARCHES, Sweep
 from distributed_dd.training.curriculum import CURRICULA
 from distributed_dd.training.optimizers import OPTIMIZERS
 from distributed_dd.trajectories.forms import FORMS
@@ -27,6 +29,7 @@ from distributed_dd.trajectories.forms import FORMS
 FAMILIES = (
     DATA_SETS, PREPROCESSINGS, NETWORKS, METHODS, SEGMENTS, STARTS, LABELS, AUGMENTATIONS, UNROLLS,
     OPTIMIZERS, CURRICULA, FORMS, CLUSTERS, ENGINES,
+    DIMENSIONS, SEARCHES, SCHEDULES,
 )  # fmt: skip
 
 
@@ -37,6 +40,8 @@ def kinds(options: Namespace) -> int:
     _settings(console, Experiment, "  ")
     console.print("\n[bold]evaluate FOLDER[/bold] key=value")
     _settings(console, CrossArchitecture, "  ")
+    console.print("\n[bold]a sweep[/bold] (FILE of tune)")
+    _settings(console, Sweep, "  ")
     for family in FAMILIES:
         console.print(f"\n[bold]{family.name}[/bold], chosen by kind")
         for kind, cls in family.members.items():

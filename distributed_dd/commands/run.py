@@ -127,11 +127,12 @@ def print_report(whole: Run, result: dict[str, Any]) -> None:
     )
     say(f"preview:  {whole.folder.distilled / artefact.PREVIEW}")
     if whole.experiment.tracker == "mlflow":
-        say(f"compare:  {_ui_command(Path(whole.experiment.output))}")
+        say(f"compare:  {ui_command(Path(whole.experiment.output))}")
     say(f"output:   {whole.folder.path}")
 
 
-def _ui_command(output: Path) -> str:
+def ui_command(output: Path) -> str:
+    """What to type to compare runs."""
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if uri and not uri.startswith("sqlite"):  # an address may hold a password: not printed
         return "open the tracking server in MLFLOW_TRACKING_URI"

@@ -137,6 +137,21 @@ class Checkpoints:
                 raise IntegrityError(str(path), "is damaged (SHA-256 differs)", fix=fix)
         return record
 
+    def adopt(self, folder: Path) -> None:
+        """Take over the checkpoint in ``folder``, of a run with other settings; there must be none here yet.
+
+        Raises:
+            IntegrityError: it is damaged.
+        """
+        given = Checkpoints(folder, str(read_json(folder / self.latest.name).get("config")))
+        record = given.load()
+        if record is None:
+            raise IntegrityError(str(folder), "holds no checkpoint")
+        shards = {which: record.pop(which) for which in KEPT}
+        for path in folder.glob("*.safetensors"):
+            write_bytes(self.folder / path.name, path.read_bytes())
+        self.commit(record.pop("step"), shards, {k: v for k, v in record.items() if k != "config"})
+
     def saved(self, shards: Sequence[Shard]) -> Saved:
         """What these shards hold."""
         return Saved(self.folder, shards)

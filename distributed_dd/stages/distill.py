@@ -9,6 +9,7 @@ from torch import Tensor
 
 from distributed_dd.errors import UserError
 from distributed_dd.stages.checkpoint import KEPT, Saved, Shard
+from distributed_dd.stages.judging import Judging
 from distributed_dd.stages.ports import Bar, Cluster, Progress, Tracker, Workers, WorkersLost
 from distributed_dd.stages.run_folder import RunFolder
 
@@ -22,14 +23,15 @@ class Distillation:
 
     Attributes:
         starting: makes the set before the first outer step.
+        judging: when the set is scored.
         averaged: whether the average over outer steps is what is scored and kept.
-        score: validation accuracy of a set, by tasks on a cluster.
+        score: validation accuracy of a set, by so many fresh networks, as tasks on a cluster.
         show: puts a picture of a set before people, beside the starting set.
         max_restarts: how often lost workers are replaced without a checkpoint between.
     """
 
     num_outer_steps: int
-    score_every: int
+    judging: Judging
     checkpoint_every: int
     averaged: bool
     starting: Callable[[], Set]
@@ -37,7 +39,7 @@ class Distillation:
     folder: RunFolder
     tracker: Tracker
     progress: Progress
-    score: Callable[[Set, Cluster], float]
+    score: Callable[[Set, int, Cluster], float]
     show: Callable[[int, Set, Set], None]
     max_restarts: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
@@ -80,7 +82,7 @@ class Distillation:
 
     def _stretch(self, step: int, bar: Bar) -> int:
         """Outer steps up to the next one that is scored or saved, which is done too; the step reached."""
-        last = min(_next(step, self.score_every), _next(step, self.checkpoint_every), self.num_outer_steps)
+        last = min(self.judging.next_after(step), _next(step, self.checkpoint_every))
         for metrics in self.workers.outer_steps(step, last):
             step += 1
             self._count(step, metrics)
@@ -88,13 +90,16 @@ class Distillation:
             if step < last:
                 self._record(step, metrics)
         newest = self.workers.save(step)
-        if step % self.score_every == 0 or step == self.num_outer_steps:
+        scored = step in self.judging.steps
+        if scored:
             metrics["validation_accuracy"] = self._score(step, newest)
         self._record(step, metrics)
         self.facts["seconds"] = time.monotonic() - self.since
         peak = self.workers.peak_memory_bytes()
         self.facts["peak_memory_bytes"] = max(self.facts["peak_memory_bytes"], peak)
         self._commit(step, newest)
+        if scored:
+            self.judging.hear(step, metrics["validation_accuracy"])
         return step
 
     def _record(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -121,7 +126,7 @@ class Distillation:
 
     def _score(self, step: int, newest: Sequence[Shard]) -> float:
         current = self._whole(newest)
-        value = self.score(current, self.workers)
+        value = self.score(current, self.judging.networks_at(step), self.workers)
         if value > self.facts["best_accuracy"]:
             self.shards["best"] = newest
             self.facts |= {"best_step": step, "best_accuracy": value}

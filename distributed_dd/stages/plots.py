@@ -23,7 +23,7 @@ def accuracy_png(runs: Sequence[Finished]) -> bytes:
     by_data: dict[str, list[Finished]] = defaultdict(list)
     for run in runs:
         by_data[run.report["dataset"]].append(run)
-    figure, panels = _figure(len(by_data), "test accuracy, %")
+    figure, panels = figure_of(len(by_data), "test accuracy, %")
     for panel, (dataset, own) in zip(panels, by_data.items(), strict=True):
         for number, method in enumerate(sorted({run.report["method"] for run in own})):
             colour = f"C{number}"
@@ -53,12 +53,12 @@ def accuracy_png(runs: Sequence[Finished]) -> bytes:
         panel.set_xlabel("images per class")
         panel.set_title(dataset)
         panel.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))  # covers no point
-    return _png(figure)
+    return as_png(figure)
 
 
 def series_png(runs: Sequence[Finished], name: str) -> bytes | None:
     """One quantity of every run against outer steps, smoothed; None where no run recorded it."""
-    figure, (panel,) = _figure(1, SERIES[name])
+    figure, (panel,) = figure_of(1, SERIES[name])
     drawn = False
     for run in runs:
         path = run.folder / "metrics.jsonl"
@@ -73,7 +73,7 @@ def series_png(runs: Sequence[Finished], name: str) -> bytes | None:
             panel.plot(steps, _smoothed(values), label=run.folder.name)
     panel.set_xlabel("outer step" if name == "start_epoch" else f"outer step (mean over {SMOOTHED})")
     panel.legend(fontsize=6)
-    return _png(figure) if drawn else None
+    return as_png(figure) if drawn else None
 
 
 def _points(runs: Sequence[Finished], name: str) -> tuple[list, list, list]:
@@ -95,7 +95,8 @@ def _smoothed(values: Sequence[float]) -> list[float]:
     ]
 
 
-def _figure(panels: int, label: str):
+def figure_of(panels: int, label: str):
+    """A figure of panels side by side, and these; the first has the label."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(1 + 4.2 * panels, 4.0), dpi=130, layout="constrained")
@@ -107,7 +108,8 @@ def _figure(panels: int, label: str):
     return figure, axes
 
 
-def _png(figure) -> bytes:
+def as_png(figure) -> bytes:
+    """A figure's PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     buffer = io.BytesIO()

@@ -10,7 +10,7 @@ LAYERS = {
     "allocator": 0, "errors": 0, "family": 0, "durable": 0, "distillation": 1,
     "data": 2, "training": 2, "trajectories": 2,
     "stages": 3, "backends": 4, "config": 4, "composition": 5, "set_evaluation": 5, "exchange": 5,
-    "commands": 5, "cli": 5, "bench": 5, "__main__": 5, "__init__": 5,
+    "sweeps": 5, "commands": 5, "cli": 5, "bench": 5, "__main__": 5, "__init__": 5,
 }  # fmt: skip
 PLATFORMS = {"ray", "deepspeed", "mlflow"}
 

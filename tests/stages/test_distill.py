@@ -15,6 +15,7 @@ from distributed_dd.distillation.networks import MLP, initialised
 from distributed_dd.distillation.segments import Window
 from distributed_dd.distillation.student import flatten
 from distributed_dd.stages.distill import Distillation
+from distributed_dd.stages.judging import Judging
 from distributed_dd.stages.run_folder import RunFolder
 from distributed_dd.stages.worker import Job
 from distributed_dd.trajectories.forms import Full
@@ -56,9 +57,10 @@ class World:
 
     def loop(self, num_outer_steps, every=1):
         return Distillation(
-            num_outer_steps, every, 1, self.method.ema_decay is not None, self.starting, self.workers,
+            num_outer_steps, Judging.every(every, num_outer_steps, 1), 1,
+            self.method.ema_decay is not None, self.starting, self.workers,
             self.folder, NoTracker(), ConsoleProgress(),
-            lambda tensors, cluster: self.scores.pop(0) if self.scores else 0.5,
+            lambda tensors, networks, cluster: self.scores.pop(0) if self.scores else 0.5,
             lambda step, start, tensors: self.shown.append(step),
         )  # fmt: skip
 

@@ -1,0 +1,46 @@
+"""Sweeps."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from distributed_dd.allocator import keep_freed_memory
+from distributed_dd.commands.run import ui_command
+from distributed_dd.composition import cluster_from
+from distributed_dd.stages import sweep_report
+from distributed_dd.sweeps.plan import planned
+from distributed_dd.sweeps.sweeping import sweeping
+
+
+def tune(options: Namespace) -> int:
+    """Search the space of a sweep file; the same command goes on where it was."""
+    keep_freed_memory()
+    plan = planned(options.file, options.overrides)
+    sweep = sweeping(plan, cluster_from(options.on))
+    found = sweep.run()
+    console = Console(highlight=False)
+    for study in found:
+        header, rows = sweep_report.table(study)
+        table = Table(*header, title=f"{study.images_per_class} per class", title_justify="left")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    say = sweep.progress.say
+    for study in found:
+        say(sweep_report.verdict(study))
+    if line := sweep_report.moves(found):
+        say(line)
+    for study in found:
+        say(f"best:     distributed-dd run {shown(sweep.best_path(study.images_per_class))}")
+    if next(iter(plan.bases.values())).tracker == "mlflow":
+        say(f"compare:  {ui_command(Path(plan.sweep.output))}")
+    say(f"output:   {shown(sweep.folder / 'report.md')}")
+    return 0
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be typed here."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -1,0 +1,102 @@
+"""What the driver of a sweep does when it hears of a trial; and the hours that a sweep has taken."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distributed_dd.durable import read_json, write_json
+from distributed_dd.stages.ports import Progress
+
+SECONDS_BETWEEN_NOTES = 5.0
+
+
+@dataclass
+class Clock:
+    """Hours that a sweep has taken, over all its drivers."""
+
+    path: Path
+    hours: float | None
+    before: float = field(init=False)
+    since: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.before = read_json(self.path)["seconds"] if self.path.exists() else 0.0
+        self.since = self._noted = time.monotonic()
+
+    def seconds(self) -> float:
+        """So far."""
+        return self.before + time.monotonic() - self.since
+
+    def note(self) -> None:
+        """Write it down for the next driver."""
+        write_json(self.path, {"seconds": round(self.seconds(), 1)})
+        self._noted = time.monotonic()
+
+    def left(self) -> float | None:
+        """Seconds left; None where there is no limit."""
+        if time.monotonic() - self._noted > SECONDS_BETWEEN_NOTES:
+            self.note()
+        return None if self.hours is None else 3600 * self.hours - self.seconds()
+
+
+@dataclass
+class StudyListener:
+    """Hears of the trials of one study.
+
+    Args:
+        what: how the study is called in lines for people.
+        told_of: settings of a point as a person reads them.
+        close: closes the tracker's run of a run folder, with how the trial ended.
+        ends: seconds on the clock at which the study must stop; None: never.
+    """
+
+    what: str
+    rungs: tuple[int, ...]
+    num_trials: int
+    progress: Progress
+    told_of: Callable[[Mapping[str, float]], str]
+    close: Callable[[str, str], None]
+    clock: Clock
+    ends: float | None
+    numbers: dict[str, int] = field(default_factory=dict)
+    best: float = -1.0
+    over: int = 0
+
+    def told(self, trial: str, facts: Mapping[str, Any]) -> None:
+        """A line for each score."""
+        if facts["status"] != "scored":
+            return
+        accuracy, step = facts["validation_accuracy"], facts["outer_step"]
+        if step == self.rungs[-1]:
+            self.best = max(self.best, accuracy)
+        by = f"{facts['num_networks']} network{'s' * (facts['num_networks'] > 1)}"
+        self.progress.say(
+            f"{self.what}, trial {self._number(trial)}, outer step {step} of {self.rungs[-1]}: validation "
+            f"accuracy {100 * accuracy:.1f} % by {by} ({self.told_of(facts['point'])})"
+        )
+
+    def ended(self, trial: str, facts: Mapping[str, Any] | None, error: str) -> None:
+        """A line for each trial that is over before its end, and its tracker closed."""
+        self.over += 1
+        outcome, why = "failed", error
+        if facts and not error:
+            finished = facts["outer_step"] >= self.rungs[-1]
+            scored = facts["status"] == "scored"
+            outcome = ("finished" if finished else "stopped") if scored else facts["status"]
+            why = "" if scored else facts["message"]
+        if outcome != "finished":
+            why = why or "the others are better so far"
+            self.progress.say(f"{self.what}, trial {self._number(trial)} {outcome}: {why}")
+        self.progress.say(f"{self.what}: {self.over} of {self.num_trials} trials are over")
+        if facts and facts["run"]:
+            self.close(facts["run"], outcome)
+
+    def out_of_time(self) -> bool:
+        """Whether this study's part of the hours is spent."""
+        self.clock.left()
+        return self.ends is not None and self.clock.seconds() > self.ends
+
+    def _number(self, trial: str) -> int:
+        return self.numbers.setdefault(trial, len(self.numbers))

@@ -1,0 +1,128 @@
+"""A sweep file made ready: a base configuration for each images per class, checked before anything starts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distributed_dd import config
+from distributed_dd.durable import digest
+from distributed_dd.errors import ConfigError
+from distributed_dd.family import build, identity, plain, require
+from distributed_dd.stages.experiment import Experiment
+from distributed_dd.stages.space import Space, laid_over
+from distributed_dd.stages.sweep import Automatic, Grid, Population, Search, Sweep
+
+SIZE = "{images_per_class}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep and the configurations that it varies, by images per class."""
+
+    sweep: Sweep
+    name: str
+    bases: dict[int, Experiment]
+    space: Space
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides about the result."""
+        bases = {str(size): identity(base) for size, base in self.bases.items()}
+        return digest({"sweep": identity(self.sweep), "bases": bases})
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of the sweep lies; absolute, as trials start elsewhere."""
+        return Path(self.sweep.output).absolute() / "sweeps" / f"{self.name}-{self.digest[:8]}"
+
+    @property
+    def search(self) -> Search:
+        """Who proposes, here."""
+        search = self.sweep.search
+        return search.found() if isinstance(search, Automatic) else search
+
+    def values(self, size: int) -> dict[str, Any]:
+        """The base for ``size`` images per class, as plain values whose folders hold from anywhere."""
+        values: dict[str, Any] = plain(self.bases[size])
+        values["output"] = str(Path(values["output"]).absolute())
+        for name in ("storage", "store"):
+            given = values["experts"][name]
+            if given is not None and "://" not in given:
+                values["experts"][name] = str(Path(given).absolute())
+        return values
+
+    def points(self, size: int) -> list[dict[str, float]]:
+        """What is tried first: the base, where it lies in the space; for a grid, then all the rest."""
+        values = self.values(size)
+        located = self.space.located(values)
+        first = [] if located is None else [located]
+        if not isinstance(self.search, Grid):
+            return first
+        seen = [self.space.settings(point, values) for point in first]
+        rest = [p for p in self.space.grid(values) if self.space.settings(p, values) not in seen]
+        return first + rest
+
+    def num_trials(self, size: int) -> int:
+        """Trials of the study; a grid may have fewer points than are asked for."""
+        if isinstance(self.search, Grid):
+            return min(self.sweep.num_trials, len(self.points(size)))
+        return self.sweep.num_trials
+
+    def epochs(self, size: int) -> tuple[float, ...]:
+        """Expert epochs that trials may read beside those of the base."""
+        if not self.space.touches("method.segments", "method.expert_epochs", "method.start", "method.labels"):
+            return ()
+        base = self.bases[size]
+        step = base.method.segments.step
+        count = int(base.experts.num_epochs / step + 1e-9)
+        return tuple(round(number * step, 6) for number in range(count + 1))
+
+
+def planned(file: Path, overrides: list[str]) -> Plan:
+    """The plan that a sweep file and overrides describe.
+
+    Raises:
+        ConfigError: what the file says cannot be done; also what some point of the space would lead to.
+    """
+    sweep: Sweep = build(Sweep, config.read(file, overrides))
+    require(
+        "images_per_class" not in sweep.settings, "settings.images_per_class", "is what studies differ in"
+    )
+    space = Space.of(sweep.space)
+    bases = {size: _base(file, sweep, size) for size in sweep.images_per_class}
+    plan = Plan(sweep, sweep.name or file.stem, bases, space)
+    for size in bases:
+        _check(plan, size)
+    return plan
+
+
+def _base(file: Path, sweep: Sweep, size: int) -> Experiment:
+    path = file.parent / sweep.base.replace(SIZE, str(size))
+    values = laid_over(config.read(path), {**sweep.settings})
+    values |= {"images_per_class": size, "output": sweep.output, "resume": "auto"}
+    if sweep.tracker is not None:
+        values["tracker"] = sweep.tracker
+    try:
+        base: Experiment = build(Experiment, values)
+    except ConfigError as error:
+        where = f"{path}, with the sweep's settings: {error.where}"
+        raise ConfigError(where, error.problem, allowed=error.allowed, fix=error.fix) from None
+    return base
+
+
+def _check(plan: Plan, size: int) -> None:
+    """Try corners and random points of the space: what fails should fail now."""
+    values, space = plan.values(size), plan.space
+    plan.search.check(space, space.coordinates(values))
+    for probe in space.probes(values, plan.sweep.seed):
+        settings = space.settings(probe, values)
+        try:
+            build(Experiment, laid_over(values, settings))
+        except ConfigError as error:
+            told = ", ".join(f"{key}={value}" for key, value in settings.items())
+            where = f"space: {error.where}" if error.where in settings else f"space, {told}: {error.where}"
+            raise ConfigError(where, error.problem, allowed=error.allowed, fix=error.fix) from None
+    require(
+        not isinstance(plan.search, Population) or plan.sweep.num_trials >= 2,
+        "num_trials", f"a population of {plan.sweep.num_trials}", "2 or more",
+    )  # fmt: skip

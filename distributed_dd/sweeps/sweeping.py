@@ -1,0 +1,301 @@
+"""A sweep from its plan to its report: experts, a study for each size, a last choice, the winners' test."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from distributed_dd import config
+from distributed_dd.backends.console import ConsoleProgress
+from distributed_dd.backends.in_process_cluster import InProcess
+from distributed_dd.backends.mlflow_tracker import MlflowTracker, NoTracker, closed
+from distributed_dd.backends.ray_cluster import RayCluster
+from distributed_dd.backends.tune_search import Reported, TuneStudy
+from distributed_dd.composition import Run
+from distributed_dd.data.cache import silent
+from distributed_dd.durable import locked, read_json, write_bytes, write_json
+from distributed_dd.errors import ConfigError, UserError
+from distributed_dd.family import build, flattened, identity, plain
+from distributed_dd.stages import study as studies
+from distributed_dd.stages import sweep_plots, sweep_report
+from distributed_dd.stages.environment import environment
+from distributed_dd.stages.experiment import Experiment
+from distributed_dd.stages.judging import Judging
+from distributed_dd.stages.material import Material
+from distributed_dd.stages.space import laid_over
+from distributed_dd.stages.study import Study, TrialRecord
+from distributed_dd.stages.sweep import Population
+from distributed_dd.stages.sweep_report import told_of
+from distributed_dd.sweeps.listening import Clock, StudyListener
+from distributed_dd.sweeps.plan import Plan
+from distributed_dd.sweeps.trial import TrialJob, run_trial, trial_run
+
+FIRST_FINAL_MEMBER = 3000
+
+
+@dataclass
+class Sweeping:
+    """A plan at work in its folder; the same call goes on where another was killed."""
+
+    plan: Plan
+    cluster: RayCluster
+    progress: ConsoleProgress = field(default_factory=ConsoleProgress)
+    tracker: MlflowTracker | NoTracker = field(default_factory=NoTracker)
+
+    @property
+    def folder(self) -> Path:
+        """Everything of the sweep."""
+        return self.plan.folder
+
+    @cached_property
+    def clock(self) -> Clock:
+        """Hours taken."""
+        return Clock(self.folder / "elapsed.json", self.plan.sweep.hours)
+
+    def run(self) -> list[Study]:
+        """Search, choose, test, report."""
+        plan = self.plan
+        with locked(self.folder, "sweep"):
+            self.progress.log_to(self.folder / "log.txt")
+            write_bytes(self.folder / "sweep.yaml", config.to_yaml(plain(plan.sweep)).encode())
+            write_json(self.folder / "environment.json", environment())
+            self.cluster.resources_of_a_task()
+            self.tracker = self._tracker()
+            status = "FAILED"
+            try:
+                found: list[Study] = []
+                tests: dict[int, str] = {}
+                for number, size in enumerate(plan.bases):
+                    found.append(self._study(size, len(plan.bases) - number))
+                    self._write_best(found[-1])
+                    self._report(found, tests)
+                for study in found:
+                    if plan.sweep.test_winner and study.best:
+                        tests[study.images_per_class] = self._test(study)
+                        self._report(found, tests)
+                status = "FINISHED"
+                return found
+            except KeyboardInterrupt:
+                status = "KILLED"
+                raise
+            finally:
+                self.clock.note()
+                self.tracker.end(status)
+
+    def _tracker(self) -> MlflowTracker | NoTracker:
+        sweep, plan = self.plan.sweep, self.plan
+        base = next(iter(plan.bases.values()))
+        if base.tracker == "none":
+            return NoTracker()
+        tags = {
+            "dataset": base.data.name, "method": base.method.name, "role": "sweep", "sweep": plan.name,
+            "images_per_class": ", ".join(map(str, plan.bases)), "sweep_folder": self.folder.name,
+        }  # fmt: skip
+        return MlflowTracker(
+            Path(base.output) / "mlflow.db", self.folder / "tracker.json",
+            f"distributed_dd/{base.data.name}/{base.method.name}", f"sweep {self.folder.name}",
+            {key: value for key, value in flattened(plain(sweep)) if value is not None}, tags,
+            self.progress.say,
+        )  # fmt: skip
+
+    def _study(self, size: int, num_left: int) -> Study:
+        """The study of one size, its winner chosen; from its file where that was done."""
+        done = self.folder / f"ipc{size}" / "study.json"
+        if done.exists():
+            study = Study.from_json(read_json(done))
+            self.progress.say(f"{size} per class: already searched, {sweep_report.verdict(study)}")
+            return study
+        job, material = self._prepared(size)
+        reported = self._searched(size, job, material, num_left)
+        trials = [_record(job, one) for one in reported]
+        located = self.plan.space.located(job.base)
+        trials = [replace(t, base=located is not None and t.settings == job.space.settings(located, job.base))
+                  for t in trials]  # fmt: skip
+        study = self._chosen(Study(size, job.rungs, tuple(trials)), reported, job, material)
+        write_json(done, study.as_json())
+        self.progress.say(sweep_report.verdict(study))
+        return study
+
+    def _prepared(self, size: int) -> tuple[TrialJob, Material]:
+        """The experts, trained once for all trials, and the images as all of them see them."""
+        plan, values = self.plan, self.plan.values(size)
+        base: Experiment = build(Experiment, values)
+        run = Run(base, self.cluster, self.progress, epochs=plan.epochs(size))
+        if plan.space.touches("experts", "network", "data", "preprocessing", "seed"):
+            self.progress.say("note: the space varies what experts depend on; such trials train their own")
+        run.train_experts()
+        material = replace(run.material, say=silent)
+        for name in ("fitted", "train", "validation"):
+            getattr(material, name)  # once here, not in every trial
+        rungs = plan.sweep.rungs(base.num_outer_steps)
+        tags = {"sweep": plan.name, "sweep_folder": self.folder.name}
+        if run_id := getattr(self.tracker, "run_id", None):
+            tags["mlflow.parentRunId"] = run_id
+        job = TrialJob(
+            values, plan.space, rungs, plan.sweep.networks(len(rungs)), self.folder / "trials",
+            run.store.digest, tags, isinstance(plan.search, Population),
+        )  # fmt: skip
+        return job, material
+
+    def _searched(self, size: int, job: TrialJob, material: Material, num_left: int) -> list[Reported]:
+        plan, left = self.plan, self.clock.left()
+        located = plan.space.located(job.base)
+        if located is None:
+            self.progress.say(f"note: {size} per class: the base lies outside of the space: it is no trial")
+        search = TuneStudy(
+            self.folder / f"ipc{size}" / "tune", plan.space.coordinates(job.base), plan.points(size), located,
+            plan.search, plan.sweep.schedule, job.rungs, plan.num_trials(size), plan.sweep.seed,
+            plan.sweep.max_concurrent,
+        )  # fmt: skip
+        self.progress.say(
+            f"{size} per class: {search.num_trials} trials, scored after outer steps {list(job.rungs)}"
+        )
+
+        def told(point: Mapping[str, float]) -> str:
+            return told_of(job.space.settings(point, job.base))
+
+        def close(run: str, outcome: str) -> None:
+            status = "FINISHED" if outcome in ("finished", "stopped") else "FAILED"
+            closed(job.below / run / "tracker.json", self.tracker, status, {"outcome": outcome})
+
+        ends = None if left is None else self.clock.seconds() + max(left, 0) / num_left
+        listener = StudyListener(
+            f"{size} per class", job.rungs, search.num_trials, self.progress, told, close, self.clock, ends
+        )
+        reported = search.run(run_trial, job, material, self.cluster, listener)
+        if listener.out_of_time():
+            self.progress.say(f"{size} per class: its part of the hours is spent")
+        return reported
+
+    def _chosen(self, study: Study, reported: list[Reported], job: TrialJob, material: Material) -> Study:
+        """The last choice: finalists scored by networks that none of them was chosen by."""
+        contenders = studies.finalists(study.trials, self.plan.sweep.num_finalists)
+        if not contenders:
+            why = next((trial.message for trial in study.trials if trial.message), "none was scored in time")
+            raise UserError(
+                f"sweep {self.plan.name}", f"no trial of {study.images_per_class} per class could be scored: "
+                f"{why}", fix="narrow the space, or raise hours"
+            )  # fmt: skip
+        members = range(FIRST_FINAL_MEMBER, FIRST_FINAL_MEMBER + self.plan.sweep.final_networks)
+        finals: dict[int, list[float]] = {}
+        points = {one.number: one.point for one in reported}
+        for trial in contenders:
+            run = trial_run(job, points[trial.number], material)
+            checkpoints = run.folder.checkpoints
+            record = checkpoints.load()
+            if record is None:
+                raise UserError(str(checkpoints.folder), "holds no checkpoint of a trial that was scored")
+            averaged = run.experiment.method.ema_decay is not None
+            tensors = checkpoints.saved(record["newest"]).whole(averaged)
+            finals[trial.number] = run.validation_accuracies(tensors, members, self.cluster)
+        return studies.chosen(study, finals)
+
+    def _test(self, study: Study) -> str:
+        """Run the winner as anybody would, and say what its test was."""
+        size, plan = study.images_per_class, self.plan
+        assert study.best is not None
+        values = plan.values(size)
+        winner: Experiment = build(Experiment, laid_over(values, study.best.settings))
+        winner = replace(winner, output=plan.sweep.output)
+        tags = {"sweep": plan.name, "sweep_folder": self.folder.name, "role": "winner"}
+        if run_id := getattr(self.tracker, "run_id", None):
+            tags["mlflow.parentRunId"] = run_id
+        run = Run(winner, self.cluster, ConsoleProgress(), tags=tags)
+        if isinstance(plan.search, Population):
+            # Rates that changed on the way cannot be repeated from a file: the member's own set is tested.
+            rungs = plan.sweep.rungs(winner.num_outer_steps)
+            judging = Judging(rungs, plan.sweep.networks(len(rungs)))
+            run = replace(run, below=self.folder / "trials", judging=judging)
+        self.progress.say(f"{size} per class: the best configuration in {run.folder.path}")
+        with run.opened() if not run.folder.report.exists() else nullcontext():
+            run.train_experts()
+            run.distill()
+            report = run.evaluate()
+        row = next(row for row in report["rows"] if row["name"] == "distilled")
+        told = f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f} %"
+        self.tracker.summary({f"ipc{size} test_accuracy": row["accuracy_mean"]})
+        self.progress.say(f"{size} per class: test accuracy of the best {told}")
+        return f"Test accuracy of the best, in {run.name}: {told} over {row['num_networks']} networks."
+
+    def best_path(self, size: int) -> Path:
+        """Where the best configuration of a study is written."""
+        return self.folder / f"best_ipc{size}.yaml"
+
+    def _write_best(self, study: Study) -> None:
+        assert study.best is not None
+        plan, made = self.plan, environment()
+        values = identity(
+            build(Experiment, laid_over(plan.values(study.images_per_class), study.best.settings))
+        )
+        provenance = {
+            "sweep": f"{self.folder.name} (sweep.yaml beside this file has its space and budget)",
+            "trial": f"{study.best.number} of {len(study.trials)}, run folder trials/{study.best.run}",
+            "made by": f"distributed_dd {made['versions']['distributed_dd']}, commit {made['commit']}",
+        }
+        if isinstance(plan.search, Population):
+            provenance["note"] = (
+                "the rates changed on the way, these are the last ones; checkpoint/lineage.json of the run "
+                "folder has all"
+            )
+        text = sweep_report.best_file(study, config.to_yaml(values), provenance)
+        write_bytes(self.best_path(study.images_per_class), text.encode())
+
+    def _report(self, found: list[Study], tests: Mapping[int, str]) -> None:
+        folder = self.folder
+        pictures = {"windows.png": sweep_plots.windows_png(found)}
+        pictures |= {f"parallel_ipc{s.images_per_class}.png": sweep_plots.parallel_png(s) for s in found}
+        drawn = {name: png for name, png in pictures.items() if png is not None}
+        for name, png in drawn.items():
+            write_bytes(folder / name, png)
+        notes = [
+            f"{self.clock.seconds() / 3600:.2f} hours so far" if len(found) < len(self.plan.bases) else ""
+        ]
+        page = sweep_report.page(self.plan.name, found, tests, list(drawn), notes)
+        write_bytes(folder / "report.md", page.encode())
+        write_bytes(folder / "trials.csv", sweep_report.as_csv(found).encode())
+        values = {"schema": sweep_report.SCHEMA, "sweep": self.plan.name, "tests": dict(tests),
+                  "studies": [study.as_json() for study in found]}  # fmt: skip
+        write_json(folder / "report.json", values)
+        for study in found:
+            if study.best:
+                size = study.images_per_class
+                self.tracker.summary({f"ipc{size} validation_accuracy": study.best.final_mean})
+                self.tracker.artefact(self.best_path(size))
+        for name in (*drawn, "report.md", "trials.csv", "report.json", "sweep.yaml"):
+            self.tracker.artefact(folder / name)
+
+
+def sweeping(plan: Plan, cluster: RayCluster | InProcess) -> Sweeping:
+    """A plan on a cluster.
+
+    Raises:
+        ConfigError: the cluster cannot run trials.
+    """
+    if not isinstance(cluster, RayCluster):
+        raise ConfigError("kind", "a sweep runs its trials by Ray Tune", allowed="ray")
+    return Sweeping(plan, cluster)
+
+
+def _record(job: TrialJob, one: Reported) -> TrialRecord:
+    """What is kept of a trial."""
+    values, facts = job.values(one.point), one.facts
+    record = TrialRecord(
+        one.number, job.space.settings(one.point, job.base), "", "failed", message=one.error,
+        starts=studies.window_of(values),
+    )  # fmt: skip
+    if facts is None or one.error:
+        return record
+    if facts["status"] != "scored":
+        return replace(
+            record,
+            run=facts["run"],
+            status=facts["status"],
+            outer_step=facts["reached"],
+            message=facts["message"],
+        )
+    whole = facts["outer_step"] >= job.rungs[-1]
+    return replace(
+        record, run=facts["run"], status="finished" if whole else "stopped", outer_step=facts["outer_step"],
+        accuracy=facts["validation_accuracy"], num_networks=facts["num_networks"],
+    )  # fmt: skip

@@ -1,0 +1,163 @@
+"""One trial, in the process that a search gives it: a distillation in a run folder of its own."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from distributed_dd.backends.console import ConsoleProgress
+from distributed_dd.backends.in_process_cluster import InProcess
+from distributed_dd.composition import Run
+from distributed_dd.durable import locked, read_json, write_json
+from distributed_dd.errors import DivergedError, LockedError, UserError
+from distributed_dd.family import build
+from distributed_dd.stages.experiment import Experiment
+from distributed_dd.stages.judging import Judging
+from distributed_dd.stages.material import Material
+from distributed_dd.stages.space import Space, laid_over
+
+LINEAGE = "lineage.json"
+SECONDS_BETWEEN_LOOKS = 1.0
+
+
+class Session(Protocol):
+    """A trial's line to the search."""
+
+    @property
+    def given(self) -> Path | None:
+        """Folder of the checkpoint of another trial that this one goes on from."""
+        ...
+
+    def report(self, facts: Mapping[str, Any], checkpoint: Path | None = None) -> None:
+        """Tell a score; does not come back where the trial is to stop."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """What all trials of a study share.
+
+    Attributes:
+        base: the base configuration as plain values.
+        below: folder of the trials' run folders.
+        store_digest: of the experts that were trained beforehand, for all trials that use these.
+        carries: whether trials hand checkpoints on to each other.
+    """
+
+    base: dict[str, Any]
+    space: Space
+    rungs: tuple[int, ...]
+    networks: tuple[int, ...]
+    below: Path
+    store_digest: str
+    tags: Mapping[str, str]
+    carries: bool = False
+
+    def values(self, point: Mapping[str, float]) -> dict[str, Any]:
+        """The configuration at ``point``, as plain values."""
+        return laid_over(self.base, self.space.settings(point, self.base))
+
+    def experiment(self, point: Mapping[str, float]) -> Experiment:
+        """The configuration at ``point``."""
+        experiment: Experiment = build(Experiment, self.values(point))
+        return experiment
+
+
+def run_trial(point: Mapping[str, float], session: Session, job: TrialJob, material: Material) -> None:
+    """Distil at ``point``, telling every score; goes on from what is in the run folder.
+
+    What cannot be done, or diverges, is told as a trial that failed: the search goes on.
+    """
+    line = _Line(session, job)
+    try:
+        run = line.run = trial_run(job, point, material, Judging(job.rungs, job.networks, line.hear))
+        with _held(run):
+            if job.carries:
+                _go_on_from(session.given, run, job.space.settings(point, job.base))
+            for step, accuracy in list(scores(run).items())[-1:]:
+                line.hear(step, accuracy)  # whoever was killed may not have told it
+            if run.store.digest != job.store_digest:
+                run.train_experts()
+            run.distill()
+    except UserError as error:
+        line.failed("diverged" if isinstance(error, DivergedError) else "failed", error)
+
+
+@dataclass
+class _Line:
+    """What a trial tells the search."""
+
+    session: Session
+    job: TrialJob
+    run: Run | None = None
+    reached: int = 0
+
+    def hear(self, step: int, accuracy: float) -> None:
+        """A score."""
+        self.reached = step
+        networks = self.job.networks[self.job.rungs.index(step)]
+        self._report("scored", step, accuracy, networks)
+
+    def failed(self, status: str, error: UserError) -> None:
+        """The end, with the worst score there is, so that the search learns to stay away."""
+        self._report(status, self.job.rungs[-1], 0.0, 0, f"{error.where}: {error.problem}")
+
+    def _report(self, status: str, step: int, accuracy: float, networks: int, message: str = "") -> None:
+        folder = self.run.folder.checkpoints.folder if self.run and self.job.carries else None
+        facts = {
+            "outer_step": step, "validation_accuracy": accuracy, "num_networks": networks,
+            "run": self.run.name if self.run else "", "status": status, "message": message,
+            "reached": self.reached,
+        }  # fmt: skip
+        self.session.report(facts, folder if folder and folder.exists() else None)
+
+
+def trial_run(
+    job: TrialJob, point: Mapping[str, float], material: Material, judging: Judging | None = None
+) -> Run:
+    """The run of the configuration at ``point``, as a trial; ``material`` is the base's."""
+    e = job.experiment(point)
+    base: Experiment = build(Experiment, job.base)
+    same = e.data == base.data and e.preprocessing == base.preprocessing
+    cluster, given = InProcess(), material if same else None
+    return Run(e, cluster, ConsoleProgress(), job.below, given, judging, {**job.tags, "role": "trial"})
+
+
+def scores(run: Run) -> dict[int, float]:
+    """Validation accuracy by outer step, as far as the run's newest checkpoint."""
+    record = run.folder.checkpoints.load(verify=False)
+    if record is None or not run.folder.metrics.path.exists():
+        return {}
+    lines = [line for line in run.folder.metrics.read() if line["step"] <= record["step"]]
+    return {line["step"]: line["validation_accuracy"] for line in lines if "validation_accuracy" in line}
+
+
+@contextmanager
+def _held(run: Run) -> Iterator[None]:
+    """Hold the run folder, once whoever has it lets go: a trial of the same settings, or of a dead driver."""
+    said = False
+    while True:
+        try:
+            with locked(run.folder.path, "run"):
+                break
+        except LockedError:
+            if not said:
+                run.progress.say(f"waiting for the process that works in {run.folder.path}")
+            said = True
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    with run.opened():
+        yield
+
+
+def _go_on_from(given: Path | None, run: Run, settings: Mapping[str, Any]) -> None:
+    """Population-based training: begin where another trial is, with other settings; keep the lineage."""
+    checkpoints = run.folder.checkpoints
+    if checkpoints.latest.exists():
+        return
+    step = 0 if given is None else read_json(given / checkpoints.latest.name)["step"]
+    lineage = [] if given is None else read_json(given / LINEAGE)
+    write_json(checkpoints.folder / LINEAGE, [*lineage, {"from_step": step, "settings": dict(settings)}])
+    if given is not None:
+        checkpoints.adopt(given)
