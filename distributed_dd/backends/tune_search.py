@@ -30,13 +30,21 @@ ENVIRONMENT = {
 
 
 class Listener(Protocol):
-    """Hears what becomes of the trials, in the driver."""
+    """Hears what becomes of the trials, in the driver. A trial is known by a key that outlives drivers."""
 
-    def told(self, trial: str, facts: Mapping[str, Any]) -> None:
+    def proposed(self, key: Any) -> None:
+        """A trial is to be run; told again and again."""
+        ...
+
+    def order(self) -> list[Any]:
+        """Keys in the order in which trials were proposed, over all drivers."""
+        ...
+
+    def told(self, key: Any, one: "Reported") -> None:
         """A trial was scored, or ended by itself."""
         ...
 
-    def ended(self, trial: str, facts: Mapping[str, Any] | None, error: str) -> None:
+    def ended(self, key: Any, one: "Reported") -> None:
         """A trial is over: at its end, stopped early, or failed with an error."""
         ...
 
@@ -47,9 +55,8 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class Reported:
-    """What Tune keeps of a trial: its number in order of proposal, its point and its last report."""
+    """What Tune keeps of a trial: its point, its last report if there was one, and why it failed."""
 
-    number: int
     point: dict[str, float]
     facts: dict[str, Any] | None
     error: str
@@ -115,18 +122,21 @@ class TuneStudy:
                 tuner = self._restored(tune, trainable)
             else:
                 tuner = self._begun(tune, trainable)
-            grid = tuner.fit()
-        return [
-            Reported(number, result.config["point"], dict(result.metrics) if _scored(result) else None,
-                     _first_line(result.error))
-            for number, result in enumerate(grid)
-        ]  # fmt: skip
+            tuner.fit()
+            # Tune lists what it restored in another order than that of proposal.
+            order = listener.order()
+            keys = [_key(trial) for trial in _CURRENT.trials]
+            places = [order.index(key) if key in order else len(order) for key in keys]
+            return [_reported(_CURRENT.trials[at]) for at in sorted(range(len(keys)), key=places.__getitem__)]
 
     def _begun(self, tune: Any, trainable: Any) -> Any:
-        domains = {"point": {name: _domain(tune, c) for name, c in self.coordinates.items()}}
+        members = isinstance(self.search, Population)
+        domains: dict[str, Any] = {
+            "point": {name: _domain(tune, c) for name, c in self.coordinates.items()}, "by_id": members
+        }  # fmt: skip
         searcher: Any = None
         if isinstance(self.search, Grid):
-            domains = {"point": tune.grid_search([dict(p) for p in self.points[: self.num_trials]])}
+            domains["point"] = tune.grid_search([dict(p) for p in self.points[: self.num_trials]])
         elif isinstance(self.search, Random | Population):
             searcher = tune.search.BasicVariantGenerator(
                 points_to_evaluate=[{"point": dict(p)} for p in self.points] or None,
@@ -142,6 +152,8 @@ class TuneStudy:
                 num_samples=1 if isinstance(self.search, Grid) else self.num_trials,
                 max_concurrent_trials=None if isinstance(self.search, Random | Population)
                 else self.max_concurrent,
+                # The next trial in the process of the last: a start costs seconds.
+                reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name=self.folder.name, storage_path=str(self.folder.parent), verbose=0,
@@ -233,8 +245,14 @@ def _run_trial(config: dict[str, Any], trial: Any, job: Any, shared: Any, cpus: 
     trial(config["point"], Session(given), job, shared)
 
 
-def _scored(result: Any) -> bool:
-    return bool(result.metrics) and METRIC in result.metrics
+def _reported(trial: Any) -> Reported:
+    facts = trial.last_result if METRIC in (trial.last_result or {}) else None
+    return Reported(trial.config["point"], dict(facts) if facts else None, _first_line(trial.get_error()))
+
+
+def _key(trial: Any) -> Any:
+    """The point: a trial that a killed driver had just begun gets another id. But a member's point changes."""
+    return trial.trial_id if trial.config["by_id"] else trial.config["point"]
 
 
 def _first_line(error: Any) -> str:
@@ -250,17 +268,18 @@ def _first_line(error: Any) -> str:
 
 @dataclass
 class _Current:
-    """The listener of the study at hand."""
+    """The listener of the study at hand, and all of its trials once they are over."""
 
     listener: Listener | None = None
+    trials: Sequence[Any] = ()
 
 
 _CURRENT = _Current()
 
 
-def _listener() -> Listener | None:
-    """The listener; by this name, or Tune would pickle it into its state with the objects below."""
-    return _CURRENT.listener
+def _current() -> _Current:
+    """The study at hand; by this name, or Tune would pickle it into its state with the objects below."""
+    return _CURRENT
 
 
 @contextmanager
@@ -282,7 +301,7 @@ def _out_of_time() -> Any:
             return False
 
         def stop_all(self) -> bool:
-            listener = _listener()
+            listener = _current().listener
             return listener is not None and listener.out_of_time()
 
     return OutOfTime()
@@ -294,21 +313,28 @@ def _callback() -> Any:
     class Told(tune.Callback):
         """Hands on what becomes of trials."""
 
+        def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+            for trial in trials:
+                if listener := _current().listener:
+                    listener.proposed(_key(trial))
+
         def on_trial_result(
             self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
         ) -> None:
-            if (listener := _listener()) and METRIC in result:
-                listener.told(trial.trial_id, {**result, "point": trial.config["point"]})
+            if (listener := _current().listener) and METRIC in result:
+                listener.told(_key(trial), Reported(trial.config["point"], result, ""))
 
         def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            self._ended(trial, "")
+            self._ended(trial)
 
         def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            self._ended(trial, _first_line(trial.get_error()))
+            self._ended(trial)
 
-        def _ended(self, trial: Any, error: str) -> None:
-            if listener := _listener():
-                facts = trial.last_result if METRIC in (trial.last_result or {}) else None
-                listener.ended(trial.trial_id, facts, error)
+        def on_experiment_end(self, trials: list, **info: Any) -> None:
+            _current().trials = list(trials)
+
+        def _ended(self, trial: Any) -> None:
+            if listener := _current().listener:
+                listener.ended(_key(trial), _reported(trial))
 
     return Told()

@@ -4,7 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from distributed_dd.allocator import keep_freed_memory
 from distributed_dd.commands.run import ui_command
@@ -12,6 +12,8 @@ from distributed_dd.composition import cluster_from
 from distributed_dd.stages import sweep_report
 from distributed_dd.sweeps.plan import planned
 from distributed_dd.sweeps.sweeping import sweeping
+
+WIDTH_OF_A_FILE = 140
 
 
 def tune(options: Namespace) -> int:
@@ -21,9 +23,12 @@ def tune(options: Namespace) -> int:
     sweep = sweeping(plan, cluster_from(options.on))
     found = sweep.run()
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH_OF_A_FILE
     for study in found:
         header, rows = sweep_report.table(study)
-        table = Table(*header, title=f"{study.images_per_class} per class", title_justify="left")
+        columns = [Column(name, no_wrap=True) for name in header]
+        table = Table(*columns, title=sweep_report.size_of(study), title_justify="left")
         for row in rows:
             table.add_row(*row)
         console.print(table)

@@ -15,6 +15,10 @@ SHORT = {
     "method.segments.max_start_epoch": "T+",
     "method.expert_epochs": "M",
     "method.student_steps": "N",
+    "method.image_optimizer.learning_rate": "lr images",
+    "method.label_optimizer.learning_rate": "lr labels",
+    "method.rate_optimizer.learning_rate": "lr rate",
+    "method.student_learning_rate": "student lr",
 }
 
 
@@ -61,10 +65,15 @@ def _row(trial: TrialRecord, keys: Sequence[str], study: Study) -> list[str]:
     ]  # fmt: skip
 
 
+def size_of(study: Study) -> str:
+    """What the study is about."""
+    return f"{study.images_per_class} images per class" if study.images_per_class > 1 else "1 image per class"
+
+
 def verdict(study: Study) -> str:
     """How the winner stands to the base, in a sentence."""
     best, base = study.best, study.base
-    what = f"{study.images_per_class} images per class" if study.images_per_class > 1 else "1 image per class"
+    what = size_of(study)
     if best is None:
         return f"{what}: no trial could be scored"
     found = f"{100 * best.final_mean:.1f} ± {100 * best.final_std:.1f} % on validation"
@@ -107,7 +116,7 @@ def page(
     ]
     for study in studies:
         header, rows = table(study)
-        lines += ["", f"## {study.images_per_class} images per class", ""]
+        lines += ["", f"## {size_of(study)}", ""]
         counts = ", ".join(
             f"{study.count(status)} {status}" for status in ("finished", "stopped", "diverged", "failed")
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distributed_dd.backends.tune_search import Reported
 from distributed_dd.durable import read_json, write_json
 from distributed_dd.stages.ports import Progress
 
@@ -46,12 +47,14 @@ class StudyListener:
     """Hears of the trials of one study.
 
     Args:
+        proposals: file that keeps the order in which trials were proposed, for later drivers.
         what: how the study is called in lines for people.
         told_of: settings of a point as a person reads them.
         close: closes the tracker's run of a run folder, with how the trial ended.
         ends: seconds on the clock at which the study must stop; None: never.
     """
 
+    proposals: Path
     what: str
     rungs: tuple[int, ...]
     num_trials: int
@@ -60,35 +63,46 @@ class StudyListener:
     close: Callable[[str, str], None]
     clock: Clock
     ends: float | None
-    numbers: dict[str, int] = field(default_factory=dict)
-    best: float = -1.0
+    keys: list[Any] = field(init=False)
     over: int = 0
 
-    def told(self, trial: str, facts: Mapping[str, Any]) -> None:
+    def __post_init__(self) -> None:
+        self.keys = read_json(self.proposals) if self.proposals.exists() else []
+
+    def proposed(self, key: Any) -> None:
+        """Remember the order."""
+        if key not in self.keys:
+            self.keys.append(key)
+            write_json(self.proposals, self.keys)
+
+    def order(self) -> list[Any]:
+        """Keys in the order in which trials were proposed."""
+        return self.keys
+
+    def told(self, key: Any, one: Reported) -> None:
         """A line for each score."""
-        if facts["status"] != "scored":
+        facts = one.facts
+        if facts is None or facts["status"] != "scored":
             return
         accuracy, step = facts["validation_accuracy"], facts["outer_step"]
-        if step == self.rungs[-1]:
-            self.best = max(self.best, accuracy)
         by = f"{facts['num_networks']} network{'s' * (facts['num_networks'] > 1)}"
         self.progress.say(
-            f"{self.what}, trial {self._number(trial)}, outer step {step} of {self.rungs[-1]}: validation "
-            f"accuracy {100 * accuracy:.1f} % by {by} ({self.told_of(facts['point'])})"
+            f"{self.what}, trial {self._number(key)}, outer step {step} of {self.rungs[-1]}: validation "
+            f"accuracy {100 * accuracy:.1f} % by {by} ({self.told_of(one.point)})"
         )
 
-    def ended(self, trial: str, facts: Mapping[str, Any] | None, error: str) -> None:
+    def ended(self, key: Any, one: Reported) -> None:
         """A line for each trial that is over before its end, and its tracker closed."""
         self.over += 1
-        outcome, why = "failed", error
-        if facts and not error:
+        facts, outcome, why = one.facts, "failed", one.error
+        if facts and not why:
             finished = facts["outer_step"] >= self.rungs[-1]
             scored = facts["status"] == "scored"
             outcome = ("finished" if finished else "stopped") if scored else facts["status"]
             why = "" if scored else facts["message"]
         if outcome != "finished":
             why = why or "the others are better so far"
-            self.progress.say(f"{self.what}, trial {self._number(trial)} {outcome}: {why}")
+            self.progress.say(f"{self.what}, trial {self._number(key)} {outcome}: {why}")
         self.progress.say(f"{self.what}: {self.over} of {self.num_trials} trials are over")
         if facts and facts["run"]:
             self.close(facts["run"], outcome)
@@ -98,5 +112,5 @@ class StudyListener:
         self.clock.left()
         return self.ends is not None and self.clock.seconds() > self.ends
 
-    def _number(self, trial: str) -> int:
-        return self.numbers.setdefault(trial, len(self.numbers))
+    def _number(self, key: Any) -> int:
+        return self.keys.index(key) if key in self.keys else len(self.keys)

@@ -108,7 +108,7 @@ class Sweeping:
             return study
         job, material = self._prepared(size)
         reported = self._searched(size, job, material, num_left)
-        trials = [_record(job, one) for one in reported]
+        trials = [_record(job, number, one) for number, one in enumerate(reported)]
         located = self.plan.space.located(job.base)
         trials = [replace(t, base=located is not None and t.settings == job.space.settings(located, job.base))
                   for t in trials]  # fmt: skip
@@ -161,8 +161,9 @@ class Sweeping:
 
         ends = None if left is None else self.clock.seconds() + max(left, 0) / num_left
         listener = StudyListener(
-            f"{size} per class", job.rungs, search.num_trials, self.progress, told, close, self.clock, ends
-        )
+            self.folder / f"ipc{size}" / "order.json", f"{size} per class", job.rungs, search.num_trials,
+            self.progress, told, close, self.clock, ends,
+        )  # fmt: skip
         reported = search.run(run_trial, job, material, self.cluster, listener)
         if listener.out_of_time():
             self.progress.say(f"{size} per class: its part of the hours is spent")
@@ -179,7 +180,7 @@ class Sweeping:
             )  # fmt: skip
         members = range(FIRST_FINAL_MEMBER, FIRST_FINAL_MEMBER + self.plan.sweep.final_networks)
         finals: dict[int, list[float]] = {}
-        points = {one.number: one.point for one in reported}
+        points = {number: one.point for number, one in enumerate(reported)}
         for trial in contenders:
             run = trial_run(job, points[trial.number], material)
             checkpoints = run.folder.checkpoints
@@ -277,15 +278,15 @@ def sweeping(plan: Plan, cluster: RayCluster | InProcess) -> Sweeping:
     return Sweeping(plan, cluster)
 
 
-def _record(job: TrialJob, one: Reported) -> TrialRecord:
+def _record(job: TrialJob, number: int, one: Reported) -> TrialRecord:
     """What is kept of a trial."""
     values, facts = job.values(one.point), one.facts
     record = TrialRecord(
-        one.number, job.space.settings(one.point, job.base), "", "failed", message=one.error,
-        starts=studies.window_of(values),
+        number, job.space.settings(one.point, job.base), "", "failed" if one.error else "stopped",
+        message=one.error, starts=studies.window_of(values),
     )  # fmt: skip
     if facts is None or one.error:
-        return record
+        return record  # failed, or out of time before the first score
     if facts["status"] != "scored":
         return replace(
             record,

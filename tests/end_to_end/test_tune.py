@@ -1,0 +1,261 @@
+"""Sweeps from the command line: real Ray Tune, real MLflow, killed and resumed."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from distributed_dd.cli import main
+from distributed_dd.sweeps.plan import planned
+from tests.conftest import ROOT
+
+SWEEP = """
+base: tiny.yaml
+images_per_class: [1, 2]
+num_trials: 5
+num_finalists: 2
+final_networks: 2
+settings: {num_outer_steps: 9, evaluate: {num_epochs: 20}}
+search: {kind: random}
+space:
+  method.segments: {kind: matching_window}
+  method.image_optimizer.learning_rate: {kind: log_uniform, low: 0.1, high: 10}
+"""
+
+
+@pytest.fixture
+def sweep(tiny_yaml, tmp_path):
+    """A sweep of two studies of five trials of a second, and a Ray of two cores."""
+    path = tmp_path / "sweep.yaml"
+    path.write_text(f"output: {tmp_path / 'runs'}\n{SWEEP}")
+    (tmp_path / "two.yaml").write_text("kind: ray\nnum_cpus: 2\n")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _ends_ray():
+    yield
+    import ray
+
+    ray.shutdown()
+
+
+def tune(sweep: Path, *overrides: str) -> int:
+    return main(["tune", str(sweep), *overrides, "--on", str(sweep.parent / "two.yaml")])
+
+
+def report_of(sweep: Path) -> dict:
+    (path,) = (sweep.parent / "runs" / "sweeps").glob("*/report.json")
+    return json.loads(path.read_text())
+
+
+def tracked(sweep: Path) -> list:
+    """All runs of the one experiment."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{sweep.parent / 'runs' / 'mlflow.db'}")
+    (experiment,) = [e for e in client.search_experiments() if e.name.startswith("distributed_dd/")]
+    return client.search_runs([experiment.experiment_id])
+
+
+def test_a_sweep_writes_what_it_found_and_the_same_line_again_does_nothing(sweep, capsys):
+    assert tune(sweep, "tracker=mlflow") == 0
+    report = report_of(sweep)
+    folder = next((sweep.parent / "runs" / "sweeps").iterdir())
+    for study in report["studies"]:
+        assert len(study["trials"]) == 5 and study["trials"][0]["base"] and study["rungs"] == [1, 3, 9]
+        finals = [trial for trial in study["trials"] if trial["final"]]
+        best = max(finals, key=lambda trial: sum(trial["final"]))
+        assert study["winner"] == best["number"] and 2 <= len(finals) <= 3
+        assert study["trials"][0]["status"] == "finished" and study["trials"][0]["final"], (
+            "the base is spared"
+        )
+        size = study["images_per_class"]
+        text = (folder / f"best_ipc{size}.yaml").read_text()
+        found = yaml.safe_load(text)
+        assert found["images_per_class"] == size and text.startswith(f"# {size} image")
+        assert (
+            found["method"]["segments"]["max_start_epoch"]
+            == best["settings"]["method.segments.max_start_epoch"]
+        )
+        assert f"# trial: {best['number']} of 5" in text and "# sweep: sweep-" in text
+    assert {"windows.png", "parallel_ipc1.png", "report.md", "log.txt"} <= {p.name for p in folder.iterdir()}
+    lines = list(csv.DictReader((folder / "trials.csv").open()))
+    assert len(lines) == 10 and sum(int(line["best"]) for line in lines) == 2
+    # Tested: the two winners, in ordinary run folders, and nobody else.
+    reports = {p.parent for p in (sweep.parent / "runs").rglob("report.json") if "mlartifacts" not in p.parts}
+    assert len(reports) == 3 and reports - set((sweep.parent / "runs").glob("digits-*")) == {folder}
+    out = capsys.readouterr().out
+    assert out.strip().splitlines()[-1].startswith("output: ") and "as the set grows" in out
+
+    runs = tracked(sweep)
+    (parent,) = [run for run in runs if run.data.tags.get("role") == "sweep"]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(runs) == 1 + len(children) and len(children) == 12, "ten trials and two winners"
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    trials = [run for run in children if run.data.tags["role"] == "trial"]
+    assert {run.data.tags["images_per_class"] for run in trials} == {"1", "2"}
+    assert all(run.data.tags["outcome"] in ("finished", "stopped") for run in trials)
+    assert all("validation_accuracy" in run.data.metrics for run in trials)
+    assert not any("test_accuracy_distilled" in run.data.metrics for run in trials)
+    assert set(parent.data.metrics) == {
+        f"ipc{size} {name}" for size in (1, 2) for name in ("validation_accuracy", "test_accuracy")
+    }  # fmt: skip
+
+    before = {p: p.stat().st_mtime_ns for p in (sweep.parent / "runs").rglob("*.safetensors")}
+    assert tune(sweep, "tracker=mlflow") == 0
+    assert before == {p: p.stat().st_mtime_ns for p in (sweep.parent / "runs").rglob("*.safetensors")}
+    assert report_of(sweep)["studies"] == report["studies"] and len(tracked(sweep)) == 13
+    capsys.readouterr()
+    assert main(["run", str(folder / "best_ipc2.yaml"), f"output={sweep.parent / 'runs'}"]) == 0
+    assert "already finished" in capsys.readouterr().out, "the file is the configuration that was tested"
+
+
+def in_a_process(sweep: Path, *overrides: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "distributed_dd", "tune", str(sweep), *overrides, "--on",
+               str(sweep.parent / "two.yaml")]  # fmt: skip
+    log = open(sweep.parent / "driver.log", "ab")  # noqa: SIM115 - as long as the process
+    return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+
+def scored(sweep: Path) -> int:
+    """Scores that trials have written."""
+    paths = (sweep.parent / "runs" / "sweeps").glob("*/trials/*/metrics.jsonl")
+    return sum(path.read_text().count("validation_accuracy") for path in paths)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_sweep_loses_no_trial_repeats_none_and_keeps_its_mlflow_runs(sweep, how):
+    """Every trial goes to its end, so that what comes out depends on nothing but the seed."""
+    settings = ("images_per_class=[1]", "schedule.kind=to_the_end", "schedule.num_rungs=3", "tracker=mlflow",
+                "test_winner=false")  # fmt: skip
+    whole = sweep.parent / "whole"
+    assert tune(sweep, *settings, f"output={whole}") == 0
+    expected = json.loads(next((whole / "sweeps").glob("*/report.json")).read_text())["studies"]
+    driver = in_a_process(sweep, *settings)
+    deadline = time.monotonic() + 120
+    while scored(sweep) < 4:
+        log = (sweep.parent / "driver.log").read_text()
+        assert driver.poll() is None and time.monotonic() < deadline, log
+        time.sleep(0.05)
+    os.kill(driver.pid, how)
+    assert driver.wait(60) == (-9 if how == signal.SIGKILL else 130)
+    known = {run.info.run_id for run in tracked(sweep)}
+    assert len(known) >= 2
+    driver = in_a_process(sweep, *settings)
+    assert driver.wait(240) == 0, (sweep.parent / "driver.log").read_text()
+    (study,) = report_of(sweep)["studies"]
+    assert [study] == expected
+    runs = tracked(sweep)
+    assert known <= {run.info.run_id for run in runs} and len(runs) == 6
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    names = [run.data.tags["run_folder"] for run in runs if run.data.tags["role"] == "trial"]
+    assert len(set(names)) == len(names) == 5
+    for path in (sweep.parent / "runs" / "sweeps").glob("*/trials/*/metrics.jsonl"):
+        steps = [json.loads(line)["step"] for line in path.read_text().splitlines()]
+        assert steps == list(range(1, 10)), "no outer step is missing and none is there twice"
+
+
+def test_diverged_trials_are_counted_and_the_sweep_goes_on(sweep, capsys):
+    """A rate of 1e30 diverges at once; ASHA alone would let such a trial run on."""
+    text = sweep.read_text().replace(
+        "{kind: log_uniform, low: 0.1, high: 10}", "{kind: choice, values: [0.5, 1.0e+30]}"
+    )
+    sweep.write_text(text)
+    assert tune(sweep, "images_per_class=[1]", "test_winner=false") == 0
+    (study,) = report_of(sweep)["studies"]
+    ended = [trial["status"] for trial in study["trials"]]
+    assert ended.count("diverged") >= 1 and len(ended) == 5
+    assert study["trials"][study["winner"]]["status"] == "finished"
+    assert "diverged: outer step" in capsys.readouterr().out
+
+
+def test_a_grid_tries_every_point_once(sweep):
+    text = sweep.read_text().replace("low: 0.1, high: 10}", "low: 0.1, high: 10, num_grid: 2}")
+    sweep.write_text(text.replace("kind: matching_window", "kind: matching_window, earliest: 2"))
+    on = ("images_per_class=[1]", "search.kind=grid", "num_trials=99", "test_winner=false")
+    assert tune(sweep, *on) == 0
+    (study,) = report_of(sweep)["studies"]
+    tried = [tuple(trial["settings"].values()) for trial in study["trials"]]
+    assert sorted(tried) == sorted({(s, e, lr) for s, e in ((2, 3), (2, 4), (3, 4)) for lr in (0.1, 10)})
+
+
+def test_a_population_copies_rates_and_its_own_set_is_tested(sweep):
+    text = sweep.read_text().replace("  method.segments: {kind: matching_window}\n", "")
+    sweep.write_text(text)
+    on = ("images_per_class=[2]", "search.kind=population", "search.num_intervals=3", "num_trials=4")
+    assert tune(sweep, *on) == 0
+    (study,) = report_of(sweep)["studies"]
+    best = study["trials"][study["winner"]]
+    folder = next((sweep.parent / "runs" / "sweeps").iterdir())
+    run = folder / "trials" / best["run"]
+    assert (run / "report.json").exists(), "the member's own set"
+    lineages = [json.loads(path.read_text()) for path in folder.glob("trials/*/checkpoint/lineage.json")]
+    assert any(len(lineage) > 1 for lineage in lineages), "somebody copied"
+    for lineage in lineages:
+        rates = [one["settings"]["method.image_optimizer.learning_rate"] for one in lineage]
+        assert all(0.1 <= rate <= 10 for rate in rates)
+        assert [one["from_step"] for one in lineage] == sorted(one["from_step"] for one in lineage)
+
+
+def test_hours_end_a_sweep_with_what_it_has(sweep, capsys):
+    """Longer trials than there is time for: those begun are scored as far as they came."""
+    on = ("images_per_class=[1]", "settings.num_outer_steps=4000", "hours=0.006", "test_winner=false",
+          "schedule.num_rungs=6")  # fmt: skip
+    assert tune(sweep, *on) == 0
+    (study,) = report_of(sweep)["studies"]
+    assert "hours is spent" in capsys.readouterr().out
+    assert all(trial["outer_step"] < 4000 for trial in study["trials"])
+    assert study["winner"] is not None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "told"),
+    [
+        (["num_trials=0"], 2, "num_trials: got 0"),
+        (["hours=0"], 2, "hours: got 0"),
+        (["space={method.studnt_steps: {kind: integers, low: 1, high: 4}}"], 2,
+         "did you mean 'student_steps'"),
+        (["space={method.segments: {kind: matching_window, earliest: 4}}"], 2, "no window"),
+        (["space={method.student_steps: {kind: integers, low: 0, high: 4}}"], 2, "student_steps: got 0"),
+        (["search.kind=population"], 2, "cannot change in the middle"),
+        (["base=missing.yaml"], 3, "missing.yaml: there is no such file"),
+        (["settings.evaluate.num_epoch=3"], 2, "did you mean 'num_epochs'"),
+        (["settings.images_per_class=3"], 2, "is what studies differ in"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_searched_is_one_message_and_nothing_is_started(sweep, capsys, overrides, code, told):
+    assert tune(sweep, *overrides) == code
+    assert told in capsys.readouterr().err
+    assert not (sweep.parent / "runs").exists()
+
+
+def test_a_sweep_needs_ray(sweep, capsys):
+    here = str(ROOT / "configs/clusters/in_process.yaml")
+    assert main(["tune", str(sweep), "--on", here]) == 2
+    assert "Ray Tune" in capsys.readouterr().err
+
+
+def test_state_of_another_user_is_not_unpickled(sweep, monkeypatch, capsys):
+    assert tune(sweep, "images_per_class=[1]", "test_winner=false", "num_trials=1") == 0
+    folder = next((sweep.parent / "runs" / "sweeps").iterdir())
+    (folder / "ipc1" / "study.json").unlink()
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert tune(sweep, "images_per_class=[1]", "test_winner=false", "num_trials=1") == 5
+    assert "belongs to another user" in capsys.readouterr().err
+
+
+def test_the_shipped_sweeps_can_be_planned():
+    for file in sorted((ROOT / "configs" / "tune").glob("*.yaml")):
+        plan = planned(file, [])
+        for size in plan.bases:
+            assert plan.space.located(plan.values(size)) is not None, (
+                f"{file}: the base is no trial at {size}"
+            )
