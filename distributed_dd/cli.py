@@ -21,7 +21,7 @@ VERBS = {
     "show": "print the resolved configuration, what is present, and an estimate of the work",
     "ui": "MLflow's pages for a folder of runs, on this machine: distributed-dd ui [runs]",
     "kinds": "list everything that can be chosen by kind, with its settings",
-    "import": "other people's expert buffers (replay_buffer_*.pt) or distilled set (images_best.pt ..)",
+    "import": "other people's expert buffers or distilled set (.pt); or runs that MLflow did not hear of",
     "export": "a distilled set as pt, images or npz; the experts of a configuration as replay buffers",
     "bench": "measure speed and memory: distributed-dd bench unroll|experts|scheduling|sharded",
 }
@@ -118,9 +118,13 @@ def _parser(verb: str) -> argparse.ArgumentParser:
 
 def _exchange_parser(parser: argparse.ArgumentParser, verb: str) -> argparse.ArgumentParser:
     if verb == "import":
-        parser.add_argument("source", type=Path, help="folder with the .pt files, or one buffer")
         parser.add_argument(
-            "file", type=Path, help="configuration that they belong to: data, network, recipe"
+            "source",
+            type=Path,
+            help="folder with the .pt files, or one buffer; or runs, to tell them to MLflow",
+        )
+        parser.add_argument(
+            "file", type=Path, nargs="?", help="configuration that .pt files belong to: data, network, recipe"
         )
     else:
         parser.add_argument("source", type=Path, help="run folder or distilled/ folder; or a configuration")

@@ -1,7 +1,7 @@
 """From a configuration to running objects: the one place that names a stage and a backend together."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,9 @@ from distributed_dd import config
 from distributed_dd.backends.console import ConsoleProgress
 from distributed_dd.backends.engines import ENGINES
 from distributed_dd.backends.in_process_cluster import InProcess
-from distributed_dd.backends.mlflow_tracker import MlflowTracker, NoTracker
+from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker, NoTracker
+from distributed_dd.backends.mlflow_views import runs_view
+from distributed_dd.backends.node_meters import metered
 from distributed_dd.backends.ray_cluster import RayCluster
 from distributed_dd.distillation.networks import NETWORKS
 from distributed_dd.durable import digest, locked, read_json, write_bytes, write_json
@@ -28,8 +30,8 @@ from distributed_dd.stages.expert import ExpertJob
 from distributed_dd.stages.footprint import Footprint, footprint
 from distributed_dd.stages.judging import Judging
 from distributed_dd.stages.material import Material, prepare
+from distributed_dd.stages.names import headline
 from distributed_dd.stages.ports import Cluster as Tasks
-from distributed_dd.stages.ports import Tracker
 from distributed_dd.stages.preview import preview_png
 from distributed_dd.stages.run_folder import RunFolder
 from distributed_dd.stages.selection import Jury, starting_set
@@ -94,7 +96,7 @@ class Run:
             self.store, self.folder.absolute().checkpoints,
         )  # fmt: skip
         self.cluster.engine.check(e.method, e.images_per_class * self.num_classes, self.job.student.network)
-        self.tracker: Tracker = NoTracker()
+        self.tracker: MlflowTracker | NoTracker = NoTracker()
 
     @cached_property
     def jury(self) -> Jury:
@@ -124,7 +126,8 @@ class Run:
             self.tracker = self._tracker()
             status = "FAILED"
             try:
-                yield
+                with metered(self.tracker.system) if e.tracker == "mlflow" else nullcontext():
+                    yield
                 status = "FINISHED"
             except SystemExit:  # a search ends a trial so; the trial did nothing wrong
                 status = "FINISHED"
@@ -135,7 +138,7 @@ class Run:
             finally:
                 self.tracker.end(status)
 
-    def _tracker(self) -> Tracker:
+    def _tracker(self) -> MlflowTracker | NoTracker:
         e = self.experiment
         if e.tracker == "none":
             return NoTracker()
@@ -143,13 +146,18 @@ class Run:
             "dataset": e.data.name, "method": e.method.name, "images_per_class": str(e.images_per_class),
             "seed": str(e.seed), "data_sha256": self.material.splits.sha256, "run_folder": self.name,
             "config_digest": self.digest, "expert_store": self.store.digest,
-            "engine": str(self.cluster.engine), **self.tags,
+            "engine": str(self.cluster.engine), "role": "run", **self.tags,
         }  # fmt: skip
-        return MlflowTracker(
-            Path(e.output) / "mlflow.db", self.folder.tracked,
-            f"distributed_dd/{e.data.name}/{e.method.name}",
-            self.name, dict(flattened(plain(e))), tags, self.progress.say,
+        splits, values = self.material.splits, plain(e)
+        told = Description(
+            f"distributed_dd/{e.data.name}/{e.method.name}", self.name,
+            {**dict(flattened(values)), **headline(values)}, tags,
+            {"name": splits.name, "sha256": splits.sha256, "train": len(splits.train),
+             "validation": len(splits.validation), "test": len(splits.test)},
         )  # fmt: skip
+        tracker = MlflowTracker(Path(e.output) / "mlflow.db", self.folder.tracked, told, self.progress.say)
+        tracker.view(runs_view(e.num_outer_steps))
+        return tracker
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[Footprint]:
@@ -270,8 +278,7 @@ class Run:
         result = report.assemble(e, rows, self.costs, manifest, len(self.material.splits.test))
         write_bytes(self.folder.report_page, report.page(result).encode())
         write_json(self.folder.report, result)
-        self.tracker.summary({f"test_accuracy_{row['name']}": row["accuracy_mean"] for row in rows})
-        self.tracker.summary({f"test_accuracy_std_{row['name']}": row["accuracy_std"] for row in rows})
+        self.tracker.report(result)
         names = ("resolved.yaml", "environment.json", "log.txt")
         paths = (self.folder.report, self.folder.report_page, *(self.folder.path / name for name in names))
         for path in (distilled, *paths):

@@ -1,5 +1,6 @@
 """MLflow's pages for a folder of runs, on this machine alone."""
 
+import json
 import os
 import socket
 import sys
@@ -7,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from distributed_dd.backends.mlflow_tracker import quieten
+from distributed_dd.backends.mlflow_views import TAG, address
 from distributed_dd.errors import MissingInputError, UserError
 
 HOST = "127.0.0.1"
@@ -28,16 +31,30 @@ def serve(output: Path, port: int, say: Callable[[str], None]) -> NoReturn:
             fix="run something first, with tracker=mlflow as it is by default",
         )  # fmt: skip
     refuse_taken(port)
-    say(
-        f"http://{HOST}:{port} in some five seconds: choose Model training at the top left, then the "
-        "experiment distributed_dd/DATA/METHOD; Ctrl-C ends it"
-    )
+    store = f"sqlite:///{database.absolute()}"
+    say("in some five seconds, until Ctrl-C:")
+    for line in views(store, f"http://{HOST}:{port}"):
+        say(line)
     environment = {
         **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true",
     }  # fmt: skip
-    store = f"sqlite:///{database.absolute()}"
     arguments = ["ui", "--backend-store-uri", store, "--host", HOST, "--port", str(port), "--workers", "1"]
     os.execve(sys.executable, [sys.executable, "-m", "mlflow", *arguments], environment)
+
+
+def views(store: str, server: str) -> list[str]:
+    """A line for each saved view of each experiment in ``store``, with the address that opens it."""
+    quieten()
+    from mlflow import MlflowClient
+
+    lines = []
+    for experiment in MlflowClient(store).search_experiments():
+        for key, value in experiment.tags.items():
+            if key.startswith(TAG):
+                name, where = json.loads(value)["name"], key.removeprefix(TAG)
+                link = address(server, experiment.experiment_id, where, charts=True)
+                lines.append(f"{experiment.name}, {name}: {link}")
+    return lines or [f"{server}: choose Model training at the top left, then an experiment"]
 
 
 def refuse_taken(port: int) -> None:

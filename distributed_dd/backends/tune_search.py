@@ -251,7 +251,7 @@ def _reported(trial: Any) -> Reported:
 
 
 def _key(trial: Any) -> Any:
-    """The point: a trial that a killed driver had just begun gets another id. But a member's point changes."""
+    """The point: a trial that a killed driver had just begun gets another id. A member's point changes."""
     return trial.trial_id if trial.config["by_id"] else trial.config["point"]
 
 

@@ -4,17 +4,37 @@ from argparse import Namespace
 from pathlib import Path
 
 from distributed_dd.backends.console import ConsoleProgress
+from distributed_dd.backends.mlflow_replay import output_of, recorded, replay
+from distributed_dd.commands.run import ui_command
+from distributed_dd.errors import MissingInputError
 from distributed_dd.exchange import export_to, import_from
 
 
 def import_(options: Namespace) -> int:
-    """Other people's experts or distilled set, in our format."""
+    """Other people's experts or distilled set, in our format; or runs into MLflow."""
+    if options.file is None:
+        return _tell_mlflow(options.source)
     given = (options.source, options.file, options.overrides, options.to, ConsoleProgress())
     folder, is_set = import_from(*given)
     if is_set:
         print(f"the set is in {folder}; distributed-dd evaluate {folder} scores it")
     else:
         print(f"experts are in {folder}; experts.store={folder} uses them")
+    return 0
+
+
+def _tell_mlflow(source: Path) -> int:
+    """What a tracker missed, from the run folders."""
+    folders = recorded(source)
+    if not folders:
+        raise MissingInputError(
+            str(source), "holds no runs that a tracker was to hear of",
+            allowed="a run folder, or a folder of runs; for .pt files a configuration is needed too: "
+            "distributed-dd import SOURCE FILE",
+        )  # fmt: skip
+    database = output_of(folders[0]) / "mlflow.db"
+    told = replay(folders, database, ConsoleProgress().say)
+    print(f"MLflow has all of {told} runs: {ui_command(database.parent)}")
     return 0
 
 

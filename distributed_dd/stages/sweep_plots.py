@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distributed_dd.stages.names import short
 from distributed_dd.stages.plots import as_png, figure_of
 from distributed_dd.stages.study import Study, TrialRecord
-from distributed_dd.stages.sweep_report import short
 
 FAINT, FULL = 0.3, 0.9
 LOG_FROM = 30.0

@@ -6,25 +6,10 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distributed_dd.stages.names import short
 from distributed_dd.stages.study import Study, TrialRecord
 
 SCHEMA = 1
-SHORT = {
-    "method.segments.min_start_epoch": "T-",
-    "method.segments.initial_max_start_epoch": "T",
-    "method.segments.max_start_epoch": "T+",
-    "method.expert_epochs": "M",
-    "method.student_steps": "N",
-    "method.image_optimizer.learning_rate": "lr images",
-    "method.label_optimizer.learning_rate": "lr labels",
-    "method.rate_optimizer.learning_rate": "lr rate",
-    "method.student_learning_rate": "student lr",
-}
-
-
-def short(key: str) -> str:
-    """A field's name in a table."""
-    return SHORT.get(key, key.removeprefix("method."))
 
 
 def told_of(settings: Mapping[str, Any]) -> str:

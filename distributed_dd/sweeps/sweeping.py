@@ -9,7 +9,8 @@ from pathlib import Path
 from distributed_dd import config
 from distributed_dd.backends.console import ConsoleProgress
 from distributed_dd.backends.in_process_cluster import InProcess
-from distributed_dd.backends.mlflow_tracker import MlflowTracker, NoTracker, closed
+from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker, NoTracker, closed
+from distributed_dd.backends.mlflow_views import sweep_view
 from distributed_dd.backends.ray_cluster import RayCluster
 from distributed_dd.backends.tune_search import Reported, TuneStudy
 from distributed_dd.composition import Run
@@ -23,6 +24,7 @@ from distributed_dd.stages.environment import environment
 from distributed_dd.stages.experiment import Experiment
 from distributed_dd.stages.judging import Judging
 from distributed_dd.stages.material import Material
+from distributed_dd.stages.names import parameter
 from distributed_dd.stages.space import laid_over
 from distributed_dd.stages.study import Study, TrialRecord
 from distributed_dd.stages.sweep import Population
@@ -89,15 +91,27 @@ class Sweeping:
         if base.tracker == "none":
             return NoTracker()
         tags = {
-            "dataset": base.data.name, "method": base.method.name, "role": "sweep", "sweep": plan.name,
+            "dataset": base.data.name, "method": base.method.name, "role": "sweep",
             "images_per_class": ", ".join(map(str, plan.bases)), "sweep_folder": self.folder.name,
         }  # fmt: skip
-        return MlflowTracker(
-            Path(base.output) / "mlflow.db", self.folder / "tracker.json",
-            f"distributed_dd/{base.data.name}/{base.method.name}", f"sweep {self.folder.name}",
-            {key: value for key, value in flattened(plain(sweep)) if value is not None}, tags,
-            self.progress.say,
-        )  # fmt: skip
+        parameters = {key: value for key, value in flattened(plain(sweep)) if value is not None}
+        told = Description(
+            f"distributed_dd/{base.data.name}/{base.method.name}",
+            f"sweep {self.folder.name}",
+            parameters,
+            tags,
+        )
+        place = Path(base.output) / "mlflow.db", self.folder / "tracker.json"
+        tracker = MlflowTracker(*place, told, self.progress.say)
+        values = plan.values(next(iter(plan.bases)))
+        varied = plan.space.settings(plan.space.probes(values, sweep.seed)[0], values)
+        tracker.view(sweep_view(self.folder.name, [*map(parameter, varied)], base.num_outer_steps))
+        return tracker
+
+    def _tags(self, role: str) -> dict[str, str]:
+        """Of a run that belongs to the sweep."""
+        tags = {"sweep": self.folder.name, "sweep_folder": self.folder.name, "role": role}
+        return tags | ({"mlflow.parentRunId": self.tracker.run_id} if self.tracker.run_id else {})
 
     def _study(self, size: int, num_left: int) -> Study:
         """The study of one size, its winner chosen; from its file where that was done."""
@@ -129,12 +143,9 @@ class Sweeping:
         for name in ("fitted", "train", "validation"):
             getattr(material, name)  # once here, not in every trial
         rungs = plan.sweep.rungs(base.num_outer_steps)
-        tags = {"sweep": plan.name, "sweep_folder": self.folder.name}
-        if run_id := getattr(self.tracker, "run_id", None):
-            tags["mlflow.parentRunId"] = run_id
         job = TrialJob(
             values, plan.space, rungs, plan.sweep.networks(len(rungs)), self.folder / "trials",
-            run.store.digest, tags, isinstance(plan.search, Population),
+            run.store.digest, self._tags("trial"), isinstance(plan.search, Population),
         )  # fmt: skip
         return job, material
 
@@ -199,10 +210,7 @@ class Sweeping:
         values = plan.values(size)
         winner: Experiment = build(Experiment, laid_over(values, study.best.settings))
         winner = replace(winner, output=plan.sweep.output)
-        tags = {"sweep": plan.name, "sweep_folder": self.folder.name, "role": "winner"}
-        if run_id := getattr(self.tracker, "run_id", None):
-            tags["mlflow.parentRunId"] = run_id
-        run = Run(winner, self.cluster, ConsoleProgress(), tags=tags)
+        run = Run(winner, self.cluster, ConsoleProgress(), tags=self._tags("run") | {"outcome": "winner"})
         if isinstance(plan.search, Population):
             # Rates that changed on the way cannot be repeated from a file: the member's own set is tested.
             rungs = plan.sweep.rungs(winner.num_outer_steps)
@@ -258,6 +266,8 @@ class Sweeping:
         values = {"schema": sweep_report.SCHEMA, "sweep": self.plan.name, "tests": dict(tests),
                   "studies": [study.as_json() for study in found]}  # fmt: skip
         write_json(folder / "report.json", values)
+        lines = [*map(sweep_report.verdict, found), *tests.values(), sweep_report.moves(found)]
+        self.tracker.tag({"mlflow.note.content": "\n\n".join(filter(None, lines))})
         for study in found:
             if study.best:
                 size = study.images_per_class

@@ -122,7 +122,7 @@ def trial_run(
     base: Experiment = build(Experiment, job.base)
     same = e.data == base.data and e.preprocessing == base.preprocessing
     cluster, given = InProcess(), material if same else None
-    return Run(e, cluster, ConsoleProgress(), job.below, given, judging, {**job.tags, "role": "trial"})
+    return Run(e, cluster, ConsoleProgress(), job.below, given, judging, job.tags)
 
 
 def scores(run: Run) -> dict[int, float]:

@@ -33,10 +33,11 @@ def test_a_port_that_is_taken_is_refused(tmp_path, capsys):
 
 
 def test_the_pages_are_served_until_they_are_ended(tiny_yaml, tmp_path):
-    from distributed_dd.backends.mlflow_tracker import MlflowTracker
+    from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker
 
     place = tmp_path / "mlflow.db", tmp_path / "tracker.json"
-    MlflowTracker(*place, "distributed_dd/digits/datm", "a run", {}, {}, print).end("FINISHED")
+    told = Description("distributed_dd/digits/datm", "a run", {}, {})
+    MlflowTracker(*place, told, print).end("FINISHED")
     port = free_port()
     command = [sys.executable, "-m", "distributed_dd", "ui", str(tmp_path), "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

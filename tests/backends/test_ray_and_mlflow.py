@@ -12,13 +12,16 @@ import pytest
 import torch
 
 from distributed_dd.backends.in_process_cluster import InProcess
-from distributed_dd.backends.mlflow_tracker import MlflowTracker
+from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker, never_stops_a_run
+from distributed_dd.backends.node_meters import NodeMeters
 from distributed_dd.backends.ray_cluster import RayCluster
 from distributed_dd.cli import main
 from distributed_dd.data import Images
 from distributed_dd.durable import sha256_of
 from distributed_dd.errors import ConfigError, UserError
 from tests.conftest import ROOT
+
+NOTHING = Description("e", "r", {}, {})
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +159,8 @@ def test_mlflow_holds_the_run_and_a_resumed_one_goes_on_in_it(tmp_path):
 
     def tracker():
         return MlflowTracker(
-            tmp_path / "mlflow.db", tmp_path / "tracker.json", "exp/a", "run-1", {"seed": 0},
-            {"dataset": "d"}, said.append,
+            tmp_path / "mlflow.db", tmp_path / "tracker.json",
+            Description("exp/a", "run-1", {"seed": 0}, {"dataset": "d"}), said.append,
         )  # fmt: skip
 
     first = tracker()
@@ -186,10 +189,10 @@ def test_a_failing_tracker_warns_once_and_the_run_goes_on(tiny_yaml, monkeypatch
 def test_a_password_in_the_tracking_address_is_told_to_nobody(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nosuch://ann:sesame@host/db")
     said: list[str] = []
-    MlflowTracker(tmp_path / "m.db", tmp_path / "tracker.json", "e", "r", {}, {}, said.append)
+    MlflowTracker(tmp_path / "m.db", tmp_path / "tracker.json", NOTHING, said.append)
     assert len(said) == 1 and "sesame" not in said[0]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:////{tmp_path}/sesame.db")
-    MlflowTracker(tmp_path / "m.db", tmp_path / "tracker.json", "e", "r", {}, {}, said.append)
+    MlflowTracker(tmp_path / "m.db", tmp_path / "tracker.json", NOTHING, said.append)
     assert "sesame" not in (tmp_path / "tracker.json").read_text() and len(said) == 1
 
 
@@ -207,4 +210,69 @@ def test_a_whole_run_is_in_mlflow_with_pictures_and_artefact(tiny_yaml, tmp_path
     names = {a.path for a in client.list_artifacts(run.info.run_id)}
     assert {"distilled", "images", "report.json", "report.md", "resolved.yaml"} <= names
     (folder,) = (tmp_path / "runs").glob("digits-*")
-    assert json.loads((folder / "tracker.json").read_text())["run_id"] == run.info.run_id
+    assert [*json.loads((folder / "tracker.json").read_text())["runs"].values()] == [run.info.run_id]
+    (given,) = run.inputs.dataset_inputs
+    assert given.dataset.digest == run.data.tags["data_sha256"][:16] and given.dataset.name == "digits"
+    assert (run.data.params["T_minus"], run.data.params["T_plus"], run.data.params["N"]) == (
+        "0.0",
+        "3.0",
+        "3",
+    )
+
+
+@pytest.mark.parametrize("reachable", [False, True])
+def test_runs_that_mlflow_missed_are_told_later_and_once(tiny_yaml, tmp_path, monkeypatch, reachable, capsys):
+    """A server that was away, or went away in the middle; metrics.jsonl has everything."""
+    from mlflow import MlflowClient
+
+    here = ["--on", str(ROOT / "configs/clusters/in_process.yaml")]
+    if not reachable:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////dev/null/mlflow.db")
+    else:
+        real = MlflowTracker.picture
+
+        def goes_away(self, name, step, png):
+            return real(self, name, step, png) if step < 3 else 1 / 0
+
+        monkeypatch.setattr(MlflowTracker, "picture", never_stops_a_run(goes_away))
+    assert main(["run", str(tiny_yaml), "tracker=mlflow", *here]) == 0
+    assert "MLflow failed" in capsys.readouterr().out
+    monkeypatch.undo()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for _ in range(2):
+        assert main(["import", str(tmp_path / "runs")]) == 0
+    client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("distributed_dd/digits/datm").experiment_id])
+    history = client.get_metric_history(run.info.run_id, "matching_loss")
+    assert [m.step for m in history] == [1, 2, 3, 4, 5, 6] and run.info.status == "FINISHED"
+    assert "test_accuracy_distilled" in run.data.metrics
+    assert {"distilled", "report.json"} <= {a.path for a in client.list_artifacts(run.info.run_id)}
+
+
+def test_a_folder_without_runs_cannot_be_told(tmp_path, capsys):
+    assert main(["import", str(tmp_path)]) == 3
+    assert "holds no runs" in capsys.readouterr().err
+
+
+def test_a_run_that_somebody_deleted_is_begun_anew(tmp_path):
+    said: list[str] = []
+    trackers = []
+    for _ in range(2):
+        tracker = MlflowTracker(tmp_path / "m.db", tmp_path / "tracker.json", NOTHING, said.append)
+        tracker.metrics(1, {"matching_loss": 1.0})
+        tracker.end("FINISHED")
+        trackers.append(tracker.run_id)
+        tracker.client.delete_run(tracker.run_id)
+    assert not said and len(set(trackers)) == 2
+
+
+def test_the_nodes_are_metered(tmp_path, local_ray):
+    """Names as MLflow's page of system metrics wants them; this node by hand, others by an actor there."""
+    local_ray.connect()
+    tracker = MlflowTracker(tmp_path / "m.db", tmp_path / "tracker.json", NOTHING, print)
+    tracker.system(NodeMeters().read())
+    found = tracker.client.get_run(tracker.run_id).data.metrics
+    assert all(name.startswith("system/") for name in found)
+    assert any(name.endswith("_cpu_utilization_percentage") for name in found)
+    memory = next(value for name, value in found.items() if name.endswith("memory_usage_megabytes"))
+    assert memory > 100

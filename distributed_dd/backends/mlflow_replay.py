@@ -1,0 +1,85 @@
+"""Runs that a tracker did not hear of, told to it later from what their folders hold."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker
+from distributed_dd.durable import read_json
+from distributed_dd.errors import MissingInputError
+
+RECORD = "tracker.json"
+ARTEFACTS = ("distilled", "report.json", "report.md", "resolved.yaml", "environment.json", "log.txt")
+PARENT = "mlflow.parentRunId"
+
+
+def recorded(source: Path) -> list[Path]:
+    """Run folders and sweep folders at or below ``source``, sweeps first, as their trials name them."""
+    found = {path.parent for path in source.rglob(RECORD)} if source.is_dir() else set()
+    return sorted(found, key=lambda folder: (_role(folder) != "sweep", folder))
+
+
+def output_of(folder: Path) -> Path:
+    """The folder of all results to which a run folder belongs: trials lie deeper."""
+    parents = [parent for parent in folder.absolute().parents if parent.name == "sweeps"]
+    return parents[0].parent if parents else folder.absolute().parent
+
+
+def replay(folders: list[Path], database: Path, say: Callable[[str], None]) -> int:
+    """Tell what is missing of each run; returns how many were told. What was told before is not told twice.
+
+    Raises:
+        MissingInputError: the server cannot be reached, or fails.
+    """
+    parents: dict[str, str] = {}
+    for number, folder in enumerate(folders):
+        told = read_json(folder / RECORD)
+        told.pop("runs", None)
+        tags = {key: value for key, value in told["tags"].items() if key != PARENT}
+        sweep = tags.get("sweep_folder", "")
+        if _role(folder) != "sweep" and sweep in parents:
+            tags[PARENT] = parents[sweep]
+        failed: list[str] = []
+        tracker = MlflowTracker(
+            database, folder / RECORD, Description(**{**told, "tags": tags}), failed.append
+        )
+        if _role(folder) == "sweep":
+            parents[sweep] = tracker.run_id
+        _tell(folder, tracker)
+        if failed:
+            raise MissingInputError(
+                "MLflow", failed[0].partition(": ")[2] or failed[0],
+                fix=f"{number} of {len(folders)} runs were told; the same command goes on",
+            )  # fmt: skip
+        say(f"told: {folder.name}")
+    return len(folders)
+
+
+def _tell(folder: Path, tracker: MlflowTracker) -> None:
+    metrics, report = folder / "metrics.jsonl", folder / "report.json"
+    step = 0
+    for line in metrics.read_text().splitlines() if metrics.exists() else ():
+        values = json.loads(line)
+        step = values.pop("step")
+        tracker.metrics(step, values)
+    if _role(folder) == "sweep":
+        for path in sorted(folder.iterdir()):
+            if path.suffix in (".md", ".png", ".csv", ".yaml") or path == report:
+                tracker.artefact(path)
+        tracker.end("FINISHED" if report.exists() else "KILLED")
+        return
+    preview = folder / "distilled" / "preview.png"
+    if preview.exists():
+        tracker.picture("synthetic_set", step, preview)
+    if report.exists():
+        tracker.report(read_json(report))
+    for name in ARTEFACTS:
+        if (folder / name).exists():
+            tracker.artefact(folder / name)
+    # A trial that a search stopped early has done all that it was to do, and has no report.
+    over = report.exists() or _role(folder) == "trial"
+    tracker.end("FINISHED" if over else "KILLED")
+
+
+def _role(folder: Path) -> str:
+    return str(read_json(folder / RECORD).get("tags", {}).get("role", ""))

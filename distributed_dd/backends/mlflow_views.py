@@ -1,0 +1,146 @@
+"""Saved views of MLflow's pages: the columns and charts that a person would otherwise click together.
+
+MLflow's pages read the experiment tag ``mlflow.sharedViewState.KEY``: JSON of name, createdAt, updatedAt and
+state, where state is JSON again, as text. This is how MLflow 3.17 keeps its own saved views; a version that
+does not know the tag shows its default columns.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+TAG = "mlflow.sharedViewState."
+ACCURACY, TEST = "metrics.`validation_accuracy`", "metrics.`test_accuracy_distilled`"
+PIXELS_PER_LETTER, PIXELS_MORE = 7, 24
+
+
+@dataclass(frozen=True)
+class View:
+    """A list of runs.
+
+    Attributes:
+        columns: such as ``metrics.`validation_accuracy```, ``params.`seed```, ``tags.`outcome```, in order.
+        charts: as `line`, `scatter` .. make them.
+        search: MLflow's filter, such as ``tags.role = 'run'``.
+        order_by: a column; the largest comes first.
+    """
+
+    name: str
+    columns: Sequence[str]
+    charts: Sequence[Mapping[str, Any]]
+    search: str
+    order_by: str = ACCURACY
+    section: str = field(default="chosen")
+
+    @property
+    def key(self) -> str:
+        """The same for the same name: a view that is kept again replaces itself."""
+        return hashlib.sha256(self.name.encode()).hexdigest()[:16]
+
+    def tag(self) -> tuple[str, str]:
+        """Key and value of the experiment's tag."""
+        now = int(time.time() * 1000)
+        state = json.dumps(self._state(), separators=(",", ":"))
+        envelope = {"name": self.name, "createdAt": now, "updatedAt": now, "state": state}
+        return TAG + self.key, json.dumps(envelope)
+
+    def _state(self) -> dict[str, Any]:
+        names = {"a": (self.section, True), "b": ("Model metrics", False), "c": ("System metrics", False)}
+        sections = [
+            {"uuid": self.key + end, "name": name, "display": shown, "isReordered": False, "deleted": False,
+             "isGenerated": True, "columns": 2, "cardHeight": 360}
+            for end, (name, shown) in names.items()
+        ]  # fmt: skip
+        charts = [
+            {"uuid": f"{self.key}{number:02d}", "metricSectionId": f"{self.key}a", "deleted": False,
+             "isGenerated": False, **chart}
+            for number, chart in enumerate(self.charts)
+        ]  # fmt: skip
+        widths = {c: PIXELS_PER_LETTER * len(c.split("`")[1]) + PIXELS_MORE for c in self.columns}
+        return {
+            "searchFilter": self.search, "orderByKey": self.order_by, "orderByAsc": False, "startTime": "ALL",
+            "lifecycleFilter": "Active", "datasetsFilter": [], "modelVersionFilter": "All Runs",
+            "selectedColumns": list(self.columns), "columnOrder": list(self.columns), "columnWidths": widths,
+            "runsHiddenMode": "SHOW_ALL", "compareRunCharts": charts, "compareRunSections": sections,
+            "viewMaximized": False, "runListHidden": False, "isAccordionReordered": True,
+            "useGroupedValuesInCharts": False, "hideEmptyCharts": True, "groupBy": None, "groupsExpanded": {},
+            "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
+        }  # fmt: skip
+
+
+def runs_view(num_outer_steps: int) -> View:
+    """Ordinary runs, the best test accuracy first."""
+    columns = (
+        TEST, ACCURACY, "metrics.`test_accuracy_random_real`", "params.`images_per_class`",
+        "params.`T_minus`", "params.`T_plus`", "params.`seed`", "attributes.`Dataset`",
+    )  # fmt: skip
+    charts = (
+        line("validation_accuracy"), line("matching_loss"), bar("test_accuracy_distilled"),
+        line("student_learning_rate"), images("synthetic_set", num_outer_steps),
+    )  # fmt: skip
+    return View("runs", columns, charts, "tags.role = 'run'", TEST)
+
+
+def sweep_view(sweep: str, varied: Sequence[str], num_outer_steps: int) -> View:
+    """Trials of one sweep, the best validation accuracy first; ``varied`` are parameters by name."""
+    columns = (
+        ACCURACY, "params.`images_per_class`", *(f"params.`{name}`" for name in varied),
+        "tags.`outcome`", TEST,
+    )  # fmt: skip
+    charts = (
+        line("validation_accuracy"), parallel([*varied[:3]], "validation_accuracy"),
+        *(scatter(name, "validation_accuracy") for name in varied[:2]), line("matching_loss"),
+        images("synthetic_set", num_outer_steps),
+    )  # fmt: skip
+    return View(f"sweep {sweep}", columns, charts, f"tags.sweep = '{sweep}'", section=sweep)
+
+
+def address(server: str, experiment_id: str, key: str, charts: bool = False) -> str:
+    """Where a view opens at once, among MLflow's pages for model training."""
+    query = {"workflowType": "machine_learning", "viewStateShareKey": key}
+    if charts:
+        query["compareRunsMode"] = "CHART"
+    return f"{server}/#/experiments/{experiment_id}/runs?{urlencode(query)}"
+
+
+def line(metric: str) -> dict[str, Any]:
+    """A metric over outer steps."""
+    return {
+        "type": "LINE", "metricKey": metric, "displayName": metric, "lineSmoothness": 0,
+        "xAxisScaleType": "linear", "scaleType": "linear", "range": {}, "xAxisKey": "step",
+        "selectedXAxisMetricKey": "", "yAxisKey": "metric", "yAxisExpressions": [], "ignoreOutliers": False,
+        "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True, "runsCountToCompare": 20,
+    }  # fmt: skip
+
+
+def bar(metric: str) -> dict[str, Any]:
+    """The last value of a metric, run by run."""
+    return {"type": "BAR", "metricKey": metric, "displayName": metric, "runsCountToCompare": 20}
+
+
+def scatter(parameter: str, metric: str) -> dict[str, Any]:
+    """A metric over a parameter."""
+    return {
+        "type": "SCATTER", "displayName": f"{metric} over {parameter}", "runsCountToCompare": 100,
+        "xaxis": {"key": parameter, "type": "PARAM"}, "yaxis": {"key": metric, "type": "METRIC"},
+    }  # fmt: skip
+
+
+def parallel(parameters: Sequence[str], metric: str) -> dict[str, Any]:
+    """Parallel coordinates of all runs."""
+    return {
+        "type": "PARALLEL", "displayName": "parameters", "runsCountToCompare": 100,
+        "selectedParams": list(parameters), "selectedMetrics": [metric], "showAllRuns": True,
+    }  # fmt: skip
+
+
+def images(key: str, step: int) -> dict[str, Any]:
+    """The pictures of a step, without the parameters that would cover them."""
+    return {
+        "type": "IMAGE", "displayName": key, "imageKeys": [key], "step": step, "showRunParams": False,
+        "runsCountToCompare": 10,
+    }  # fmt: skip
