@@ -22,6 +22,7 @@ from distributed_dd.durable import digest, locked, read_json, write_bytes, write
 from distributed_dd.errors import MissingInputError
 from distributed_dd.family import Family, build, build_member, flattened, identity, plain
 from distributed_dd.stages import artefact, experts, report, scoring
+from distributed_dd.stages.copies import Copies
 from distributed_dd.stages.distill import Distillation
 from distributed_dd.stages.environment import environment
 from distributed_dd.stages.evaluate import Entry, candidates, score_rows
@@ -97,12 +98,20 @@ class Run:
         )  # fmt: skip
         self.cluster.engine.check(e.method, e.images_per_class * self.num_classes, self.job.student.network)
         self.tracker: MlflowTracker | NoTracker = NoTracker()
+        self.copies = None
+        if e.results is not None:
+            self.copies = Copies(self.folder.path, f"{e.results.rstrip('/')}/{self.name}", self.progress.say)
 
     @cached_property
     def jury(self) -> Jury:
         """The stored experts, asked about images."""
         e = self.experiment
         return Jury(self.store, e.experts.num_experts, e.network, self.material.train, self.num_classes)
+
+    def bring(self) -> None:
+        """Fetch the run folder from where it was copied to, if it is not here."""
+        if self.copies is not None and self.copies.bring():
+            self.progress.say(f"fetched what is known of this run from {self.copies.place}")
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -112,6 +121,7 @@ class Run:
             self.progress.say(f"the previous run was kept as {aside}")
         if e.resume == "must" and not self.folder.checkpoints.latest.exists():
             raise MissingInputError(str(path), "holds no checkpoint, and resume=must", fix="resume=auto")
+        self.bring()
         if not (self.folder.distilled / artefact.MANIFEST).exists():
             # Before the experts, which may take days.
             self.cluster.engine.refuse_without_room(self.cluster)
@@ -123,6 +133,8 @@ class Run:
             where = {"kind": CLUSTERS.kind_of(self.cluster), **plain(self.cluster)}
             write_bytes(path / "cluster.yaml", config.to_yaml(where).encode())
             write_json(path / "environment.json", environment())
+            if self.copies is not None:
+                self.copies.begin()
             self.tracker = self._tracker()
             status = "FAILED"
             try:
@@ -137,6 +149,8 @@ class Run:
                 raise
             finally:
                 self.tracker.end(status)
+                if self.copies is not None:
+                    self.copies.keep()
 
     def _tracker(self) -> MlflowTracker | NoTracker:
         e = self.experiment
@@ -218,8 +232,9 @@ class Run:
                 self.tracker.picture("synthetic_set", step, path)
 
         judging = self.judging or Judging.every(
-            e.evaluate.every, e.num_outer_steps, e.evaluate.num_validation_networks
-        )
+            e.evaluate.every, e.num_outer_steps, e.evaluate.num_validation_networks,
+            lambda step, accuracy: self.copies and self.copies.keep(),
+        )  # fmt: skip
         distillation = Distillation(
             e.num_outer_steps, judging, e.checkpoint_every, e.method.ema_decay is not None, starting,
             engine.workers(self.job, self.cluster, self.folder.absolute().rank_logs), self.folder,

@@ -49,3 +49,25 @@ evaluate: {{num_epochs: 3, num_networks: 5, num_validation_networks: 1, every: 3
 """
     )
     return path
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """An object store that speaks S3, on this machine."""
+    import boto3
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    s3fs.S3FileSystem.clear_instance_cache()  # or the server of an earlier test would be asked
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    values = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "someone",
+        "AWS_SECRET_ACCESS_KEY": "sesame", "AWS_DEFAULT_REGION": "us-east-1",
+    }  # fmt: skip
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="lab")
+    yield "s3://lab"
+    server.stop()

@@ -25,6 +25,8 @@ ROWS_AT_EACH_END = 10
 def run(options: Namespace) -> int:
     """Everything, in order; a finished run says so."""
     whole = opened(options)
+    if whole.experiment.resume != "never":
+        whole.bring()
     if whole.experiment.resume != "never" and whole.folder.report.exists():
         artefact.load_distilled(whole.folder.distilled)  # verifies what it reports about
         whole.progress.say("this run is already finished; nothing was done again")

@@ -23,6 +23,12 @@ class Experiment:
     method: TrajectoryMatching = choice(METHODS, "how the set is distilled")
     seed: int = setting("seed of everything random but the data split", 0)
     output: str = setting("folder of all results", "runs", identity=False)
+    results: str | None = setting(
+        "a folder or URI such as s3://bucket/runs to which the run folder is copied at every score and at "
+        "the end, and from which it is fetched where it is not here (null: nowhere)",
+        None,
+        identity=False,
+    )
     resume: Literal["auto", "never", "must"] = setting(
         "go on from a checkpoint: if there is one, never, or stop without one", "auto", identity=False
     )

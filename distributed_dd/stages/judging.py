@@ -21,13 +21,15 @@ class Judging:
 
     steps: tuple[int, ...]
     num_networks: tuple[int, ...]
-    hear: Callable[[int, float], None] = nobody
+    hear: Callable[[int, float], object] = nobody
 
     @staticmethod
-    def every(steps: int, num_outer_steps: int, num_networks: int) -> "Judging":
+    def every(
+        steps: int, num_outer_steps: int, num_networks: int, hear: Callable[[int, float], object] = nobody
+    ) -> "Judging":
         """After every so many outer steps, and after the last."""
         due = (*range(steps, num_outer_steps, steps), num_outer_steps)
-        return Judging(due, (num_networks,) * len(due))
+        return Judging(due, (num_networks,) * len(due), hear)
 
     def networks_at(self, step: int) -> int:
         """Fresh networks of the score after outer step ``step``."""

@@ -45,6 +45,7 @@ class Plan:
         """The base for ``size`` images per class, as plain values whose folders hold from anywhere."""
         values: dict[str, Any] = plain(self.bases[size])
         values["output"] = str(Path(values["output"]).absolute())
+        values["results"] = None  # of the sweep's report and its winners, not of every trial
         for name in ("storage", "store"):
             given = values["experts"][name]
             if given is not None and "://" not in given:

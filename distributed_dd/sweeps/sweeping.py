@@ -20,6 +20,7 @@ from distributed_dd.errors import ConfigError, UserError
 from distributed_dd.family import build, flattened, identity, plain
 from distributed_dd.stages import study as studies
 from distributed_dd.stages import sweep_plots, sweep_report
+from distributed_dd.stages.copies import Copies
 from distributed_dd.stages.environment import environment
 from distributed_dd.stages.experiment import Experiment
 from distributed_dd.stages.judging import Judging
@@ -84,6 +85,13 @@ class Sweeping:
             finally:
                 self.clock.note()
                 self.tracker.end(status)
+                self._copy()
+
+    def _copy(self) -> None:
+        """The report, beside the winners' runs, at the second place that the base names."""
+        place = next(iter(self.plan.bases.values())).results
+        if place is not None:
+            Copies(self.folder, f"{place}/sweeps/{self.folder.name}", self.progress.say, deep=False).keep()
 
     def _tracker(self) -> MlflowTracker | NoTracker:
         sweep, plan = self.plan.sweep, self.plan
@@ -209,7 +217,7 @@ class Sweeping:
         assert study.best is not None
         values = plan.values(size)
         winner: Experiment = build(Experiment, laid_over(values, study.best.settings))
-        winner = replace(winner, output=plan.sweep.output)
+        winner = replace(winner, output=plan.sweep.output, results=plan.bases[size].results)
         run = Run(winner, self.cluster, ConsoleProgress(), tags=self._tags("run") | {"outcome": "winner"})
         if isinstance(plan.search, Population):
             # Rates that changed on the way cannot be repeated from a file: the member's own set is tested.

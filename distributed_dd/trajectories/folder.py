@@ -14,6 +14,8 @@ from distributed_dd.errors import ConfigError, IntegrityError, LockedError, Miss
 
 Say = Callable[[str], None]
 SECONDS_BETWEEN_TRIES = 1.0
+# They have no folders to be made, and making one there would make a bucket of a mistyped name.
+OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss")
 CHECK = "check address, credentials and network, and run the same command again: it goes on"
 
 
@@ -150,8 +152,12 @@ class RemoteFolder:
     def write(self, name: str, content: bytes) -> str:
         files, root = self._files()
         with self._told(f"cannot be written ({name})"):
-            files.makedirs(root, exist_ok=True)
-            files.pipe_file(f"{root}/{name}", content)
+            if self._uri.partition("://")[0] not in OBJECT_STORES:
+                files.makedirs(root, exist_ok=True)
+            try:
+                files.pipe_file(f"{root}/{name}", content)
+            except FileNotFoundError as error:
+                raise UserError(str(self), f"cannot be written ({name}): {error}", fix=CHECK) from None
         return hashlib.sha256(content).hexdigest()
 
     def remove(self, name: str) -> None:

@@ -5,30 +5,9 @@ import subprocess
 import sys
 import time
 
-import pytest
-
 from distributed_dd.trajectories.folder import folder_at
 from distributed_dd.trajectories.store import TrajectoryStore
 from tests.end_to_end.test_expert_factory import SLOW, trained
-
-
-@pytest.fixture
-def bucket(monkeypatch):
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    values = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "someone",
-        "AWS_SECRET_ACCESS_KEY": "sesame", "AWS_DEFAULT_REGION": "us-east-1",
-    }  # fmt: skip
-    for name, value in values.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3").create_bucket(Bucket="lab")
-    yield "s3://lab"
-    server.stop()
 
 
 def test_experts_go_to_the_bucket_and_a_killed_driver_loses_nothing(tiny_yaml, tmp_path, bucket):
