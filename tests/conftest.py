@@ -1,6 +1,7 @@
 """What tests share: small problems, and a folder of tiny experiments."""
 
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 import torch
@@ -62,6 +63,8 @@ def bucket(monkeypatch):
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    # What it holds is the process's, not the server's.
+    urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
     values = {
         "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "someone",
         "AWS_SECRET_ACCESS_KEY": "sesame", "AWS_DEFAULT_REGION": "us-east-1",
