@@ -1,6 +1,7 @@
 """Independent work as Ray tasks, on a local Ray that is started on demand or on a given cluster."""
 
 import logging
+import math
 import os
 import signal
 import socket
@@ -103,8 +104,10 @@ class RayCluster:
             ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
         except ConnectionError as error:
             raise MissingInputError(
-                f"Ray cluster {address}", f"cannot be reached: {error}", fix="start it, or unset RAY_ADDRESS"
-            ) from None
+                f"Ray cluster {address}", f"cannot be reached: {error}",
+                fix="start it, or unset RAY_ADDRESS; if it wants a token, as every cluster of launch/ does: "
+                "export RAY_AUTH_MODE=token"
+            ) from None  # fmt: skip
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray's own would print its stack and abort
 
@@ -140,15 +143,12 @@ class RayCluster:
 
     def _check_fits(self, ray: Any) -> None:
         """A task that no node can hold would wait for ever: say so instead."""
-        ends = time.monotonic() + self.wait_for_nodes
         wanted = {"CPU": self.cpus_per_task, "GPU": self._gpus(ray)}
-        while True:
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            if any(all(node.get(name, 0) >= value for name, value in wanted.items()) for node in nodes):
-                return
-            if time.monotonic() >= ends:
-                break
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+        nodes = _nodes(ray)
+        if not _any_holds(nodes, wanted) and self.wait_for_nodes:
+            nodes = self._waited(ray, wanted)
+        if _any_holds(nodes, wanted):
+            return
         largest = {name: max((node.get(name, 0) for node in nodes), default=0) for name in wanted}
         raise UserError(
             "cluster",
@@ -156,6 +156,31 @@ class RayCluster:
             fix="lower cpus_per_task or gpus_per_task in the cluster file, or set wait_for_nodes where nodes "
             "are still to come",
         )
+
+    def _waited(self, ray: Any, wanted: dict[str, float]) -> list[dict[str, float]]:
+        """The nodes, once one of them can hold a task or the time is up.
+
+        An autoscaler starts nodes for tasks that wait, and here none waits yet: it is asked outright.
+        """
+        from ray.autoscaler.sdk import request_resources
+
+        ends = time.monotonic() + self.wait_for_nodes
+        request_resources(bundles=[{name: math.ceil(value) for name, value in wanted.items() if value}])
+        try:
+            while not _any_holds(nodes := _nodes(ray), wanted) and time.monotonic() < ends:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+            return nodes
+        finally:
+            request_resources(bundles=[])  # or the node would be kept for ever
+
+
+def _nodes(ray: Any) -> list[dict[str, float]]:
+    """What each node has."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _any_holds(nodes: Sequence[dict[str, float]], wanted: dict[str, float]) -> bool:
+    return any(all(node.get(name, 0) >= value for name, value in wanted.items()) for node in nodes)
 
 
 def _check_answers(address: str) -> None:

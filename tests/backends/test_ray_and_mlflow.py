@@ -100,6 +100,15 @@ def test_a_task_that_fits_nowhere_is_refused(local_ray):
         list(RayCluster(cpus_per_task=3).map(square, [1], 0))
 
 
+def test_nodes_that_are_still_to_come_are_asked_for(local_ray, monkeypatch):
+    """An autoscaler sees tasks that wait, and here none waits before a node is there: both would wait."""
+    asked: list[list] = []
+    monkeypatch.setattr("ray.autoscaler.sdk.request_resources", lambda bundles: asked.append(bundles))
+    with pytest.raises(UserError, match="no node has that"):
+        list(RayCluster(cpus_per_task=3, gpus_per_task=0.25, wait_for_nodes=2).map(square, [1], 0))
+    assert asked == [[{"CPU": 3, "GPU": 1}], []], "and the wish is withdrawn, or the node would never go"
+
+
 def test_images_are_shared_by_the_tasks_of_a_node_and_read_once(local_ray):
     """Catches a copy of the data set for every task: at scale, gigabytes for each worker."""
     images = Images(torch.randn(1000, 3, 16, 16), torch.zeros(1000, dtype=torch.int64))
