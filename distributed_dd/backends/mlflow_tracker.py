@@ -48,6 +48,9 @@ class NoTracker:
     def system(self, values: Mapping[str, float]) -> None:
         """Nothing."""
 
+    def other(self, record: Path, **told: Any) -> None:
+        """Nothing."""
+
     def end(self, status: str) -> None:
         """Nothing."""
 
@@ -248,25 +251,26 @@ class MlflowTracker:
         self.client.set_terminated(self.run_id, status)
 
     @never_stops_a_run
-    def close_other(self, ids: Mapping[str, str], status: str, tags: Mapping[str, str]) -> None:
-        """Close another run of the same server; ``ids`` are its ids by server."""
+    def other(
+        self, record: Path, *, status: str | None = None, tags: Mapping[str, str] | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:  # fmt: skip
+        """Tell about another run of the server, whose own process may be gone; ``record`` is its file."""
         server = next((server for server, run_id in self._ids.items() if run_id == self.run_id), "")
-        if (run_id := ids.get(server)) is None:
+        run_id = read_json(record)["runs"].get(server) if record.exists() else None
+        if run_id is None:
             return
-        for key, value in tags.items():
+        for key, value in (tags or {}).items():
             self.client.set_tag(run_id, key, value)
-        self.client.set_terminated(run_id, status)
+        for key, number in (metrics or {}).items():
+            self.client.log_metric(run_id, key, rounded(number))
+        if status is not None:
+            self.client.set_terminated(run_id, status)
 
     def _flush(self) -> None:
         if self._pending:
             self.client.log_batch(self.run_id, metrics=self._pending)
             self._pending = []
-
-
-def closed(record: Path, by: "MlflowTracker | NoTracker", status: str, tags: Mapping[str, str]) -> None:
-    """Close the run that ``record`` remembers, whose own process may have been stopped."""
-    if isinstance(by, MlflowTracker) and not by.broken and record.exists():
-        by.close_other(read_json(record)["runs"], status, tags)
 
 
 def client_of(database: Path) -> tuple[Any, str]:

@@ -15,7 +15,8 @@ from urllib.parse import urlencode
 
 TAG = "mlflow.sharedViewState."
 ACCURACY, TEST = "metrics.`validation_accuracy`", "metrics.`test_accuracy_distilled`"
-PIXELS_PER_LETTER, PIXELS_MORE = 7, 24
+LAST_CHOICE = "last_choice_accuracy"
+PIXELS_PER_LETTER, PIXELS_MORE = 7, 50
 
 
 @dataclass(frozen=True)
@@ -85,18 +86,21 @@ def runs_view(num_outer_steps: int) -> View:
     return View("runs", columns, charts, "tags.role = 'run'", TEST)
 
 
-def sweep_view(sweep: str, varied: Sequence[str], num_outer_steps: int) -> View:
-    """Trials of one sweep, the best validation accuracy first; ``varied`` are parameters by name."""
+def sweep_view(sweep: str, images_per_class: int, varied: Sequence[str], num_outer_steps: int) -> View:
+    """Trials of one study, finalists first, then the rest; ``varied`` are parameters by name."""
+    last = f"metrics.`{LAST_CHOICE}`"
     columns = (
-        ACCURACY, "params.`images_per_class`", *(f"params.`{name}`" for name in varied),
-        "tags.`outcome`", TEST,
+        last, ACCURACY, "tags.`outcome`", *(f"params.`{name}`" for name in varied), TEST,
     )  # fmt: skip
+    axes = [name for name in varied if name != "T"]  # it lies between the others
     charts = (
-        line("validation_accuracy"), parallel([*varied[:3]], "validation_accuracy"),
-        *(scatter(name, "validation_accuracy") for name in varied[:2]), line("matching_loss"),
+        line("validation_accuracy"), parallel(axes[:3], "validation_accuracy"),
+        *(scatter(name, "validation_accuracy") for name in axes[:2]), line("matching_loss"),
         images("synthetic_set", num_outer_steps),
     )  # fmt: skip
-    return View(f"sweep {sweep}", columns, charts, f"tags.sweep = '{sweep}'", section=sweep)
+    search = f"tags.sweep = '{sweep}' and tags.images_per_class = '{images_per_class}'"
+    name = f"sweep {sweep}, {images_per_class} per class"
+    return View(name, columns, charts, search, last, section=name)
 
 
 def address(server: str, experiment_id: str, key: str, charts: bool = False) -> str:

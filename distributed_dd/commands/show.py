@@ -10,10 +10,13 @@ from distributed_dd.composition import cluster_from, experiment_from
 from distributed_dd.errors import MissingInputError
 from distributed_dd.family import plain
 from distributed_dd.stages import estimate
+from distributed_dd.sweeps.plan import Plan, planned
 
 
 def show(options: Namespace) -> int:
     """What would happen, before anything does. Without the data, what is known without them."""
+    if "space" in config.read(options.file):
+        return _show_sweep(options)
     e = experiment_from(options.file, options.overrides)
     asked = cluster_from(options.on).engine.sharing() if options.on else None
     console = Console(highlight=False, soft_wrap=True)
@@ -42,3 +45,36 @@ def show(options: Namespace) -> int:
     for line in estimate.lines(e, splits.facts, len(missing), asked):
         console.print(line)
     return 0
+
+
+def _show_sweep(options: Namespace) -> int:
+    """What a sweep would try."""
+    plan = planned(options.file, options.overrides)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(config.to_yaml(plain(plan.sweep)), markup=False)
+    for size in plan.bases:
+        for line in _study_lines(plan, size):
+            console.print(line, markup=False)
+    states = {True: "begun", False: "not begun"}
+    state = "finished" if (plan.folder / "report.json").exists() else states[plan.folder.exists()]
+    console.print(f"sweep     {plan.folder} ({state})")
+    return 0
+
+
+def _study_lines(plan: Plan, size: int) -> list[str]:
+    base, values = plan.bases[size], plan.values(size)
+    rungs, trials = plan.sweep.rungs(base.num_outer_steps), plan.num_trials(size)
+    networks = plan.sweep.networks(len(rungs))
+    first = (
+        "is the first trial" if plan.space.located(values) else "lies outside of the space: it is no trial"
+    )
+    scored = ", ".join(f"{step} by {n}" for step, n in zip(rungs, networks, strict=True))
+    lines = [
+        f"{size} per class: {trials} trials by {type(plan.search).__name__.lower()}; the base {first}",
+        f"          scored after outer steps {scored} networks; {trials * rungs[0]} to {trials * rungs[-1]} "
+        "outer steps in all",
+    ]
+    if "method.segments" in plan.space.dimensions:
+        last = base.experts.num_epochs - base.method.expert_epochs
+        lines.append(f"          windows of start epochs 0 to {last:g} at most")
+    return lines

@@ -33,4 +33,8 @@ def parameter(key: str) -> str:
 def headline(values: Mapping[str, Any]) -> dict[str, Any]:
     """The fields by which runs are compared first, by short name; those that the configuration has."""
     found = {parameter(key): at(values, key) for key in SHORT}
-    return {name: value for name, value in found.items() if value is not None}
+    return {
+        name: f"{value:g}" if isinstance(value, float) else value
+        for name, value in found.items()
+        if value is not None
+    }

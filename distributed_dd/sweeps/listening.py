@@ -50,7 +50,7 @@ class StudyListener:
         proposals: file that keeps the order in which trials were proposed, for later drivers.
         what: how the study is called in lines for people.
         told_of: settings of a point as a person reads them.
-        close: closes the tracker's run of a run folder, with how the trial ended.
+        close: closes the tracker's run of a run folder, with how the trial ended and its number.
         ends: seconds on the clock at which the study must stop; None: never.
     """
 
@@ -60,7 +60,7 @@ class StudyListener:
     num_trials: int
     progress: Progress
     told_of: Callable[[Mapping[str, float]], str]
-    close: Callable[[str, str], None]
+    close: Callable[[str, str, int], None]
     clock: Clock
     ends: float | None
     keys: list[Any] = field(init=False)
@@ -105,7 +105,7 @@ class StudyListener:
             self.progress.say(f"{self.what}, trial {self._number(key)} {outcome}: {why}")
         self.progress.say(f"{self.what}: {self.over} of {self.num_trials} trials are over")
         if facts and facts["run"]:
-            self.close(facts["run"], outcome)
+            self.close(facts["run"], outcome, self._number(key))
 
     def out_of_time(self) -> bool:
         """Whether this study's part of the hours is spent."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from distributed_dd import config
 from distributed_dd.backends.console import ConsoleProgress
 from distributed_dd.backends.in_process_cluster import InProcess
-from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker, NoTracker, closed
-from distributed_dd.backends.mlflow_views import sweep_view
+from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker, NoTracker
+from distributed_dd.backends.mlflow_views import LAST_CHOICE, sweep_view
 from distributed_dd.backends.ray_cluster import RayCluster
 from distributed_dd.backends.tune_search import Reported, TuneStudy
 from distributed_dd.composition import Run
@@ -113,7 +113,8 @@ class Sweeping:
         tracker = MlflowTracker(*place, told, self.progress.say)
         values = plan.values(next(iter(plan.bases)))
         varied = plan.space.settings(plan.space.probes(values, sweep.seed)[0], values)
-        tracker.view(sweep_view(self.folder.name, [*map(parameter, varied)], base.num_outer_steps))
+        for size, own in plan.bases.items():
+            tracker.view(sweep_view(self.folder.name, size, [*map(parameter, varied)], own.num_outer_steps))
         return tracker
 
     def _tags(self, role: str) -> dict[str, str]:
@@ -174,9 +175,10 @@ class Sweeping:
         def told(point: Mapping[str, float]) -> str:
             return told_of(job.space.settings(point, job.base))
 
-        def close(run: str, outcome: str) -> None:
+        def close(run: str, outcome: str, number: int) -> None:
+            tags = {"outcome": outcome, "mlflow.runName": f"ipc{size} trial {number}"}
             status = "FINISHED" if outcome in ("finished", "stopped") else "FAILED"
-            closed(job.below / run / "tracker.json", self.tracker, status, {"outcome": outcome})
+            self.tracker.other(job.below / run / "tracker.json", status=status, tags=tags)
 
         ends = None if left is None else self.clock.seconds() + max(left, 0) / num_left
         listener = StudyListener(
@@ -209,7 +211,11 @@ class Sweeping:
             averaged = run.experiment.method.ema_decay is not None
             tensors = checkpoints.saved(record["newest"]).whole(averaged)
             finals[trial.number] = run.validation_accuracies(tensors, members, self.cluster)
-        return studies.chosen(study, finals)
+        found = studies.chosen(study, finals)
+        for trial in (trial for trial in found.trials if trial.final):
+            told = job.below / trial.run / "tracker.json"
+            self.tracker.other(told, metrics={LAST_CHOICE: trial.final_mean})
+        return found
 
     def _test(self, study: Study) -> str:
         """Run the winner as anybody would, and say what its test was."""

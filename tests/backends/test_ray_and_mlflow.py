@@ -222,11 +222,7 @@ def test_a_whole_run_is_in_mlflow_with_pictures_and_artefact(tiny_yaml, tmp_path
     assert [*json.loads((folder / "tracker.json").read_text())["runs"].values()] == [run.info.run_id]
     (given,) = run.inputs.dataset_inputs
     assert given.dataset.digest == run.data.tags["data_sha256"][:16] and given.dataset.name == "digits"
-    assert (run.data.params["T_minus"], run.data.params["T_plus"], run.data.params["N"]) == (
-        "0.0",
-        "3.0",
-        "3",
-    )
+    assert [run.data.params[name] for name in ("T_minus", "T_plus", "N")] == ["0", "3", "3"]
 
 
 @pytest.mark.parametrize("reachable", [False, True])

@@ -15,6 +15,7 @@ import yaml
 from distributed_dd.cli import main
 from distributed_dd.sweeps.plan import planned
 from tests.conftest import ROOT
+from tests.end_to_end.test_chaos import FAST_HEALTH_CHECKS, processes
 
 SWEEP = """
 base: tiny.yaml
@@ -131,7 +132,7 @@ def scored(sweep: Path) -> int:
     return sum(path.read_text().count("validation_accuracy") for path in paths)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_killed_sweep_loses_no_trial_repeats_none_and_keeps_its_mlflow_runs(sweep, how):
     """Every trial goes to its end, so that what comes out depends on nothing but the seed."""
     settings = ("images_per_class=[1]", "schedule.kind=to_the_end", "schedule.num_rungs=3", "tracker=mlflow",
@@ -207,7 +208,7 @@ def test_a_population_copies_rates_and_its_own_set_is_tested(sweep):
 
 def test_hours_end_a_sweep_with_what_it_has(sweep, capsys):
     """Longer trials than there is time for: those begun are scored as far as they came."""
-    on = ("images_per_class=[1]", "settings.num_outer_steps=4000", "hours=0.006", "test_winner=false",
+    on = ("images_per_class=[1]", "settings.num_outer_steps=4000", "hours=0.004", "test_winner=false",
           "schedule.num_rungs=6")  # fmt: skip
     assert tune(sweep, *on) == 0
     (study,) = report_of(sweep)["studies"]
@@ -259,3 +260,45 @@ def test_the_shipped_sweeps_can_be_planned():
             assert plan.space.located(plan.values(size)) is not None, (
                 f"{file}: the base is no trial at {size}"
             )
+
+
+@pytest.mark.slow
+def test_a_killed_trial_and_a_killed_node_change_nothing(sweep, monkeypatch):
+    """A trial whose process or node dies goes on elsewhere from its run folder; no trial counts as failed."""
+    from ray.cluster_utils import Cluster
+
+    for name, value in FAST_HEALTH_CHECKS.items():
+        monkeypatch.setenv(name, value)
+    settings = (
+        "images_per_class=[1]", "schedule.kind=to_the_end", "schedule.num_rungs=3",
+        "settings.num_outer_steps=600", "test_winner=false", "settings.checkpoint_every=20",
+    )  # fmt: skip
+    whole = sweep.parent / "whole"
+    assert tune(sweep, *settings, f"output={whole}") == 0
+    expected = json.loads(next((whole / "sweeps").glob("*/report.json")).read_text())["studies"]
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    try:
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        driver = in_a_process(sweep, *settings)
+        for kill, after in (("trial", 1), ("node", 5)):
+            deadline = time.monotonic() + 120
+            while scored(sweep) < after:
+                assert driver.poll() is None and time.monotonic() < deadline, (
+                    sweep.parent / "driver.log"
+                ).read_text()
+                time.sleep(0.05)
+            if kill == "node":
+                cluster.remove_node(nodes.pop(0), allow_graceful=False)
+                nodes.append(cluster.add_node(num_cpus=1))
+            else:
+                raylets = {node.all_processes["raylet"][0].process.pid for node in nodes}
+                found = [
+                    pid for pid, title, parent in processes() if "ImplicitFunc" in title and parent in raylets
+                ]
+                os.kill(found[0], signal.SIGKILL)
+        assert driver.wait(300) == 0, (sweep.parent / "driver.log").read_text()
+    finally:
+        cluster.shutdown()
+    assert report_of(sweep)["studies"] == expected
+    assert all(trial["status"] == "finished" for trial in expected[0]["trials"])
