@@ -132,6 +132,10 @@ class DeepSpeedRanks:
         gpus = cluster.gpus_of_a_rank() if self.gpus_per_rank is None else self.gpus_per_rank
         return {"CPU": float(self.cpus_per_rank)} | ({"GPU": float(gpus)} if gpus else {})
 
+    def bundles(self, cluster: Any) -> list[dict[str, float]]:
+        """Those of all ranks."""
+        return [self.bundle(cluster)] * self.num_ranks
+
     def fits(self, bundle: dict[str, float]) -> bool:
         """Whether the nodes that are there could hold all ranks, were they idle."""
         import ray

@@ -32,6 +32,10 @@ class Engine(Protocol):
         """What falls to one process."""
         ...
 
+    def bundles(self, cluster: Any) -> list[dict[str, float]]:
+        """What its processes ask of Ray; nothing where the driver's own process is the only one."""
+        ...
+
     def workers(self, job: Job, cluster: Any, logs: Path) -> Workers: ...
 
 

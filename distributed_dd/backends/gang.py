@@ -36,6 +36,7 @@ class Gang:
     logs: Path | None
     actors: list[Any] = field(default_factory=list)
     group: Any = None
+    lent: bool = False
 
     def __str__(self) -> str:
         return f"{self.settings}; they start, and say more in ranks/ in the run folder"
@@ -60,20 +61,24 @@ class Gang:
         bundle = self.settings.bundle(self.cluster)
         gpus = int(bundle.get("GPU", 0))
         self._place(bundle)
-        strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(self.group)
         remote: Any = ray.remote(Rank)
-        remote = remote.options(
-            num_cpus=self.settings.cpus_per_rank, num_gpus=gpus, scheduling_strategy=strategy
-        )
         for rank in range(self.settings.num_ranks):
             log = None if self.logs is None else self.logs / f"rank-{rank}.log"
-            self.actors.append(remote.remote(rank, self.settings, log, bool(gpus)))
+            place = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(self.group, rank)
+            placed = remote.options(
+                num_cpus=self.settings.cpus_per_rank, num_gpus=gpus, scheduling_strategy=place
+            )
+            self.actors.append(placed.remote(rank, self.settings, log, bool(gpus)))
         address, port = self._get([self.actors[0].address.remote()])[0]
         self._all("join", address, port)
 
     def _place(self, bundle: dict[str, float]) -> None:
         import ray
 
+        self.group, self.lent = ray.util.get_current_placement_group(), True
+        if self.group is not None and self.group.bundle_specs == [bundle] * self.settings.num_ranks:
+            return  # a trial of a search has its ranks' place already
+        self.lent = False
         self.group = ray.util.placement_group([bundle] * self.settings.num_ranks, strategy="PACK")
         here = SECONDS_TO_START if self.settings.fits(bundle) else 0.1
         if not self.group.wait(max(self.cluster.wait_for_nodes, here)):
@@ -146,7 +151,7 @@ class Gang:
         for actor in self.actors:
             with contextlib.suppress(Exception):
                 ray.kill(actor)
-        if self.group is not None:
+        if self.group is not None and not self.lent:
             with contextlib.suppress(Exception):
                 ray.util.remove_placement_group(self.group)
         self.actors, self.group = [], None

@@ -38,6 +38,10 @@ class Local:
         """Everything falls to this process."""
         return Sharing("this process", 1, 1, 3.0)
 
+    def bundles(self, cluster: Any) -> list[dict[str, float]]:
+        """There are none."""
+        return []
+
     def workers(self, job: Job, cluster: Cluster, logs: Any) -> "LocalWorkers":
         """This process."""
         return LocalWorkers(job, cluster, self)

@@ -3,19 +3,19 @@
 import logging
 import os
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from distributed_dd.backends import tune_events as events
 from distributed_dd.backends.ray_cluster import RayCluster, as_one_worker
-from distributed_dd.errors import IntegrityError, UserError
-from distributed_dd.stages.space import Coordinate
+from distributed_dd.backends.tune_events import METRIC, TIME, Listener, Reported
+from distributed_dd.errors import IntegrityError
+from distributed_dd.stages.dimensions import Coordinate
 from distributed_dd.stages.sweep import Asha, Grid, Population, Random
 
-METRIC, TIME = "validation_accuracy", "outer_step"
 TRIES_OF_A_TRIAL = 20
 ENVIRONMENT = {
     # A killed driver loses no trial that was begun more than a second ago.
@@ -27,39 +27,6 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }
-
-
-class Listener(Protocol):
-    """Hears what becomes of the trials, in the driver. A trial is known by a key that outlives drivers."""
-
-    def proposed(self, key: Any) -> None:
-        """A trial is to be run; told again and again."""
-        ...
-
-    def order(self) -> list[Any]:
-        """Keys in the order in which trials were proposed, over all drivers."""
-        ...
-
-    def told(self, key: Any, one: "Reported") -> None:
-        """A trial was scored, or ended by itself."""
-        ...
-
-    def ended(self, key: Any, one: "Reported") -> None:
-        """A trial is over: at its end, stopped early, or failed with an error."""
-        ...
-
-    def out_of_time(self) -> bool:
-        """Whether all trials must stop now."""
-        ...
-
-
-@dataclass(frozen=True)
-class Reported:
-    """What Tune keeps of a trial: its point, its last report if there was one, and why it failed."""
-
-    point: dict[str, float]
-    facts: dict[str, Any] | None
-    error: str
 
 
 @dataclass(frozen=True)
@@ -109,15 +76,18 @@ class TuneStudy:
         Raises:
             IntegrityError: the state in ``folder`` is somebody else's, or cannot be read.
         """
-        resources = cluster.resources_of_a_task()
+        own, ranks = cluster.resources_of_a_task(), cluster.engine.bundles(cluster)
+        if ranks:
+            own = {"cpu": 1, "gpu": 0}  # a trial's own process then does nothing heavy
         os.environ.update(ENVIRONMENT)
         for name in ("ray.tune", "ray.train", "optuna"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what becomes of trials is told below
         from ray import tune
 
-        given = tune.with_parameters(_run_trial, trial=trial, job=job, shared=shared, cpus=resources["cpu"])
+        given = tune.with_parameters(_run_trial, trial=trial, job=job, shared=shared, own=own)
+        resources: Any = tune.PlacementGroupFactory([{}, *ranks], strategy="PACK") if ranks else own
         trainable = tune.with_resources(given, resources)
-        with _listening(listener):
+        with events.listening(listener) as current:
             if tune.Tuner.can_restore(str(self.folder)):
                 tuner = self._restored(tune, trainable)
             else:
@@ -125,9 +95,9 @@ class TuneStudy:
             tuner.fit()
             # Tune lists what it restored in another order than that of proposal.
             order = listener.order()
-            keys = [_key(trial) for trial in _CURRENT.trials]
-            places = [order.index(key) if key in order else len(order) for key in keys]
-            return [_reported(_CURRENT.trials[at]) for at in sorted(range(len(keys)), key=places.__getitem__)]
+            trials = {number: events.key_of(trial) for number, trial in enumerate(current.trials)}
+            places = {n: order.index(key) if key in order else len(order) for n, key in trials.items()}
+            return [events.reported(current.trials[n]) for n in sorted(trials, key=places.__getitem__)]
 
     def _begun(self, tune: Any, trainable: Any) -> Any:
         members = isinstance(self.search, Population)
@@ -157,7 +127,7 @@ class TuneStudy:
             ),
             run_config=tune.RunConfig(
                 name=self.folder.name, storage_path=str(self.folder.parent), verbose=0,
-                stop=_out_of_time(), callbacks=[_callback()],
+                stop=events.out_of_time(), callbacks=[events.callback()],
                 failure_config=tune.FailureConfig(max_failures=TRIES_OF_A_TRIAL),
             ),
         )  # fmt: skip
@@ -176,7 +146,7 @@ class TuneStudy:
             )
         except (OSError, EOFError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
             raise IntegrityError(
-                str(self.folder), f"cannot be read: {_first_line(error)}",
+                str(self.folder), f"cannot be read: {events.first_line(error)}",
                 fix="move the folder away: trials that were scored are not computed again",
             ) from None  # fmt: skip
 
@@ -235,106 +205,11 @@ def _kept_inside(config: dict[str, Any], coordinates: Mapping[str, Coordinate]) 
     return {**config, "point": point}
 
 
-def _run_trial(config: dict[str, Any], trial: Any, job: Any, shared: Any, cpus: float) -> None:
+def _run_trial(config: dict[str, Any], trial: Any, job: Any, shared: Any, own: dict[str, float]) -> None:
     """A trial, in the process that Tune gives it."""
     from ray import tune
 
-    as_one_worker(cpus, tune.get_context().get_trial_resources().required_resources.get("GPU", 0))
+    as_one_worker(own["cpu"], own["gpu"])
     checkpoint = tune.get_checkpoint()
     given = Path(checkpoint.path) if checkpoint else None
     trial(config["point"], Session(given), job, shared)
-
-
-def _reported(trial: Any) -> Reported:
-    facts = trial.last_result if METRIC in (trial.last_result or {}) else None
-    return Reported(trial.config["point"], dict(facts) if facts else None, _first_line(trial.get_error()))
-
-
-def _key(trial: Any) -> Any:
-    """The point: a trial that a killed driver had just begun gets another id. A member's point changes."""
-    return trial.trial_id if trial.config["by_id"] else trial.config["point"]
-
-
-def _first_line(error: Any) -> str:
-    """What an error says, without the stack that Ray puts around it."""
-    if error is None:
-        return ""
-    cause = getattr(error, "cause", None) or error
-    if isinstance(cause, UserError):
-        return f"{cause.where}: {cause.problem}"
-    lines = [line for line in str(cause).splitlines() if line.strip()]
-    return f"{type(cause).__name__}: {lines[-1].strip() if lines else ''}"
-
-
-@dataclass
-class _Current:
-    """The listener of the study at hand, and all of its trials once they are over."""
-
-    listener: Listener | None = None
-    trials: Sequence[Any] = ()
-
-
-_CURRENT = _Current()
-
-
-def _current() -> _Current:
-    """The study at hand; by this name, or Tune would pickle it into its state with the objects below."""
-    return _CURRENT
-
-
-@contextmanager
-def _listening(listener: Listener) -> Iterator[None]:
-    _CURRENT.listener = listener
-    try:
-        yield
-    finally:
-        _CURRENT.listener = None
-
-
-def _out_of_time() -> Any:
-    from ray import tune
-
-    class OutOfTime(tune.Stopper):
-        """Stops everything when the budget of hours is spent."""
-
-        def __call__(self, trial_id: str, result: dict) -> bool:
-            return False
-
-        def stop_all(self) -> bool:
-            listener = _current().listener
-            return listener is not None and listener.out_of_time()
-
-    return OutOfTime()
-
-
-def _callback() -> Any:
-    from ray import tune
-
-    class Told(tune.Callback):
-        """Hands on what becomes of trials."""
-
-        def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
-            for trial in trials:
-                if listener := _current().listener:
-                    listener.proposed(_key(trial))
-
-        def on_trial_result(
-            self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
-        ) -> None:
-            if (listener := _current().listener) and METRIC in result:
-                listener.told(_key(trial), Reported(trial.config["point"], result, ""))
-
-        def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            self._ended(trial)
-
-        def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            self._ended(trial)
-
-        def on_experiment_end(self, trials: list, **info: Any) -> None:
-            _current().trials = list(trials)
-
-        def _ended(self, trial: Any) -> None:
-            if listener := _current().listener:
-                listener.ended(_key(trial), _reported(trial))
-
-    return Told()

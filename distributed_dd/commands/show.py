@@ -55,8 +55,9 @@ def _show_sweep(options: Namespace) -> int:
     for size in plan.bases:
         for line in _study_lines(plan, size):
             console.print(line, markup=False)
-    states = {True: "begun", False: "not begun"}
-    state = "finished" if (plan.folder / "report.json").exists() else states[plan.folder.exists()]
+    searched = [(plan.folder / f"ipc{size}" / "study.json").exists() for size in plan.bases]
+    begun = "begun" if plan.folder.exists() else "not begun"
+    state = "searched" if all(searched) else begun
     console.print(f"sweep     {plan.folder} ({state})")
     return 0
 

@@ -11,6 +11,7 @@ from distributed_dd.commands.run import ui_command
 from distributed_dd.composition import cluster_from
 from distributed_dd.stages import sweep_report
 from distributed_dd.sweeps.plan import planned
+from distributed_dd.sweeps.results import best_path
 from distributed_dd.sweeps.sweeping import sweeping
 
 WIDTH_OF_A_FILE = 140
@@ -38,7 +39,7 @@ def tune(options: Namespace) -> int:
     if line := sweep_report.moves(found):
         say(line)
     for study in found:
-        say(f"best:     distributed-dd run {shown(sweep.best_path(study.images_per_class))}")
+        say(f"best:     distributed-dd run {shown(best_path(plan, study.images_per_class))}")
     if next(iter(plan.bases.values())).tracker == "mlflow":
         say(f"compare:  {ui_command(Path(plan.sweep.output))}")
     say(f"output:   {shown(sweep.folder / 'report.md')}")

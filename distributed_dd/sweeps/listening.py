@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distributed_dd.backends.tune_search import Reported
+from distributed_dd.backends.tune_events import Reported
 from distributed_dd.durable import read_json, write_json
 from distributed_dd.stages.ports import Progress
 
@@ -89,6 +89,12 @@ class StudyListener:
         self.progress.say(
             f"{self.what}, trial {self._number(key)}, outer step {step} of {self.rungs[-1]}: validation "
             f"accuracy {100 * accuracy:.1f} % by {by} ({self.told_of(one.point)})"
+        )
+
+    def lost(self, key: Any) -> None:
+        """A warning: it cost what was done since the last checkpoint."""
+        self.progress.say(
+            f"warning: {self.what}, trial {self._number(key)}: its process or node died; it goes on elsewhere"
         )
 
     def ended(self, key: Any, one: Reported) -> None:

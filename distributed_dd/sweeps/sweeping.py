@@ -12,14 +12,15 @@ from distributed_dd.backends.in_process_cluster import InProcess
 from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker, NoTracker
 from distributed_dd.backends.mlflow_views import LAST_CHOICE, sweep_view
 from distributed_dd.backends.ray_cluster import RayCluster
-from distributed_dd.backends.tune_search import Reported, TuneStudy
+from distributed_dd.backends.tune_events import Reported
+from distributed_dd.backends.tune_search import TuneStudy
 from distributed_dd.composition import Run
 from distributed_dd.data.cache import silent
 from distributed_dd.durable import locked, read_json, write_bytes, write_json
 from distributed_dd.errors import ConfigError, UserError
-from distributed_dd.family import build, flattened, identity, plain
+from distributed_dd.family import build, flattened, plain
 from distributed_dd.stages import study as studies
-from distributed_dd.stages import sweep_plots, sweep_report
+from distributed_dd.stages import sweep_report
 from distributed_dd.stages.copies import Copies
 from distributed_dd.stages.environment import environment
 from distributed_dd.stages.experiment import Experiment
@@ -32,6 +33,7 @@ from distributed_dd.stages.sweep import Population
 from distributed_dd.stages.sweep_report import told_of
 from distributed_dd.sweeps.listening import Clock, StudyListener
 from distributed_dd.sweeps.plan import Plan
+from distributed_dd.sweeps.results import write_best, write_report
 from distributed_dd.sweeps.trial import TrialJob, run_trial, trial_run
 
 FIRST_FINAL_MEMBER = 3000
@@ -71,12 +73,12 @@ class Sweeping:
                 tests: dict[int, str] = {}
                 for number, size in enumerate(plan.bases):
                     found.append(self._study(size, len(plan.bases) - number))
-                    self._write_best(found[-1])
-                    self._report(found, tests)
+                    write_best(plan, found[-1])
+                    write_report(plan, found, tests, self.tracker)
                 for study in found:
                     if plan.sweep.test_winner and study.best:
                         tests[study.images_per_class] = self._test(study)
-                        self._report(found, tests)
+                        write_report(plan, found, tests, self.tracker)
                 status = "FINISHED"
                 return found
             except KeyboardInterrupt:
@@ -154,7 +156,9 @@ class Sweeping:
         rungs = plan.sweep.rungs(base.num_outer_steps)
         job = TrialJob(
             values, plan.space, rungs, plan.sweep.networks(len(rungs)), self.folder / "trials",
-            run.store.digest, self._tags("trial"), isinstance(plan.search, Population),
+            run.store.digest, self._tags("trial"),
+            self.cluster if self.cluster.engine.bundles(self.cluster) else InProcess(),
+            isinstance(plan.search, Population),
         )  # fmt: skip
         return job, material
 
@@ -240,55 +244,6 @@ class Sweeping:
         self.tracker.summary({f"ipc{size} test_accuracy": row["accuracy_mean"]})
         self.progress.say(f"{size} per class: test accuracy of the best {told}")
         return f"Test accuracy of the best, in {run.name}: {told} over {row['num_networks']} networks."
-
-    def best_path(self, size: int) -> Path:
-        """Where the best configuration of a study is written."""
-        return self.folder / f"best_ipc{size}.yaml"
-
-    def _write_best(self, study: Study) -> None:
-        assert study.best is not None
-        plan, made = self.plan, environment()
-        values = identity(
-            build(Experiment, laid_over(plan.values(study.images_per_class), study.best.settings))
-        )
-        provenance = {
-            "sweep": f"{self.folder.name} (sweep.yaml beside this file has its space and budget)",
-            "trial": f"{study.best.number} of {len(study.trials)}, run folder trials/{study.best.run}",
-            "made by": f"distributed_dd {made['versions']['distributed_dd']}, commit {made['commit']}",
-        }
-        if isinstance(plan.search, Population):
-            provenance["note"] = (
-                "the rates changed on the way, these are the last ones; checkpoint/lineage.json of the run "
-                "folder has all"
-            )
-        text = sweep_report.best_file(study, config.to_yaml(values), provenance)
-        write_bytes(self.best_path(study.images_per_class), text.encode())
-
-    def _report(self, found: list[Study], tests: Mapping[int, str]) -> None:
-        folder = self.folder
-        pictures = {"windows.png": sweep_plots.windows_png(found)}
-        pictures |= {f"parallel_ipc{s.images_per_class}.png": sweep_plots.parallel_png(s) for s in found}
-        drawn = {name: png for name, png in pictures.items() if png is not None}
-        for name, png in drawn.items():
-            write_bytes(folder / name, png)
-        notes = [
-            f"{self.clock.seconds() / 3600:.2f} hours so far" if len(found) < len(self.plan.bases) else ""
-        ]
-        page = sweep_report.page(self.plan.name, found, tests, list(drawn), notes)
-        write_bytes(folder / "report.md", page.encode())
-        write_bytes(folder / "trials.csv", sweep_report.as_csv(found).encode())
-        values = {"schema": sweep_report.SCHEMA, "sweep": self.plan.name, "tests": dict(tests),
-                  "studies": [study.as_json() for study in found]}  # fmt: skip
-        write_json(folder / "report.json", values)
-        lines = [*map(sweep_report.verdict, found), *tests.values(), sweep_report.moves(found)]
-        self.tracker.tag({"mlflow.note.content": "\n\n".join(filter(None, lines))})
-        for study in found:
-            if study.best:
-                size = study.images_per_class
-                self.tracker.summary({f"ipc{size} validation_accuracy": study.best.final_mean})
-                self.tracker.artefact(self.best_path(size))
-        for name in (*drawn, "report.md", "trials.csv", "report.json", "sweep.yaml"):
-            self.tracker.artefact(folder / name)
 
 
 def sweeping(plan: Plan, cluster: RayCluster | InProcess) -> Sweeping:

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from distributed_dd.backends.console import ConsoleProgress
 from distributed_dd.backends.in_process_cluster import InProcess
+from distributed_dd.backends.ray_cluster import RayCluster
 from distributed_dd.composition import Run
 from distributed_dd.durable import locked, read_json, write_json
 from distributed_dd.errors import DivergedError, LockedError, UserError
@@ -43,6 +44,7 @@ class TrialJob:
         base: the base configuration as plain values.
         below: folder of the trials' run folders.
         store_digest: of the experts that were trained beforehand, for all trials that use these.
+        cluster: where a trial's own tasks run: its process, or ranks that it starts.
         carries: whether trials hand checkpoints on to each other.
     """
 
@@ -53,6 +55,7 @@ class TrialJob:
     below: Path
     store_digest: str
     tags: Mapping[str, str]
+    cluster: RayCluster | InProcess = field(default_factory=InProcess)
     carries: bool = False
 
     def values(self, point: Mapping[str, float]) -> dict[str, Any]:
@@ -121,8 +124,8 @@ def trial_run(
     e = job.experiment(point)
     base: Experiment = build(Experiment, job.base)
     same = e.data == base.data and e.preprocessing == base.preprocessing
-    cluster, given = InProcess(), material if same else None
-    return Run(e, cluster, ConsoleProgress(), job.below, given, judging, job.tags)
+    given = material if same else None
+    return Run(e, job.cluster, ConsoleProgress(), job.below, given, judging, job.tags)
 
 
 def scores(run: Run) -> dict[int, float]:

@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from distributed_dd.cli import main
 from distributed_dd.sweeps.plan import planned
@@ -302,3 +304,27 @@ def test_a_killed_trial_and_a_killed_node_change_nothing(sweep, monkeypatch):
         cluster.shutdown()
     assert report_of(sweep)["studies"] == expected
     assert all(trial["status"] == "finished" for trial in expected[0]["trials"])
+
+
+@pytest.mark.slow
+def test_a_trial_over_two_ranks_finds_what_one_process_finds(sweep):
+    """The cluster file's engine holds for trials too, and trials with ranks do not starve each other."""
+    (sweep.parent / "ranks.yaml").write_text(
+        "{kind: ray, num_cpus: 2, engine: {kind: deepspeed, num_ranks: 2, zero: {stage: 3}}}"
+    )
+    settings = ["images_per_class=[1]", "num_trials=2", "schedule.kind=to_the_end", "test_winner=false"]
+    assert tune(sweep, *settings, f"output={sweep.parent / 'one'}") == 0
+    on = ["--on", str(sweep.parent / "ranks.yaml")]
+    assert main(["tune", str(sweep), *settings, f"output={sweep.parent / 'two'}", *on]) == 0
+    trials = {
+        side: {path.name: path for path in (sweep.parent / side).glob("sweeps/*/trials/*")}
+        for side in ("one", "two")
+    }
+    assert trials["one"].keys() == trials["two"].keys() and len(trials["one"]) == 2
+    for name, there in trials["two"].items():
+        alone, shared = (
+            load_file(folder / "distilled" / "last_step.safetensors")
+            for folder in (trials["one"][name], there)
+        )
+        assert torch.allclose(alone["images"], shared["images"], atol=1e-4)
+        assert (there / "ranks" / "rank-1.log").exists()

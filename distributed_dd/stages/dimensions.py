@@ -1,0 +1,162 @@
+"""Dimensions of a space, each for one field of a configuration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from distributed_dd.family import at, require, setting
+
+Point = Mapping[str, float]
+Values = Mapping[str, Any]
+DIGITS = 4
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """A number that a searcher proposes, in [low, high]; whole, or spread evenly over its logarithm.
+
+    ``ordered=False`` says that neighbours have nothing in common.
+    """
+
+    low: float
+    high: float
+    whole: bool = False
+    log: bool = False
+    ordered: bool = True
+
+
+class Dimension(Protocol):
+    """One entry of a space, for the field or group ``key`` of a configuration with the values ``base``."""
+
+    def coordinates(self, key: str, base: Values) -> dict[str, Coordinate]: ...
+
+    def settings(self, key: str, point: Point, base: Values) -> dict[str, Any]:
+        """Fields and their values at ``point``."""
+        ...
+
+    def located(self, key: str, base: Values) -> dict[str, float] | None:
+        """Where ``base`` itself lies; None where it is not in the space."""
+        ...
+
+    def grid(self, key: str, base: Values) -> list[dict[str, float]]:
+        """Points for a search that tries all."""
+        ...
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Any number from low to high."""
+
+    low: float = setting("smallest")
+    high: float = setting("largest")
+    num_grid: int = setting("values that a grid search tries", 4)
+    log = False
+
+    def __post_init__(self) -> None:
+        require(self.low < self.high, "high", f"{self.high:g} is not above low, {self.low:g}")
+        require(self.num_grid >= 2, "num_grid", f"got {self.num_grid}", "2 or more")
+
+    def coordinates(self, key: str, base: Values) -> dict[str, Coordinate]:
+        """The value itself."""
+        return {key: Coordinate(self.low, self.high, log=self.log)}
+
+    def settings(self, key: str, point: Point, base: Values) -> dict[str, Any]:
+        """The value, to four digits: what is written down is what was tried."""
+        return {key: min(max(float(f"{point[key]:.{DIGITS}g}"), self.low), self.high)}
+
+    def located(self, key: str, base: Values) -> dict[str, float] | None:
+        """The value that the base has."""
+        value = at(base, key)
+        inside = isinstance(value, int | float) and self.low <= value <= self.high
+        return {key: float(value)} if inside else None
+
+    def grid(self, key: str, base: Values) -> list[dict[str, float]]:
+        """Evenly spread values, both ends included."""
+        shares = [index / (self.num_grid - 1) for index in range(self.num_grid)]
+        return [{key: self._at(share)} for share in shares]
+
+    def _at(self, share: float) -> float:
+        return self.low + share * (self.high - self.low)
+
+
+@dataclass(frozen=True)
+class LogUniform(Uniform):
+    """Any number from low to high, as many below as above their geometric mean: for learning rates."""
+
+    log = True
+
+    def __post_init__(self) -> None:
+        require(self.low > 0, "low", f"got {self.low:g}", "above 0")
+        super().__post_init__()
+
+    def _at(self, share: float) -> float:
+        return self.low * (self.high / self.low) ** share
+
+
+@dataclass(frozen=True)
+class Integers:
+    """Whole numbers low, low + step, .. up to high."""
+
+    low: int = setting("smallest")
+    high: int = setting("largest")
+    step: int = setting("distance", 1)
+
+    def __post_init__(self) -> None:
+        require(self.step >= 1, "step", f"got {self.step}", "1 or more")
+        require(self.low < self.high, "high", f"{self.high} is not above low, {self.low}")
+
+    def _values(self) -> range:
+        return range(self.low, self.high + 1, self.step)
+
+    def coordinates(self, key: str, base: Values) -> dict[str, Coordinate]:
+        """Which of the numbers."""
+        return {key: Coordinate(0, len(self._values()) - 1, whole=True)}
+
+    def settings(self, key: str, point: Point, base: Values) -> dict[str, Any]:
+        """The number."""
+        return {key: self._values()[int(point[key])]}
+
+    def located(self, key: str, base: Values) -> dict[str, float] | None:
+        """Where the base's number is."""
+        value = at(base, key)
+        return {key: self._values().index(value)} if value in self._values() else None
+
+    def grid(self, key: str, base: Values) -> list[dict[str, float]]:
+        """All of them."""
+        return [{key: index} for index in range(len(self._values()))]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of the listed values, or of listed groups."""
+
+    values: tuple[Any, ...] = setting("what may be chosen")
+
+    def __post_init__(self) -> None:
+        require(len(self.values) >= 2, "values", f"holds {len(self.values)}", "2 or more")
+
+    def coordinates(self, key: str, base: Values) -> dict[str, Coordinate]:
+        """Which of the values."""
+        return {key: Coordinate(0, len(self.values) - 1, whole=True, ordered=False)}
+
+    def settings(self, key: str, point: Point, base: Values) -> dict[str, Any]:
+        """The value."""
+        return {key: self.values[int(point[key])]}
+
+    def located(self, key: str, base: Values) -> dict[str, float] | None:
+        """Which of them the base has."""
+        has = at(base, key)
+        places = (index for index, value in enumerate(self.values) if _is_in(value, has))
+        index = next(places, None)
+        return None if index is None else {key: index}
+
+    def grid(self, key: str, base: Values) -> list[dict[str, float]]:
+        """All of them."""
+        return [{key: index} for index in range(len(self.values))]
+
+
+def _is_in(value: Any, has: Any) -> bool:
+    """Whether what is there has all that ``value`` says."""
+    if isinstance(value, Mapping) and isinstance(has, Mapping):
+        return all(_is_in(inner, has.get(name)) for name, inner in value.items())
+    return bool(value == has)

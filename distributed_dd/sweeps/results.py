@@ -1,0 +1,77 @@
+"""What a sweep leaves for people: the best configurations, a report, pictures; and for the tracker."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from distributed_dd import config
+from distributed_dd.backends.mlflow_tracker import MlflowTracker, NoTracker
+from distributed_dd.durable import write_bytes, write_json
+from distributed_dd.family import build, identity
+from distributed_dd.stages import sweep_plots, sweep_report
+from distributed_dd.stages.environment import commit, versions
+from distributed_dd.stages.experiment import Experiment
+from distributed_dd.stages.space import laid_over
+from distributed_dd.stages.study import Study
+from distributed_dd.stages.sweep import Population
+from distributed_dd.sweeps.plan import Plan
+
+
+def best_path(plan: Plan, size: int) -> Path:
+    """Where the best configuration for ``size`` images per class is written."""
+    return plan.folder / f"best_ipc{size}.yaml"
+
+
+def write_best(plan: Plan, study: Study) -> None:
+    """The best configuration of a study, ready to be run."""
+    if study.best is None:
+        return
+    settings = laid_over(plan.values(study.images_per_class), study.best.settings)
+    provenance = {
+        "sweep": f"{plan.folder.name} (sweep.yaml beside this file has its space and budget)",
+        "trial": f"{study.best.number} of {len(study.trials)}, run folder trials/{study.best.run}",
+        "made by": f"distributed_dd {versions()['distributed_dd']}, commit {commit()}",
+    }
+    if isinstance(plan.search, Population):
+        provenance["note"] = (
+            "the rates changed on the way, these are the last ones; checkpoint/lineage.json of the run "
+            "folder has all"
+        )
+    yaml = config.to_yaml(identity(build(Experiment, settings)))
+    text = sweep_report.best_file(study, yaml, provenance)
+    write_bytes(best_path(plan, study.images_per_class), text.encode())
+
+
+def write_report(
+    plan: Plan, found: Sequence[Study], tests: Mapping[int, str], tracker: MlflowTracker | NoTracker
+) -> None:
+    """Page, tables and pictures of the studies so far; ``tests`` say what winners reached, by size."""
+    folder = plan.folder
+    pictures = {"windows.png": sweep_plots.windows_png(found)}
+    pictures |= {f"parallel_ipc{s.images_per_class}.png": sweep_plots.parallel_png(s) for s in found}
+    drawn = {name: png for name, png in pictures.items() if png is not None}
+    for name, png in drawn.items():
+        write_bytes(folder / name, png)
+    left = len(plan.bases) - len(found)
+    notes = [f"{left} studies are still to come"] if left else []
+    page = sweep_report.page(plan.name, found, tests, list(drawn), notes)
+    write_bytes(folder / "report.md", page.encode())
+    write_bytes(folder / "trials.csv", sweep_report.as_csv(found).encode())
+    values = {"schema": sweep_report.SCHEMA, "sweep": plan.name, "tests": dict(tests),
+              "studies": [study.as_json() for study in found]}  # fmt: skip
+    write_json(folder / "report.json", values)
+    _tell(plan, found, tests, tracker)
+    for name in (*drawn, "report.md", "trials.csv", "report.json", "sweep.yaml"):
+        tracker.artefact(folder / name)
+
+
+def _tell(
+    plan: Plan, found: Sequence[Study], tests: Mapping[int, str], tracker: MlflowTracker | NoTracker
+) -> None:
+    """The sweep's own run: what was found in words, scores, and the best configurations."""
+    lines = [*map(sweep_report.verdict, found), *tests.values(), sweep_report.moves(found)]
+    tracker.tag({"mlflow.note.content": "\n\n".join(filter(None, lines))})
+    for study in found:
+        if study.best:
+            size = study.images_per_class
+            tracker.summary({f"ipc{size} validation_accuracy": study.best.final_mean})
+            tracker.artefact(best_path(plan, size))
