@@ -86,8 +86,11 @@ def runs_view(num_outer_steps: int) -> View:
     return View("runs", columns, charts, "tags.role = 'run'", TEST)
 
 
-def sweep_view(sweep: str, images_per_class: int, varied: Sequence[str], num_outer_steps: int) -> View:
-    """Trials of one study, finalists first, then the rest; ``varied`` are parameters by name."""
+def sweep_view(sweep: str, images_per_class: int, varied: Sequence[str], first_rung: int) -> View:
+    """Trials of one study, finalists first; ``varied`` are parameters by name.
+
+    Pictures are those of the outer step ``first_rung``, which every trial made.
+    """
     last = f"metrics.`{LAST_CHOICE}`"
     columns = (
         last, ACCURACY, "tags.`outcome`", *(f"params.`{name}`" for name in varied), TEST,
@@ -96,7 +99,7 @@ def sweep_view(sweep: str, images_per_class: int, varied: Sequence[str], num_out
     charts = (
         line("validation_accuracy"), parallel(axes[:3], "validation_accuracy"),
         *(scatter(name, "validation_accuracy") for name in axes[:2]), line("matching_loss"),
-        images("synthetic_set", num_outer_steps),
+        images("synthetic_set", first_rung),
     )  # fmt: skip
     search = f"tags.sweep = '{sweep}' and tags.images_per_class = '{images_per_class}'"
     name = f"sweep {sweep}, {images_per_class} per class"

@@ -116,7 +116,8 @@ class Sweeping:
         values = plan.values(next(iter(plan.bases)))
         varied = plan.space.settings(plan.space.probes(values, sweep.seed)[0], values)
         for size, own in plan.bases.items():
-            tracker.view(sweep_view(self.folder.name, size, [*map(parameter, varied)], own.num_outer_steps))
+            rungs = sweep.rungs(own.num_outer_steps)
+            tracker.view(sweep_view(self.folder.name, size, [*map(parameter, varied)], rungs[0]))
         return tracker
 
     def _tags(self, role: str) -> dict[str, str]:

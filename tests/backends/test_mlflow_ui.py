@@ -1,5 +1,6 @@
 """The pages: served on loopback from the runs' own database, or refused with a reason."""
 
+import json
 import signal
 import socket
 import sqlite3
@@ -55,3 +56,39 @@ def test_the_pages_are_served_until_they_are_ended(tiny_yaml, tmp_path):
     finally:
         server.send_signal(signal.SIGINT)
         server.wait(timeout=30)
+
+
+def test_an_address_for_each_saved_view_is_told(tmp_path):
+    """Of ordinary runs and of each study; the tag is what MLflow's own pages write."""
+    from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker
+    from distributed_dd.backends.mlflow_ui import views
+    from distributed_dd.backends.mlflow_views import TAG, runs_view, sweep_view
+
+    told = Description("distributed_dd/digits/datm", "a run", {}, {})
+    tracker = MlflowTracker(tmp_path / "mlflow.db", tmp_path / "tracker.json", told, print)
+    for view in (runs_view(150), sweep_view("s-1", 10, ["T_minus", "T", "T_plus"], 150), runs_view(300)):
+        tracker.view(view)
+    lines = views(f"sqlite:///{tmp_path / 'mlflow.db'}", "http://127.0.0.1:5000")
+    assert len(lines) == 2, "a view that is kept again replaces itself"
+    (line,) = [line for line in lines if "s-1, 10 per class" in line]
+    key = line.partition("viewStateShareKey=")[2].partition("&")[0]
+    tags = tracker.client.get_experiment(tracker.experiment_id).tags
+    envelope = json.loads(tags[TAG + key])
+    assert {"name", "createdAt", "updatedAt", "state"} == set(envelope)
+    state = json.loads(envelope["state"])
+    assert state["searchFilter"] == "tags.sweep = 's-1' and tags.images_per_class = '10'"
+    assert state["selectedColumns"] == state["columnOrder"] and "params.`T_minus`" in state["columnOrder"]
+    assert [chart["type"] for chart in state["compareRunCharts"]].count("SCATTER") == 2
+    assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} == {
+        state["compareRunSections"][0]["uuid"]
+    }
+
+
+def test_an_experiment_without_views_gets_the_plain_address(tmp_path):
+    from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker
+    from distributed_dd.backends.mlflow_ui import views
+
+    MlflowTracker(tmp_path / "m.db", tmp_path / "t.json", Description("e", "r", {}, {}), print)
+    assert views(f"sqlite:///{tmp_path / 'm.db'}", "http://127.0.0.1:5000") == [
+        "http://127.0.0.1:5000: choose Model training at the top left, then an experiment"
+    ]

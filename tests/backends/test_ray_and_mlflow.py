@@ -281,3 +281,18 @@ def test_the_nodes_are_metered(tmp_path, local_ray):
     assert any(name.endswith("_cpu_utilization_percentage") for name in found)
     memory = next(value for name, value in found.items() if name.endswith("memory_usage_megabytes"))
     assert memory > 100
+
+
+@pytest.mark.slow
+def test_nodes_elsewhere_are_metered_too(monkeypatch):
+    """Two raylets beside the driver's: three nodes, each with its own name and figures."""
+    code = (
+        "import json, ray; from distributed_dd.backends.local_nodes import local_nodes\n"
+        "from distributed_dd.backends.node_meters import NodeMeters\n"
+        "with local_nodes(2, 1) as address:\n"
+        "    ray.init(address=address, log_to_driver=False)\n"
+        "    meters = NodeMeters(); found = meters.read(); meters.stop(); print(json.dumps(found))\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    found = json.loads(out.stdout.splitlines()[-1])
+    assert len([name for name in found if name.endswith("_cpu_utilization_percentage")]) == 3, out.stderr
