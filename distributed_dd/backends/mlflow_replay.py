@@ -36,15 +36,14 @@ def replay(folders: list[Path], database: Path, say: Callable[[str], None]) -> i
         told = read_json(folder / RECORD)
         told.pop("runs", None)
         tags = {key: value for key, value in told["tags"].items() if key != PARENT}
-        sweep = tags.get("sweep_folder", "")
-        if _role(folder) != "sweep" and sweep in parents:
-            tags[PARENT] = parents[sweep]
+        if tags.get("sweep") in parents:
+            tags[PARENT] = parents[tags["sweep"]]
         failed: list[str] = []
         tracker = MlflowTracker(
             database, folder / RECORD, Description(**{**told, "tags": tags}), failed.append
         )
         if _role(folder) == "sweep":
-            parents[sweep] = tracker.run_id
+            parents[tags["sweep_folder"]] = tracker.run_id
         _tell(folder, tracker)
         if failed:
             raise MissingInputError(

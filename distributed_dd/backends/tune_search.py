@@ -181,14 +181,17 @@ def _asha(fixed: dict[str, float] | None, **settings: Any) -> Any:
     from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
     class SparesTheBase(ASHAScheduler):
-        """The trial of the base configuration goes to the end: what the others are compared with."""
+        """The trial of the base configuration goes to the end: what the others are compared with.
+
+        At the last rung there is nothing to stop: a trial that was stopped there would not write its set.
+        """
 
         def on_trial_result(self, controller: Any, trial: Any, result: dict) -> str:
             action = super().on_trial_result(controller, trial, result)
-            spared = trial.config["point"] == fixed and result[TIME] < settings["max_t"]
+            spared = trial.config["point"] == fixed or result[TIME] >= settings["max_t"]
             return str(TrialScheduler.CONTINUE if spared else action)
 
-    return SparesTheBase(**settings)
+    return SparesTheBase(stop_last_trials=False, **settings)
 
 
 def _domain(tune: Any, c: Coordinate) -> Any:

@@ -1,5 +1,6 @@
 """Sweeps."""
 
+import shlex
 from argparse import Namespace
 from pathlib import Path
 
@@ -34,12 +35,13 @@ def tune(options: Namespace) -> int:
             table.add_row(*row)
         console.print(table)
     say = sweep.progress.say
+    elsewhere = "" if plan.sweep.output == "runs" else f" output={shlex.quote(plan.sweep.output)}"
     for study in found:
         say(sweep_report.verdict(study))
     if line := sweep_report.moves(found):
         say(line)
     for study in found:
-        say(f"best:     distributed-dd run {shown(best_path(plan, study.images_per_class))}")
+        say(f"best:     distributed-dd run {shown(best_path(plan, study.images_per_class))}{elsewhere}")
     if next(iter(plan.bases.values())).tracker == "mlflow":
         say(f"compare:  {ui_command(Path(plan.sweep.output))}")
     say(f"output:   {shown(sweep.folder / 'report.md')}")

@@ -122,7 +122,7 @@ class Sweeping:
 
     def _tags(self, role: str) -> dict[str, str]:
         """Of a run that belongs to the sweep."""
-        tags = {"sweep": self.folder.name, "sweep_folder": self.folder.name, "role": role}
+        tags = {"sweep": self.folder.name, "role": role}
         return tags | ({"mlflow.parentRunId": self.tracker.run_id} if self.tracker.run_id else {})
 
     def _study(self, size: int, num_left: int) -> Study:

@@ -80,6 +80,9 @@ def test_a_sweep_writes_what_it_found_and_the_same_line_again_does_nothing(sweep
         assert study["trials"][0]["status"] == "finished" and study["trials"][0]["final"], (
             "the base is spared"
         )
+        for trial in study["trials"]:
+            written = folder / "trials" / trial["run"] / "distilled" / "manifest.json"
+            assert written.exists() == (trial["status"] == "finished")
         size = study["images_per_class"]
         text = (folder / f"best_ipc{size}.yaml").read_text()
         found = yaml.safe_load(text)

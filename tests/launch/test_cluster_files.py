@@ -108,7 +108,7 @@ def test_no_file_holds_a_token():
 
 def test_tasks_of_a_growing_cluster_wait_for_its_nodes():
     """Catches a cluster file that would run on the head's cores, or refuse before the first node is up."""
-    cluster = cluster_from(LAUNCH / "on" / "gpu_workers.yaml")
+    cluster = cluster_from(ROOT / "configs" / "clusters" / "gpu_workers.yaml")
     assert cluster.gpus_per_task == 1 and cluster.engine.gpus_per_rank == 1
     assert cluster.wait_for_nodes >= 600
 
