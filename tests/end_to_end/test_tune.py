@@ -213,7 +213,7 @@ def test_a_population_copies_rates_and_its_own_set_is_tested(sweep):
 
 def test_hours_end_a_sweep_with_what_it_has(sweep, capsys):
     """Longer trials than there is time for: those begun are scored as far as they came."""
-    on = ("images_per_class=[1]", "settings.num_outer_steps=4000", "hours=0.004", "test_winner=false",
+    on = ("images_per_class=[1]", "settings.num_outer_steps=4000", "hours=0.003", "test_winner=false",
           "schedule.num_rungs=6")  # fmt: skip
     assert tune(sweep, *on) == 0
     (study,) = report_of(sweep)["studies"]
