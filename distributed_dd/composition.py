@@ -19,7 +19,7 @@ from distributed_dd.backends.node_meters import metered
 from distributed_dd.backends.ray_cluster import RayCluster
 from distributed_dd.distillation.networks import NETWORKS
 from distributed_dd.durable import digest, locked, read_json, write_bytes, write_json
-from distributed_dd.errors import MissingInputError
+from distributed_dd.errors import ConfigError, MissingInputError
 from distributed_dd.family import Family, build, build_member, flattened, identity, plain
 from distributed_dd.stages import artefact, experts, report, scoring
 from distributed_dd.stages.copies import Copies
@@ -44,7 +44,10 @@ CLUSTERS = Family("cluster", {"ray": RayCluster, "in_process": InProcess})
 
 def experiment_from(path: Path, overrides: list[str]) -> Experiment:
     """The experiment that a file and overrides describe."""
-    return build(Experiment, config.read(path, overrides))
+    values = config.read(path, overrides)
+    if "space" in values:
+        raise ConfigError(str(path), "is a sweep file", fix=f"distributed-dd tune {path}")
+    return build(Experiment, values)
 
 
 def cluster_from(path: Path | None) -> RayCluster | InProcess:

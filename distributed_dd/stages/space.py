@@ -55,7 +55,8 @@ class Space:
             ConfigError: it is empty, or a dimension is of an unknown kind or no dimension.
         """
         require(bool(given), "space", "is empty", "fields of a configuration, each with a kind")
-        members = {key: build_member(DIMENSIONS, value, f"space.{key}") for key, value in given.items()}
+        flat = _by_path(given)
+        members = {key: build_member(DIMENSIONS, value, f"space.{key}") for key, value in flat.items()}
         # A window depends on fields that others may set.
         ordered = sorted(members, key=lambda key: isinstance(members[key], MatchingWindow))
         return Space({key: members[key] for key in ordered}, tuple(members))
@@ -119,6 +120,23 @@ class Space:
     def touches(self, *prefixes: str) -> bool:
         """Whether a dimension sets a field at or below one of the ``prefixes``."""
         return any((key + ".").startswith(f"{prefix}.") for key in self.dimensions for prefix in prefixes)
+
+
+def _by_path(given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dimensions by ``key.path``, however they were nested; what comes later is laid over what was there."""
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        key = f"{prefix}{name}"
+        deeper = (
+            isinstance(value, Mapping)
+            and value
+            and "kind" not in value
+            and any(isinstance(inner, Mapping) for inner in value.values())
+        )
+        for path, one in (_by_path(value, f"{key}.") if deeper else {key: value}).items():
+            both = isinstance(one, Mapping) and isinstance(found.get(path), Mapping)
+            found[path] = placed({"": found[path]}, "", one)[""] if both else one
+    return found
 
 
 def laid_over(base: Values, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A sweep file made ready: a base configuration for each images per class, checked before anything starts."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,13 @@ def planned(file: Path, overrides: list[str]) -> Plan:
     Raises:
         ConfigError: what the file says cannot be done; also what some point of the space would lead to.
     """
-    sweep: Sweep = build(Sweep, config.read(file, overrides))
+    values = config.read(file, overrides)
+    require(
+        "space" in values, str(file), "is no sweep file: it has no space",
+        "base, images_per_class, num_trials and space, as in configs/tune/digits_datm_window.yaml",
+        f"distributed-dd run {file}, if it is a configuration",
+    )  # fmt: skip
+    sweep: Sweep = build(Sweep, values)
     require(
         "images_per_class" not in sweep.settings, "settings.images_per_class", "is what studies differ in"
     )
@@ -98,7 +105,7 @@ def planned(file: Path, overrides: list[str]) -> Plan:
 
 
 def _base(file: Path, sweep: Sweep, size: int) -> Experiment:
-    path = file.parent / sweep.base.replace(SIZE, str(size))
+    path = Path(os.path.normpath(file.parent / sweep.base.replace(SIZE, str(size))))
     values = laid_over(config.read(path), {**sweep.settings})
     values |= {"images_per_class": size, "output": sweep.output, "resume": "auto"}
     if sweep.tracker is not None:
@@ -121,7 +128,8 @@ def _check(plan: Plan, size: int) -> None:
             build(Experiment, laid_over(values, settings))
         except ConfigError as error:
             told = ", ".join(f"{key}={value}" for key, value in settings.items())
-            where = f"space: {error.where}" if error.where in settings else f"space, {told}: {error.where}"
+            keys = [key for key in settings if f"{key}.".startswith(f"{error.where}.")]
+            where = f"space.{keys[0]}" if keys else f"space, {told}: {error.where}"
             raise ConfigError(where, error.problem, allowed=error.allowed, fix=error.fix) from None
     require(
         not isinstance(plan.search, Population) or plan.sweep.num_trials >= 2,

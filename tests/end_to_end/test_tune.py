@@ -232,6 +232,9 @@ def test_hours_end_a_sweep_with_what_it_has(sweep, capsys):
         (["space={method.segments: {kind: matching_window, earliest: 4}}"], 2, "no window"),
         (["space={method.student_steps: {kind: integers, low: 0, high: 4}}"], 2, "student_steps: got 0"),
         (["search.kind=population"], 2, "cannot change in the middle"),
+        (["space.method.segments.kind=matching_windw"], 2, "did you mean 'matching_window'"),
+        (["space.method.segments.earliest=9"], 2, "space.method.segments.earliest: no window"),
+        (["space={methd.seed: {kind: integers, low: 1, high: 4}}"], 2, "space.methd.seed: unknown key"),
         (["base=missing.yaml"], 3, "missing.yaml: there is no such file"),
         (["settings.evaluate.num_epoch=3"], 2, "did you mean 'num_epochs'"),
         (["settings.images_per_class=3"], 2, "is what studies differ in"),
@@ -241,6 +244,13 @@ def test_what_cannot_be_searched_is_one_message_and_nothing_is_started(sweep, ca
     assert tune(sweep, *overrides) == code
     assert told in capsys.readouterr().err
     assert not (sweep.parent / "runs").exists()
+
+
+def test_a_sweep_and_a_configuration_are_told_apart(sweep, tiny_yaml, capsys):
+    assert main(["tune", str(tiny_yaml)]) == 2
+    assert "is no sweep file" in capsys.readouterr().err
+    assert main(["run", str(sweep)]) == 2
+    assert f"distributed-dd tune {sweep}" in capsys.readouterr().err
 
 
 def test_a_sweep_needs_ray(sweep, capsys):

@@ -80,6 +80,17 @@ def test_the_grid_is_every_window_once():
     assert len(found) == len(set(found)) and set(found) == expected
 
 
+def test_a_space_may_be_nested_and_overridden():
+    """What YAML and the command line make of key.path."""
+    flat = Space.of({"method.student_steps": {"kind": "integers", "low": 1, "high": 9}})
+    nested = Space.of({"method": {"student_steps": {"kind": "integers", "low": 1, "high": 9}}})
+    over = Space.of({
+        "method.student_steps": {"kind": "integers", "low": 1, "high": 5},
+        "method": {"student_steps": {"high": 9}},
+    })  # fmt: skip
+    assert flat == nested == over
+
+
 @pytest.mark.parametrize("kind", ["expanding", "window"])
 def test_the_base_is_found_in_its_space_and_leads_back_to_itself(kind):
     values = base(kind, min_start_epoch=0.5)
