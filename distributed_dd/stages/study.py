@@ -72,8 +72,10 @@ class Study:
         """Best first: finalists by the last choice, then by how far they got and how well they did there."""
         return sorted(
             self.trials,
-            key=lambda t: (bool(t.final), t.final_mean if t.final else 0.0, _is_sound(t), t.outer_step,
-                           t.accuracy),
+            key=lambda t: (
+                t.number == self.winner, bool(t.final), t.final_mean if t.final else 0.0, _is_sound(t),
+                t.outer_step, t.accuracy,
+            ),
             reverse=True,
         )  # fmt: skip
 

@@ -211,6 +211,17 @@ def test_a_population_copies_rates_and_its_own_set_is_tested(sweep):
         assert [one["from_step"] for one in lineage] == sorted(one["from_step"] for one in lineage)
 
 
+def test_a_sweep_whose_tracker_was_away_is_told_later_with_its_trials_below_it(sweep, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////dev/null/mlflow.db")
+    assert tune(sweep, "images_per_class=[1]", "num_trials=2", "test_winner=false", "tracker=mlflow") == 0
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert main(["import", str(sweep.parent / "runs")]) == 0
+    runs = tracked(sweep)
+    (parent,) = [run for run in runs if run.data.tags["role"] == "sweep"]
+    assert len(runs) == 3 and {run.info.status for run in runs} == {"FINISHED"}
+    assert [run.data.tags.get("mlflow.parentRunId") for run in runs].count(parent.info.run_id) == 2
+
+
 def test_hours_end_a_sweep_with_what_it_has(sweep, capsys):
     """Longer trials than there is time for: those begun are scored as far as they came."""
     on = ("images_per_class=[1]", "settings.num_outer_steps=4000", "hours=0.003", "test_winner=false",
