@@ -16,6 +16,7 @@ from distributed_dd.durable import read_json, write_json
 PARAMETER_LIMIT = 6000
 METRICS_PER_BATCH = 200
 DIGEST_DIGITS = 16
+LONGEST_REASON = 200
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -67,8 +68,11 @@ def never_stops_a_run(method: F) -> F:
         except Exception as error:
             self.broken = True
             lines = str(error).splitlines()
-            text = without_secrets(lines[0] if lines else repr(error))
-            self.warn(f"warning: MLflow failed, the run goes on without it: {text}")
+            text = without_secrets(lines[0] if lines else repr(error))[:LONGEST_REASON]
+            self.warn(
+                f"warning: MLflow failed, the run goes on without it ({text}); distributed-dd import "
+                "RUN_FOLDER tells it later"
+            )
             return None
 
     return guarded  # type: ignore[return-value]

@@ -1,8 +1,10 @@
 """One study of a sweep by Ray Tune: proposes points, runs trials, stops the worse early."""
 
+import json
 import logging
 import os
 import pickle
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -89,18 +91,34 @@ class TuneStudy:
         trainable = tune.with_resources(given, resources)
         with events.listening(listener) as current:
             if tune.Tuner.can_restore(str(self.folder)):
-                tuner = self._restored(tune, trainable)
-            else:
-                tuner = self._begun(tune, trainable)
-            tuner.fit()
+                self._refuse_others()
+            if not (self._is_whole() and self._went_on(tune, trainable)):
+                self.set_aside()
+                self._begun(tune, trainable, listener.order()).fit()
             # Tune lists what it restored in another order than that of proposal.
             order = listener.order()
             trials = {number: events.key_of(trial) for number, trial in enumerate(current.trials)}
             places = {n: order.index(key) if key in order else len(order) for n, key in trials.items()}
             return [events.reported(current.trials[n]) for n in sorted(trials, key=places.__getitem__)]
 
-    def _begun(self, tune: Any, trainable: Any) -> Any:
+    def set_aside(self) -> None:
+        """Let the study begin anew, from what its trials' run folders hold."""
+        if self.folder.exists():
+            number = sum(1 for _ in self.folder.parent.glob(f"{self.folder.name}.*"))
+            os.replace(self.folder, self.folder.with_name(f"{self.folder.name}.{number + 1}"))
+
+    def _is_whole(self) -> bool:
+        """Whether a killed driver left a state; what it was writing when it was killed is taken away."""
+        states = sorted(self.folder.glob("experiment_state-*.json"), key=lambda path: path.stat().st_mtime)
+        while states and not _is_json(states[-1]):
+            states.pop().unlink()
+        return bool(states) and (self.folder / "tuner.pkl").exists()
+
+    def _begun(self, tune: Any, trainable: Any, proposed: Sequence[Any]) -> Any:
         members = isinstance(self.search, Population)
+        # Proposals of a study that begins anew come first: their trials go on from their run folders.
+        points = [*self.points] if members or not proposed else [*proposed]
+        seed = self.seed + max(0, len(points) - 1)
         domains: dict[str, Any] = {
             "point": {name: _domain(tune, c) for name, c in self.coordinates.items()}, "by_id": members
         }  # fmt: skip
@@ -109,11 +127,11 @@ class TuneStudy:
             domains["point"] = tune.grid_search([dict(p) for p in self.points[: self.num_trials]])
         elif isinstance(self.search, Random | Population):
             searcher = tune.search.BasicVariantGenerator(
-                points_to_evaluate=[{"point": dict(p)} for p in self.points] or None,
-                random_state=self.seed, max_concurrent=self.max_concurrent or 0,
+                points_to_evaluate=[{"point": dict(p)} for p in points] or None,
+                random_state=seed, max_concurrent=self.max_concurrent or 0,
             )  # fmt: skip
         else:
-            searcher = self._optuna()
+            searcher = self._optuna(points, seed)
         return tune.Tuner(
             trainable,
             param_space=domains,
@@ -132,7 +150,7 @@ class TuneStudy:
             ),
         )  # fmt: skip
 
-    def _restored(self, tune: Any, trainable: Any) -> Any:
+    def _refuse_others(self) -> None:
         # Tune's state is pickle: what others could write there would run as this user.
         for path in (self.folder, *self.folder.rglob("*")):
             if path.lstat().st_uid != os.getuid():
@@ -140,6 +158,17 @@ class TuneStudy:
                     str(path), "belongs to another user; a sweep's state is only read from its owner's files",
                     fix="begin the sweep anew under another name=",
                 )  # fmt: skip
+
+    def _went_on(self, tune: Any, trainable: Any) -> bool:
+        """Go on from Tune's state; False where a kill left parts of it that it cannot use."""
+        tuner = self._restored(tune, trainable)
+        try:
+            tuner.fit()
+        except RuntimeError:  # of a searcher whose state is gone
+            return False
+        return True
+
+    def _restored(self, tune: Any, trainable: Any) -> Any:
         try:
             return tune.Tuner.restore(
                 str(self.folder), trainable, resume_unfinished=True, resume_errored=True
@@ -150,13 +179,15 @@ class TuneStudy:
                 fix="move the folder away: trials that were scored are not computed again",
             ) from None  # fmt: skip
 
-    def _optuna(self) -> Any:
+    def _optuna(self, points: Sequence[Mapping[str, float]], seed: int) -> Any:
         import optuna
         from ray.tune.search.optuna import OptunaSearch
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        sampler = optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=self.search.num_random)
-        return OptunaSearch(points_to_evaluate=[{f"point/{k}": v for k, v in p.items()} for p in self.points],
+        # A trial that goes on tells its last score again.
+        warnings.filterwarnings("ignore", message="The reported value is ignored", category=UserWarning)
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.search.num_random)
+        return OptunaSearch(points_to_evaluate=[{f"point/{k}": v for k, v in p.items()} for p in points],
                             sampler=sampler)  # fmt: skip
 
     def _scheduler(self, tune: Any) -> Any:
@@ -175,6 +206,14 @@ class TuneStudy:
             dict(self.fixed) if self.fixed else None, time_attr=TIME, max_t=last,
             grace_period=self.schedule.first_rung(last), reduction_factor=self.schedule.reduction_factor,
         )  # fmt: skip
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text())
+    except ValueError:
+        return False
+    return True
 
 
 def _asha(fixed: dict[str, float] | None, **settings: Any) -> Any:

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from statistics import mean, stdev
 from typing import Any, Literal
 
-from distributed_dd.family import at
+from distributed_dd.distillation.segments import SEGMENTS, Expanding
+from distributed_dd.family import at, build_member
 
 Status = Literal["finished", "stopped", "diverged", "failed"]
 BASE = "base"
@@ -122,12 +123,16 @@ def chosen(study: Study, finals: Mapping[int, Sequence[float]]) -> Study:
     return replace(study, trials=trials, winner=best.number if best else None)
 
 
-def window_of(values: Mapping[str, Any]) -> tuple[float, float] | None:
-    """First and last start epoch of a configuration's matching window."""
-    segments = at(values, "method.segments")
-    if not isinstance(segments, Mapping) or "max_start_epoch" not in segments:
+def window_of(values: Mapping[str, Any], outer_steps: int) -> tuple[float, float] | None:
+    """First and last start epoch that a configuration could match within so many outer steps."""
+    given = at(values, "method.segments")
+    if given is None:
         return None
-    return segments["min_start_epoch"], segments["max_start_epoch"] - segments["step"]
+    segments = build_member(SEGMENTS, given)
+    high = segments.max_start_epoch
+    if isinstance(segments, Expanding):
+        high = segments.upper_bound(max(0, outer_steps - 1))
+    return segments.min_start_epoch, high - segments.step
 
 
 def _is_sound(trial: TrialRecord) -> bool:

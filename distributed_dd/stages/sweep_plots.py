@@ -47,7 +47,8 @@ def parallel_png(study: Study) -> bytes | None:
         return None
     axes = {key: _Axis([t.settings.get(key) for t in trials]) for key in keys}
     axes["accuracy"] = _Axis([100 * trial.accuracy for trial in trials], logarithmic=False)
-    figure, (panel,) = figure_of(max(1, len(axes) // 3), "")
+    figure, (panel,) = figure_of(1, "")
+    figure.set_figwidth(1 + 1.4 * max(3, len(axes)))
     for trial in sorted(trials, key=lambda t: (t.number == study.winner, t.outer_step)):
         values: Mapping[str, Any] = {**trial.settings, "accuracy": 100 * trial.accuracy}
         best, whole = trial.number == study.winner, trial.outer_step == study.rungs[-1]

@@ -62,6 +62,8 @@ def verdict(study: Study) -> str:
     if best is None:
         return f"{what}: no trial could be scored"
     found = f"{100 * best.final_mean:.1f} ± {100 * best.final_std:.1f} % on validation"
+    if best.outer_step < study.rungs[-1]:
+        found += f", after {best.outer_step} of {study.rungs[-1]} outer steps: no trial got further in time"
     if base is None or not base.final:
         return f"{what}: the best is trial {best.number} with {found}; the base was not among the trials"
     if best.base:
@@ -78,6 +80,8 @@ def moves(studies: Sequence[Study]) -> str:
     if len(known) < 2:
         return ""
     known.sort()
+    if len({starts for _, starts in known}) == 1:
+        return ""
     middles = [sum(starts) / 2 for _, starts in known]
     told = "; ".join(
         f"{size} per class: start epochs {starts[0]:g} to {starts[1]:g}" for size, starts in known

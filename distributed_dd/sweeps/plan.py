@@ -14,6 +14,11 @@ from distributed_dd.stages.space import Space, laid_over
 from distributed_dd.stages.sweep import Automatic, Grid, Population, Search, Sweep
 
 SIZE = "{images_per_class}"
+# They decide how trials are compared, or where things lie: searched, they would win by other means.
+NOT_SEARCHED = (
+    "images_per_class", "num_outer_steps", "seed", "output", "results", "resume", "tracker",
+    "checkpoint_every", "data", "evaluate", "experts.storage", "experts.store", "experts.save_every",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,12 @@ def planned(file: Path, overrides: list[str]) -> Plan:
         "images_per_class" not in sweep.settings, "settings.images_per_class", "is what studies differ in"
     )
     space = Space.of(sweep.space)
+    for key in space.dimensions:
+        field = next((name for name in NOT_SEARCHED if f"{key}.".startswith(f"{name}.")), "")
+        require(
+            not field, f"space.{key}", "decides how trials are compared, not what is distilled",
+            "fields of method, network, preprocessing and experts", f"settings.{key} sets it for all trials",
+        )  # fmt: skip
     bases = {size: _base(file, sweep, size) for size in sweep.images_per_class}
     plan = Plan(sweep, sweep.name or file.stem, bases, space)
     for size in bases:

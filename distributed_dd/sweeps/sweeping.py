@@ -34,7 +34,7 @@ from distributed_dd.stages.sweep_report import told_of
 from distributed_dd.sweeps.listening import Clock, StudyListener
 from distributed_dd.sweeps.plan import Plan
 from distributed_dd.sweeps.results import write_best, write_report
-from distributed_dd.sweeps.trial import TrialJob, run_trial, trial_run
+from distributed_dd.sweeps.trial import TrialJob, run_trial, scores, trial_run
 
 FIRST_FINAL_MEMBER = 3000
 
@@ -127,14 +127,16 @@ class Sweeping:
 
     def _study(self, size: int, num_left: int) -> Study:
         """The study of one size, its winner chosen; from its file where that was done."""
-        done = self.folder / f"ipc{size}" / "study.json"
-        if done.exists():
+        done, left = self.folder / f"ipc{size}" / "study.json", self.clock.left()
+        cut = done.with_name("cut")
+        more = cut.exists() and (left is None or left > 0)
+        if done.exists() and not more:
             study = Study.from_json(read_json(done))
             self.progress.say(f"{size} per class: already searched, {sweep_report.verdict(study)}")
             return study
         job, material = self._prepared(size)
         reported = self._searched(size, job, material, num_left)
-        trials = [_record(job, number, one) for number, one in enumerate(reported)]
+        trials = [_record(job, number, one, material) for number, one in enumerate(reported)]
         located = self.plan.space.located(job.base)
         trials = [replace(t, base=located is not None and t.settings == job.space.settings(located, job.base))
                   for t in trials]  # fmt: skip
@@ -190,9 +192,16 @@ class Sweeping:
             self.folder / f"ipc{size}" / "order.json", f"{size} per class", job.rungs, search.num_trials,
             self.progress, told, close, self.clock, ends,
         )  # fmt: skip
+        cut = self.folder / f"ipc{size}" / "cut"
+        if cut.exists() and not listener.out_of_time():
+            search.set_aside()  # Tune takes what it stopped for finished
+            cut.unlink()
         reported = search.run(run_trial, job, material, self.cluster, listener)
         if listener.out_of_time():
-            self.progress.say(f"{size} per class: its part of the hours is spent")
+            self.progress.say(
+                f"{size} per class: its part of the hours is spent; with more hours= the same line goes on"
+            )
+            write_bytes(cut, b"")
         return reported
 
     def _chosen(self, study: Study, reported: list[Reported], job: TrialJob, material: Material) -> Study:
@@ -258,16 +267,16 @@ def sweeping(plan: Plan, cluster: RayCluster | InProcess) -> Sweeping:
     return Sweeping(plan, cluster)
 
 
-def _record(job: TrialJob, number: int, one: Reported) -> TrialRecord:
+def _record(job: TrialJob, number: int, one: Reported, material: Material) -> TrialRecord:
     """What is kept of a trial."""
-    values, facts = job.values(one.point), one.facts
+    facts = one.facts
     record = TrialRecord(
         number, job.space.settings(one.point, job.base), "", "failed" if one.error else "stopped",
-        message=one.error, starts=studies.window_of(values),
+        message=one.error,
     )  # fmt: skip
-    if facts is None or one.error:
-        return record  # failed, or out of time before the first score
-    if facts["status"] != "scored":
+    if one.error:
+        return record
+    if facts is not None and facts["status"] != "scored":
         return replace(
             record,
             run=facts["run"],
@@ -275,8 +284,14 @@ def _record(job: TrialJob, number: int, one: Reported) -> TrialRecord:
             outer_step=facts["reached"],
             message=facts["message"],
         )
-    whole = facts["outer_step"] >= job.rungs[-1]
+    # The run folder knows: a trial that was restored may be stopped before it tells its score again.
+    run = trial_run(job, one.point, material)
+    known = {step: accuracy for step, accuracy in scores(run).items() if step in job.rungs}
+    if not known:
+        return record  # out of time before the first score
+    step = max(known)
     return replace(
-        record, run=facts["run"], status="finished" if whole else "stopped", outer_step=facts["outer_step"],
-        accuracy=facts["validation_accuracy"], num_networks=facts["num_networks"],
+        record, run=run.name, status="finished" if step == job.rungs[-1] else "stopped", outer_step=step,
+        accuracy=known[step], num_networks=job.networks[job.rungs.index(step)],
+        starts=studies.window_of(job.values(one.point), step),
     )  # fmt: skip

@@ -15,6 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from distributed_dd.cli import main
+from distributed_dd.sweeps.listening import Clock, StudyListener
 from distributed_dd.sweeps.plan import planned
 from tests.conftest import ROOT
 from tests.end_to_end.test_chaos import FAST_HEALTH_CHECKS, processes
@@ -99,7 +100,7 @@ def test_a_sweep_writes_what_it_found_and_the_same_line_again_does_nothing(sweep
     reports = {p.parent for p in (sweep.parent / "runs").rglob("report.json") if "mlartifacts" not in p.parts}
     assert len(reports) == 3 and reports - set((sweep.parent / "runs").glob("digits-*")) == {folder}
     out = capsys.readouterr().out
-    assert out.strip().splitlines()[-1].startswith("output: ") and "as the set grows" in out
+    assert out.strip().splitlines()[-1].startswith("output: ")
 
     runs = tracked(sweep)
     (parent,) = [run for run in runs if run.data.tags.get("role") == "sweep"]
@@ -222,15 +223,47 @@ def test_a_sweep_whose_tracker_was_away_is_told_later_with_its_trials_below_it(s
     assert [run.data.tags.get("mlflow.parentRunId") for run in runs].count(parent.info.run_id) == 2
 
 
-def test_hours_end_a_sweep_with_what_it_has(sweep, capsys):
-    """Longer trials than there is time for: those begun are scored as far as they came."""
-    on = ("images_per_class=[1]", "settings.num_outer_steps=4000", "hours=0.003", "test_winner=false",
-          "schedule.num_rungs=6")  # fmt: skip
-    assert tune(sweep, *on) == 0
+def test_hours_end_a_sweep_with_what_it_has_and_more_hours_go_on(sweep, monkeypatch, capsys):
+    """Time is out after the first score; the same line without the limit makes all trials."""
+    on = ("images_per_class=[1]", "num_trials=3", "schedule.kind=to_the_end", "schedule.num_rungs=3",
+          "settings.num_outer_steps=300", "test_winner=false")  # fmt: skip
+    heard: list[int] = []
+    real = StudyListener.told
+    with monkeypatch.context() as patched:
+        patched.setattr(StudyListener, "told", lambda self, *given: heard.append(1) or real(self, *given))
+        patched.setattr(StudyListener, "out_of_time", lambda self: bool(heard))
+        assert tune(sweep, *on) == 0
     (study,) = report_of(sweep)["studies"]
     assert "hours is spent" in capsys.readouterr().out
-    assert all(trial["outer_step"] < 4000 for trial in study["trials"])
-    assert study["winner"] is not None
+    assert any(trial["outer_step"] < 300 for trial in study["trials"]) and study["winner"] is not None
+    assert tune(sweep, *on) == 0
+    (study,) = report_of(sweep)["studies"]
+    assert [trial["status"] for trial in study["trials"]] == ["finished"] * 3
+    assert study["trials"][0]["base"]
+    for path in (sweep.parent / "runs" / "sweeps").glob("*/trials/*/metrics.jsonl"):
+        assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == list(range(1, 301))
+
+
+def test_hours_add_up_over_drivers(tmp_path):
+    first = Clock(tmp_path / "elapsed.json", 1.0)
+    first.before = 3000.0
+    first.note()
+    second = Clock(tmp_path / "elapsed.json", 1.0)
+    assert 590 < second.left() <= 600 and Clock(tmp_path / "elapsed.json", None).left() is None
+
+
+def test_a_state_that_a_kill_cut_short_is_done_without(sweep):
+    """Tune writes its state in place: a kill may leave an empty file. The run folders have it all."""
+    on = ("images_per_class=[1]", "num_trials=3", "schedule.kind=to_the_end", "test_winner=false")
+    assert tune(sweep, *on) == 0
+    expected = report_of(sweep)["studies"]
+    folder = next((sweep.parent / "runs" / "sweeps").iterdir())
+    (folder / "ipc1" / "study.json").unlink()
+    for state in (folder / "ipc1" / "tune").glob("experiment_state-*.json"):
+        state.write_text("")
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/distilled/*.safetensors")}
+    assert tune(sweep, *on) == 0 and report_of(sweep)["studies"] == expected
+    assert before == {path: path.stat().st_mtime_ns for path in before}, "nothing was computed again"
 
 
 @pytest.mark.parametrize(
@@ -245,6 +278,8 @@ def test_hours_end_a_sweep_with_what_it_has(sweep, capsys):
         (["search.kind=population"], 2, "cannot change in the middle"),
         (["space.method.segments.kind=matching_windw"], 2, "did you mean 'matching_window'"),
         (["space.method.segments.earliest=9"], 2, "space.method.segments.earliest: no window"),
+        (["space={seed: {kind: integers, low: 1, high: 4}}"], 2, "decides how trials are compared"),
+        (["space={evaluate.num_epochs: {kind: choice, values: [1, 2]}}"], 2, "space.evaluate.num_epochs"),
         (["space={methd.seed: {kind: integers, low: 1, high: 4}}"], 2, "space.methd.seed: unknown key"),
         (["base=missing.yaml"], 3, "missing.yaml: there is no such file"),
         (["settings.evaluate.num_epoch=3"], 2, "did you mean 'num_epochs'"),

@@ -1,5 +1,7 @@
 """Budgets, rungs and the choice of a winner."""
 
+from dataclasses import replace
+
 import pytest
 
 from distributed_dd.errors import ConfigError
@@ -112,5 +114,9 @@ def test_the_report_names_every_trial_and_pictures_are_drawn():
     assert "| 3 | 4 | 9 | 90.0 (1) | 85.0 ± 1.4 (2) | finished, best |" in page
     assert "Trial 4 diverged: loss inf" in page and "1 diverged" in page
     assert len(sweep_report.as_csv([study]).splitlines()) == 1 + len(TRIALS)
-    for png in (sweep_plots.windows_png([study]), sweep_plots.parallel_png(study)):
+    many = tuple(
+        replace(trial, settings={f"method.a{n}": trial.number + n for n in range(8)}) for trial in TRIALS
+    )
+    wide = sweep_plots.parallel_png(replace(study, trials=many))
+    for png in (sweep_plots.windows_png([study]), sweep_plots.parallel_png(study), wide):
         assert png is not None and png.startswith(b"\x89PNG")
