@@ -13,8 +13,9 @@ from distributed_dd import config
 from distributed_dd.backends.console import ConsoleProgress
 from distributed_dd.backends.engines import ENGINES
 from distributed_dd.backends.in_process_cluster import InProcess
-from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker, NoTracker
+from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker
 from distributed_dd.backends.mlflow_views import runs_view
+from distributed_dd.backends.no_tracker import NoTracker
 from distributed_dd.backends.node_meters import metered
 from distributed_dd.backends.ray_cluster import RayCluster
 from distributed_dd.distillation.networks import NETWORKS

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from distributed_dd import config
-from distributed_dd.backends.mlflow_tracker import MlflowTracker, NoTracker
+from distributed_dd.backends.mlflow_tracker import MlflowTracker
+from distributed_dd.backends.no_tracker import NoTracker
 from distributed_dd.durable import write_bytes, write_json
 from distributed_dd.family import build, identity
 from distributed_dd.stages import sweep_plots, sweep_report

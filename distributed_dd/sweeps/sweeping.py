@@ -9,8 +9,9 @@ from pathlib import Path
 from distributed_dd import config
 from distributed_dd.backends.console import ConsoleProgress
 from distributed_dd.backends.in_process_cluster import InProcess
-from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker, NoTracker
+from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker
 from distributed_dd.backends.mlflow_views import LAST_CHOICE, sweep_view
+from distributed_dd.backends.no_tracker import NoTracker
 from distributed_dd.backends.ray_cluster import RayCluster
 from distributed_dd.backends.tune_events import Reported
 from distributed_dd.backends.tune_search import TuneStudy
@@ -150,7 +151,7 @@ class Sweeping:
         plan, values = self.plan, self.plan.values(size)
         base: Experiment = build(Experiment, values)
         run = Run(base, self.cluster, self.progress, epochs=plan.epochs(size))
-        if plan.space.touches("experts", "network", "data", "preprocessing", "seed"):
+        if plan.space.touches("experts", "network", "preprocessing"):
             self.progress.say("note: the space varies what experts depend on; such trials train their own")
         run.train_experts()
         material = replace(run.material, say=silent)

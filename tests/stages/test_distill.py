@@ -6,7 +6,7 @@ import torch
 from distributed_dd.backends.console import ConsoleProgress
 from distributed_dd.backends.in_process_cluster import InProcess
 from distributed_dd.backends.local_workers import Local, LocalWorkers
-from distributed_dd.backends.mlflow_tracker import NoTracker
+from distributed_dd.backends.no_tracker import NoTracker
 from distributed_dd.distillation.augment import Identity
 from distributed_dd.distillation.chance import generator
 from distributed_dd.distillation.methods import TrajectoryMatching
