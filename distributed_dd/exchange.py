@@ -6,17 +6,17 @@ from typing import Any
 import torch
 
 from distributed_dd.backends.console import ConsoleProgress
-from distributed_dd.composition import Run, cluster_from, experiment_from
+from distributed_dd.composition import cluster_from, experiment_from, run_of
 from distributed_dd.distillation.chance import generator
 from distributed_dd.distillation.networks import initialised
 from distributed_dd.durable import sha256_of, write_bytes
 from distributed_dd.errors import ConfigError, MissingInputError
 from distributed_dd.family import did_you_mean
+from distributed_dd.runners.trajectory import TrajectoryRun
 from distributed_dd.stages import artefact, exporting, importing
 from distributed_dd.stages.experiment import Experiment
 from distributed_dd.stages.material import prepare
 from distributed_dd.stages.preview import preview_png
-from distributed_dd.trajectories.store import TrajectoryStore
 
 
 def import_from(
@@ -54,7 +54,9 @@ def _import_set(source: Path, e: Experiment, to: Path | None, progress: ConsoleP
         raise ConfigError("images_per_class", f"is {e.images_per_class}, the set holds {given} of each class")
     sources = {file.name: sha256_of(file) for file in sorted(source.glob("*_best.pt"))}
     found: dict[str, Any] = {"best_step": None, "best_accuracy": None, "imported": sources}
-    manifest = artefact.describe(e, splits, "imported", "none", found)
+    manifest = artefact.describe(
+        e, splits, "imported", {"store": "none", "num_experts": e.experts.num_experts}, found
+    )
     folder = to or Path(e.output) / f"{splits.name}-imported-ipc{e.images_per_class}" / "distilled"
     pixels = material.fitted.invert(tensors["images"])
     png = preview_png(None, pixels, tensors["classes"], splits.class_names, f"imported from {source.name}")
@@ -77,9 +79,10 @@ def export_to(source: Path, overrides: list[str], form: str, to: Path, progress:
         return to
     if form != "pt":
         raise ConfigError("--as", f"experts cannot be exported as {form!r}", allowed="pt")
-    whole = Run(experiment_from(source, overrides), cluster_from(None), progress)
-    num = whole.experiment.experts.num_experts
-    store: TrajectoryStore = whole.store
+    whole = run_of(experiment_from(source, overrides), cluster_from(None), progress)
+    if not isinstance(whole, TrajectoryRun):
+        raise ConfigError(str(source), "has no experts to export", fix="distributed-dd export RUN_FOLDER")
+    num, store = whole.experiment.experts.num_experts, whole.store
     if missing := store.missing(num):
         problem = f"{len(missing)} of {num} experts are missing"
         raise MissingInputError(str(store.folder), problem, fix=f"distributed-dd experts {source}")

@@ -75,6 +75,8 @@ def _soft_labels(
 ) -> Tensor | None:
     """The experts' labels of the training images, or None, said, where the experts are not at hand."""
     e, made_with = experiment, distilled.manifest["experts"]
+    if made_with is None:
+        return None  # of a generator: there never were experts
     store = TrajectoryStore.below(stores, {}, made_with["store"])
     if store.missing(e.experts.num_experts):
         progress.say(
@@ -83,7 +85,7 @@ def _soft_labels(
         )
         return None
     jury = Jury(store, e.experts.num_experts, e.network, material.train, material.splits.num_classes)
-    return jury.soft_labels(e.method.labels)
+    return jury.soft_labels(e.matching.labels)
 
 
 def is_set(path: Path) -> bool:

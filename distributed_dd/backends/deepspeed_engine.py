@@ -1,6 +1,6 @@
 """The synthetic set under DeepSpeed: ZeRO 0 to 3, SGD with momentum, ready-made gradients."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -95,7 +95,9 @@ class DeepSpeedEngine:
     ``own_rows`` it has no others.
     """
 
-    def __init__(self, zero: Zero, ranks: Ranks, saved: Saved, optimizers: dict[str, ParameterSGD]) -> None:
+    def __init__(
+        self, zero: Zero, ranks: Ranks, saved: Saved, optimizers: Mapping[str, ParameterSGD]
+    ) -> None:
         self.num_rows, self._zero, self._ranks = saved.num_rows, zero, ranks
         everything = (0, self.num_rows)
         self._kept = ranks.layout.kept(self.num_rows)
@@ -104,7 +106,7 @@ class DeepSpeedEngine:
         self._classes = saved.rows("classes", *self._kept)
         self._labels = None if "labels" in optimizers else saved.rows("labels", *self._read).to(device())
         self._blocks = _class_blocks(saved, self._held)
-        config = _config(zero, max(b - a for a, b in self._blocks) * saved.rows("images", 0, 1).numel())
+        config = zero_config(zero, max(b - a for a, b in self._blocks) * saved.rows("images", 0, 1).numel())
         module = self._module(saved, config)
         self._learned = {name: _of(module, name) for name in optimizers}
         groups = [
@@ -254,7 +256,7 @@ def _overlap(block: Span, rows: Span) -> Span:
     return (low, high) if low < high else (0, 0)
 
 
-def _config(zero: Zero, block_numbers: int) -> dict[str, Any]:
+def zero_config(zero: Zero, block_numbers: int) -> dict[str, Any]:
     """DeepSpeed's configuration; what it would change silently by default is said outright."""
     sharding: dict[str, Any] = {"stage": zero.stage, "reduce_bucket_size": block_numbers}
     if zero.stage == 3:
@@ -279,9 +281,15 @@ def _config(zero: Zero, block_numbers: int) -> dict[str, Any]:
 
 
 def _initialised(module: nn.Module, groups: list[dict], config: dict, parallel: Apart | None) -> Any:
+    return initialised_engine(module, torch.optim.SGD(groups, lr=1.0), config, parallel)
+
+
+def initialised_engine(
+    module: nn.Module, optimizer: torch.optim.Optimizer, config: dict, parallel: Apart | None = None
+) -> Any:
+    """DeepSpeed's engine of a module."""
     import deepspeed
 
-    optimizer = torch.optim.SGD(groups, lr=1.0)
     engine, *_ = deepspeed.initialize(
         model=module, optimizer=optimizer, config=config, mpu=parallel, dist_init_required=False
     )

@@ -1,5 +1,6 @@
 """How one distillation is divided over ranks: the `deepspeed` kind of a cluster file's engine."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -8,11 +9,12 @@ from torch import nn
 
 from distributed_dd.backends.deepspeed_engine import Zero
 from distributed_dd.backends.gang import Gang
-from distributed_dd.distillation.methods import TrajectoryMatching
+from distributed_dd.distillation.methods import Generative, TrajectoryMatching
+from distributed_dd.distillation.methods.generative import refuse_mixing
 from distributed_dd.errors import ConfigError
 from distributed_dd.family import require, setting
 from distributed_dd.stages.estimate import Sharing
-from distributed_dd.stages.worker import Job
+from distributed_dd.stages.ports import Job
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,28 @@ class DeepSpeedRanks:
             "network", f"layer {mixing[0] if mixing else ''} normalises over the batch, of which a rank "
             "sees a part", "norms of each image alone, such as instance or group norm", "split=segments",
         )  # fmt: skip
+
+    def check_generative(self, method: Generative, pool: Sequence[nn.Module]) -> None:
+        """Refuse a generator's distillation that cannot be divided so, before any rank starts.
+
+        Raises:
+            ConfigError: with the reason.
+        """
+        require(
+            self.split == "student_batch", "engine.split", f"{self.split}: a generator has no segments",
+            "student_batch: each rank has a part of every batch",
+        )  # fmt: skip
+        require(
+            not self.zero.own_rows, "engine.zero.own_rows", "a generator has no rows", "zero.stage: 0 to 3"
+        )
+        for field, size in (("batch_size", method.batch_size), ("gan.batch_size", method.gan.batch_size)):
+            require(
+                self.num_ranks <= size, "engine.num_ranks",
+                f"{self.num_ranks} ranks share a batch of method.{field}={size}", f"at most {size}",
+            )  # fmt: skip
+        if self.num_ranks > 1 and method.matched:
+            for number, network in enumerate(pool):
+                refuse_mixing(network, f"method.pool.networks[{number}]")
 
     def sharing(self) -> Sharing:
         """What falls to a rank."""

@@ -1,4 +1,4 @@
-"""Reading and writing whole what DeepSpeed has cut up: parameters, their masters and their momenta."""
+"""Reading and writing whole what DeepSpeed has cut up: parameters, their masters and what optimisers keep."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,11 +15,18 @@ MOMENTUM = "momentum_buffer"
 class DeepSpeedState:
     """Access by parameter, at every ZeRO stage. Every rank must ask for the same things in the same order.
 
-    Momenta are there from the start, as zeros: DeepSpeed makes fragments known only of what exists when it
-    first looks, and a first step from zero momentum is the same as one without.
+    What the optimiser keeps beside each parameter is there from the start, as zeros: DeepSpeed makes
+    fragments known only of what exists when it first looks, and a first step from zeros is as without.
+
+    Args:
+        kept: its names, as torch's optimiser has them.
+        counted: updates made so far, where the optimiser counts them.
     """
 
-    def __init__(self, engine: Any, stage: int, layout: Layout, parameters: Sequence[nn.Parameter]) -> None:
+    def __init__(
+        self, engine: Any, stage: int, layout: Layout, parameters: Sequence[nn.Parameter],
+        kept: Sequence[str] = (MOMENTUM,), counted: Tensor | None = None,
+    ) -> None:  # fmt: skip
         self._engine, self._stage, self._layout = engine, stage, layout
         optimizer = engine.optimizer
         self._base = optimizer if stage == 0 else optimizer.optimizer
@@ -30,9 +37,17 @@ class DeepSpeedState:
             3: lambda: list(optimizer.fp32_partitioned_groups_flat),
         }[stage]()
         for flat in self.flats:
-            self._base.state[flat].setdefault(MOMENTUM, torch.zeros_like(flat))
+            for name in kept:
+                self._base.state[flat].setdefault(name, torch.zeros_like(flat))
         if stage in (1, 2):
             optimizer._lazy_init_hp_params_optimizer_state()
+        if counted is not None:  # after the look: it would take the count for a fragment
+            for flat in self.flats:
+                self._base.state[flat]["step"] = counted.clone()
+
+    def counted(self) -> Tensor:
+        """Updates made so far."""
+        return self._base.state[self.flats[0]]["step"].clone()
 
     def parameter(self, parameter: nn.Parameter) -> Tensor:
         """The parameter's master copy, whole."""
@@ -41,13 +56,13 @@ class DeepSpeedState:
         value = parameter if self._stage == 0 else safe_get_full_fp32_param(parameter)
         return value.detach().view(self._shape(parameter))
 
-    def momentum(self, parameter: nn.Parameter) -> Tensor:
-        """The parameter's momentum, whole."""
+    def momentum(self, parameter: nn.Parameter, name: str = MOMENTUM) -> Tensor:
+        """What the optimiser keeps of the parameter, whole."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
         if self._stage == 0:
-            return self._base.state[parameter][MOMENTUM]
-        return safe_get_full_optimizer_state(parameter, MOMENTUM).view(self._shape(parameter))
+            return self._base.state[parameter][name]
+        return safe_get_full_optimizer_state(parameter, name).view(self._shape(parameter))
 
     @torch.no_grad()
     def set_parameter(self, parameter: nn.Parameter, value: Tensor) -> None:
@@ -66,17 +81,17 @@ class DeepSpeedState:
         parameter.data.copy_(value)
 
     @torch.no_grad()
-    def set_momentum(self, parameter: nn.Parameter, value: Tensor) -> None:
-        """Overwrite a parameter's momentum with a whole value that every rank has."""
+    def set_momentum(self, parameter: nn.Parameter, value: Tensor, name: str = MOMENTUM) -> None:
+        """Overwrite what the optimiser keeps of a parameter with a whole value that every rank has."""
         from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
         value = value.to(device())
         if self._stage == 3:
-            safe_set_local_optimizer_state(parameter, self._own_part(parameter, value), MOMENTUM)
+            safe_set_local_optimizer_state(parameter, self._own_part(parameter, value), name)
         elif self._stage > 0:
-            safe_set_full_optimizer_state(parameter, value, MOMENTUM)
+            safe_set_full_optimizer_state(parameter, value, name)
         else:
-            self._base.state[parameter][MOMENTUM].copy_(value)
+            self._base.state[parameter][name].copy_(value)
 
     def _shape(self, parameter: nn.Parameter) -> torch.Size:
         return getattr(parameter, "ds_shape", parameter.shape)

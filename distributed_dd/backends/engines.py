@@ -1,5 +1,6 @@
 """Who does the distillation, by kind: this process, or ranks."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -7,11 +8,10 @@ from torch import nn
 
 from distributed_dd.backends.deepspeed_ranks import DeepSpeedRanks
 from distributed_dd.backends.local_workers import Local
-from distributed_dd.distillation.methods import TrajectoryMatching
+from distributed_dd.distillation.methods import Generative, TrajectoryMatching
 from distributed_dd.family import Family
 from distributed_dd.stages.estimate import Sharing
-from distributed_dd.stages.ports import Workers
-from distributed_dd.stages.worker import Job
+from distributed_dd.stages.ports import Job, Workers
 
 
 class Engine(Protocol):
@@ -21,7 +21,11 @@ class Engine(Protocol):
     def max_restarts(self) -> int: ...
 
     def check(self, method: TrajectoryMatching, num_images: int, network: nn.Module) -> None:
-        """Refuse, before anything starts, a method that it cannot do."""
+        """Refuse, before anything starts, a distillation of a set that it cannot do."""
+        ...
+
+    def check_generative(self, method: Generative, pool: Sequence[nn.Module]) -> None:
+        """Refuse, before anything starts, a distillation of a generator that it cannot do."""
         ...
 
     def refuse_without_room(self, cluster: Any) -> None:

@@ -1,18 +1,19 @@
 """A gang of ranks that Ray starts: they live and die together."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from distributed_dd.backends.chained import chained
 from distributed_dd.backends.rank import Rank
 from distributed_dd.errors import UserError
+from distributed_dd.stages.ahead import Ahead
 from distributed_dd.stages.checkpoint import Shard
-from distributed_dd.stages.ports import WorkersLost
-from distributed_dd.stages.worker import Job
+from distributed_dd.stages.ports import Job, Link, WorkersLost
 
 if TYPE_CHECKING:
     from distributed_dd.backends.deepspeed_ranks import DeepSpeedRanks
@@ -37,6 +38,7 @@ class Gang:
     actors: list[Any] = field(default_factory=list)
     group: Any = None
     lent: bool = False
+    ahead: Ahead | None = None
 
     def __str__(self) -> str:
         return f"{self.settings}; they start, and say more in ranks/ in the run folder"
@@ -48,6 +50,9 @@ class Gang:
         import ray
 
         self._all("start", ray.put(self.job))
+        if self.job is not None:
+            record = self.job.checkpoints.load(verify=False)
+            self.ahead = Ahead.of(self.job.chain, record["step"] if record else 0, self)
 
     def gather(self) -> None:
         """Bring the ranks up and together.
@@ -88,11 +93,17 @@ class Gang:
 
     def outer_steps(self, first: int, last: int) -> Iterator[dict[str, float]]:
         """Outer steps on all ranks; what the first of them tells."""
+        assert self.ahead is not None
+        for start, end, handle in self.ahead.spans(first, last):
+            yield from self._outer_steps(start, end, handle)
+
+    def _outer_steps(self, first: int, last: int, prepared: Any) -> Iterator[dict[str, float]]:
+        """With what was prepared for them: a reference, which Ray opens on every rank."""
         import ray
 
-        first_actor = self.actors[0]
-        told = cast(Any, first_actor.outer_steps.options(num_returns="streaming").remote(first, last))
-        others = [actor.outer_steps_silently.remote(first, last) for actor in self.actors[1:]]
+        given, first_actor = (first, last, prepared), self.actors[0]
+        told = cast(Any, first_actor.outer_steps.options(num_returns="streaming").remote(*given))
+        others = [actor.outer_steps_silently.remote(*given) for actor in self.actors[1:]]
         waiting: list[Any] = [told, *others]
         steps = first
         while waiting:
@@ -112,8 +123,8 @@ class Gang:
             raise RuntimeError(f"asked for outer steps up to {last}, told of {steps}")
 
     def save(self, step: int) -> list[Shard]:
-        """Every rank writes the rows that it keeps."""
-        return self._all("save", step)
+        """Every rank writes what it keeps."""
+        return [shard for shard in self._all("save", step) if shard is not None]
 
     def map(
         self, function: Callable[[Any, Any], Any], tasks: Sequence[Any], shared: Any
@@ -133,6 +144,27 @@ class Gang:
             index, actor = running.pop(done)
             yield index, self._get([done])[0]
             free.append(actor)
+
+    def chain(self, function: Link, tasks: Iterable[Any], shared: Any, ahead: int) -> Iterator[Any]:
+        """Tasks of a chain where the cluster has room beside the ranks; otherwise on the first of them.
+
+        There they wait for the steps before them, so that nothing is gained but the result.
+        """
+        if self.cluster.has_room():
+            yield from self.cluster.chain(function, tasks, shared, ahead)
+            return
+        import ray
+
+        given, actor = ray.put(shared), self.actors[0]
+
+        def submit(task: Any, state: Any) -> Any:
+            return actor.link.options(num_returns=2).remote(function, task, state, given)
+
+        yield from chained(submit, tasks, 1)
+
+    def fetch(self, handle: Any) -> Any:
+        """What a reference stands for."""
+        return self.cluster.fetch(handle)
 
     def peak_memory_bytes(self) -> int:
         """The most that one rank held."""
@@ -154,7 +186,7 @@ class Gang:
         if self.group is not None and not self.lent:
             with contextlib.suppress(Exception):
                 ray.util.remove_placement_group(self.group)
-        self.actors, self.group = [], None
+        self.actors, self.group, self.ahead = [], None, None
 
     def _all(self, method: str, *arguments: Any) -> list[Any]:
         """A method on all ranks at once; their answers in order."""

@@ -1,12 +1,13 @@
 """The plain twin of the Ray cluster: one task after the other, here."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from distributed_dd.backends.engines import ENGINES, Engine
 from distributed_dd.backends.local_workers import Local
 from distributed_dd.family import choice, require
+from distributed_dd.stages.ports import Link
 
 
 @dataclass(frozen=True)
@@ -31,3 +32,18 @@ class InProcess:
         """``function(task, shared)`` in order."""
         for index, task in enumerate(tasks):
             yield index, function(task, shared)
+
+    def chain(self, function: Link, tasks: Iterable[Any], shared: Any, ahead: int) -> Iterator[Any]:
+        """Each task when its result is asked for."""
+        state = None
+        for task in tasks:
+            result, state = function(task, None if task.begins_anew else state, shared)
+            yield result
+
+    def fetch(self, handle: Any) -> Any:
+        """The result itself."""
+        return handle
+
+    def threads_beside_a_task(self) -> int | None:
+        """Tasks run in this process: it may keep all its threads."""
+        return None

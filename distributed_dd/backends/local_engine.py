@@ -1,5 +1,7 @@
 """The plain twin of a sharded engine: one process, torch's SGD, the whole set."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ MOMENTUM = "momentum_buffer"
 class LocalEngine:
     """Updates the synthetic set with SGD and momentum, one parameter group for each learned thing."""
 
-    def __init__(self, saved: Saved, optimizers: dict[str, ParameterSGD]) -> None:
+    def __init__(self, saved: Saved, optimizers: Mapping[str, ParameterSGD]) -> None:
         whole = {name: tensor.to(device()) for name, tensor in saved.whole().items()}
         self.num_rows = saved.num_rows
         self._classes = whole.pop("classes")

@@ -1,21 +1,26 @@
 """Outer steps in this process: the plain twin of a gang of ranks."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from distributed_dd.backends.local_engine import LocalEngine
-from distributed_dd.distillation.methods import TrajectoryMatching
-from distributed_dd.distillation.sharded import Alone
+from distributed_dd.backends.local_network_engine import LocalNetworkEngine
+from distributed_dd.distillation.methods import Generative, TrajectoryMatching
+from distributed_dd.distillation.methods.generative import Adam
+from distributed_dd.distillation.methods.trajectory_matching import ParameterSGD
+from distributed_dd.distillation.sharded import Alone, Ranks
+from distributed_dd.distillation.unroll import Stored
 from distributed_dd.family import setting
-from distributed_dd.stages.checkpoint import Shard
+from distributed_dd.stages.ahead import Ahead
+from distributed_dd.stages.checkpoint import Saved, Shard
 from distributed_dd.stages.estimate import Sharing
 from distributed_dd.stages.footprint import peak_bytes
-from distributed_dd.stages.ports import Cluster
+from distributed_dd.stages.ports import Job, Link, Worker
 from distributed_dd.stages.stored_choice import stored_in
-from distributed_dd.stages.worker import Job, Worker
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,9 @@ class Local:
     def check(self, method: TrajectoryMatching, num_images: int, network: nn.Module) -> None:
         """Everything can be done here."""
 
+    def check_generative(self, method: Generative, pool: Sequence[nn.Module]) -> None:
+        """Everything can be done here."""
+
     def refuse_without_room(self, cluster: Any) -> None:
         """This process is there."""
 
@@ -42,9 +50,29 @@ class Local:
         """There are none."""
         return []
 
-    def workers(self, job: Job, cluster: Cluster, logs: Any) -> "LocalWorkers":
+    def workers(self, job: Job, cluster: Any, logs: Any) -> "LocalWorkers":
         """This process."""
         return LocalWorkers(job, cluster, self)
+
+
+@dataclass(frozen=True)
+class LocalEngines:
+    """Makes the engines of one process."""
+
+    settings: Local
+    ranks: Ranks = field(default_factory=Alone)
+
+    def of_set(self, saved: Saved, optimizers: Mapping[str, ParameterSGD]) -> LocalEngine:
+        """A synthetic set, whole."""
+        return LocalEngine(saved, optimizers)
+
+    def of_network(self, saved: Saved, name: str, adam: Adam) -> LocalNetworkEngine:
+        """A network, whole."""
+        return LocalNetworkEngine(saved, name, adam)
+
+    def stored(self, num_parameters: int, num_steps: int) -> Callable[[], Stored]:
+        """On the device, or in the host's memory."""
+        return stored_in(self.settings.stored, num_parameters, num_steps, self.ranks)
 
 
 @dataclass
@@ -52,9 +80,10 @@ class LocalWorkers:
     """One worker, here; tasks go to ``cluster``."""
 
     job: Job
-    cluster: Cluster
+    cluster: Any
     settings: Local
-    worker: Worker = field(init=False)
+    worker: Any = field(init=False)
+    ahead: Ahead | None = field(init=False, default=None)
 
     def __str__(self) -> str:
         return "one process"
@@ -65,18 +94,21 @@ class LocalWorkers:
         record = job.checkpoints.load(verify=False)
         if record is None:
             raise RuntimeError("a worker begins from a checkpoint, and there is none")
-        saved, ranks = job.checkpoints.saved(record["newest"]), Alone()
-        engine = LocalEngine(saved, job.method.optimizers())
-        stored = stored_in(self.settings.stored, job.student.num_parameters, job.method.student_steps, ranks)
-        self.worker = Worker(job, engine, ranks, stored, saved)
+        if job.chain is not None and (threads := self.cluster.threads_beside_a_task()) is not None:
+            torch.set_num_threads(threads)  # the cores that are left by what is made ahead
+        worker: Worker = job.worker(job.checkpoints.saved(record["newest"]), LocalEngines(self.settings))
+        self.worker, self.ahead = worker, Ahead.of(job.chain, record["step"], self)
 
     def outer_steps(self, first: int, last: int) -> Iterator[dict[str, float]]:
         """Make outer steps first .. last (exclusive)."""
-        for step in range(first, last):
-            yield self.worker.outer_step(step)
+        assert self.ahead is not None
+        for start, end, handle in self.ahead.spans(first, last):
+            prepared = None if handle is None else self.fetch(handle)
+            for step in range(start, end):
+                yield self.worker.outer_step(step, prepared)
 
     def save(self, step: int) -> list[Shard]:
-        """Write the whole set as one shard."""
+        """Write everything as one shard."""
         return [self.worker.save(step)]
 
     def map(
@@ -85,9 +117,18 @@ class LocalWorkers:
         """Tasks on the cluster."""
         yield from self.cluster.map(function, tasks, shared)
 
+    def chain(self, function: Link, tasks: Iterable[Any], shared: Any, ahead: int) -> Iterator[Any]:
+        """Tasks on the cluster, likewise."""
+        yield from self.cluster.chain(function, tasks, shared, ahead)
+
+    def fetch(self, handle: Any) -> Any:
+        """What a handle of the cluster stands for."""
+        return self.cluster.fetch(handle)
+
     def peak_memory_bytes(self) -> int:
         """The most that this process held."""
         return peak_bytes()
 
     def stop(self) -> None:
-        """Nothing to let go of."""
+        """Let go of what was made ahead."""
+        self.ahead = None

@@ -53,6 +53,7 @@ class Description:
 
     Attributes:
         dataset: its name, ``sha256`` and numbers of images, where there is one.
+        loss: a metric that every outer step has.
     """
 
     experiment: str
@@ -60,6 +61,7 @@ class Description:
     parameters: Mapping[str, Any]
     tags: Mapping[str, str]
     dataset: Mapping[str, Any] | None = None
+    loss: str = "matching_loss"
 
 
 class MlflowTracker:
@@ -94,7 +96,7 @@ class MlflowTracker:
             self.run_id = self._ids[server]
             self.client.update_run(self.run_id, status="RUNNING")
             self._began = self.client.get_run(self.run_id).info.start_time
-            history = self.client.get_metric_history(self.run_id, "matching_loss")
+            history = self.client.get_metric_history(self.run_id, self._description.loss)
             self._logged = max((m.step for m in history), default=-1)
             return
         told = self._description

@@ -73,17 +73,21 @@ class View:
         }  # fmt: skip
 
 
-def runs_view(num_outer_steps: int) -> View:
-    """Ordinary runs, the best test accuracy first."""
+def runs_view(
+    num_outer_steps: int, losses: Sequence[str], row: str, picture: str, parameters: Sequence[str]
+) -> View:
+    """Ordinary runs, the best test accuracy of a row of the report first."""
+    test = f"metrics.`test_accuracy_{row}`"
     columns = (
-        TEST, ACCURACY, "metrics.`test_accuracy_random_real`", "params.`images_per_class`",
-        "params.`T_minus`", "params.`T_plus`", "params.`seed`", "attributes.`Dataset`",
+        test, ACCURACY, "metrics.`test_accuracy_random_real`", "params.`images_per_class`",
+        *(f"params.`{name}`" for name in parameters), "params.`seed`", "attributes.`Dataset`",
     )  # fmt: skip
+    first, *others = losses
     charts = (
-        line("validation_accuracy"), line("matching_loss"), bar("test_accuracy_distilled"),
-        line("student_learning_rate"), images("synthetic_set", num_outer_steps),
+        line("validation_accuracy"), line(first), bar(f"test_accuracy_{row}"), *map(line, others),
+        images(picture, num_outer_steps),
     )  # fmt: skip
-    return View("runs", columns, charts, "tags.role = 'run'", TEST)
+    return View("runs", columns, charts, "tags.role = 'run'", test)
 
 
 def sweep_view(sweep: str, images_per_class: int, varied: Sequence[str], first_rung: int) -> View:

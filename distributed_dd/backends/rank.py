@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distributed_dd.allocator import keep_freed_memory
-from distributed_dd.backends.deepspeed_engine import DeepSpeedEngine
+from distributed_dd.backends.deepspeed_engines import DeepSpeedEngines
 from distributed_dd.backends.process_group import join
 from distributed_dd.backends.torch_ranks import TorchRanks
 from distributed_dd.errors import UserError
 from distributed_dd.stages.checkpoint import Shard
 from distributed_dd.stages.footprint import peak_bytes
 from distributed_dd.stages.material import device
-from distributed_dd.stages.stored_choice import stored_in
-from distributed_dd.stages.worker import Job, Worker
+from distributed_dd.stages.ports import Job, Link
 
 if TYPE_CHECKING:
     from distributed_dd.backends.deepspeed_ranks import DeepSpeedRanks
@@ -39,7 +38,7 @@ class Rank:
         torch.set_num_threads(settings.cpus_per_rank)
         keep_freed_memory()
         self.rank, self.settings = rank, settings
-        self.engine: DeepSpeedEngine | None = None
+        self.engines: DeepSpeedEngines | None = None
 
     def address(self) -> tuple[str, int]:
         """Where the ranks can meet: this node, and a port that is free."""
@@ -65,13 +64,10 @@ class Rank:
                 fix="put output= on a disk that all nodes share",
             )
         saved = job.checkpoints.saved(record["newest"])
-        if self.engine is not None:
-            self.engine.close()
-        self.engine = DeepSpeedEngine(self.settings.zero, self.ranks, saved, job.method.optimizers())
-        stored = stored_in(
-            self.settings.stored, job.student.num_parameters, job.method.student_steps, self.ranks
-        )
-        self.worker = Worker(job, self.engine, self.ranks, stored, saved)
+        if self.engines is not None:
+            self.engines.close()
+        self.engines = DeepSpeedEngines(self.settings, self.ranks)
+        self.worker = job.worker(saved, self.engines)
         self._say(record["step"], saved.num_rows)
 
     def _say(self, step: int, num_rows: int) -> None:
@@ -81,29 +77,33 @@ class Rank:
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         place = f"{device()} of {socket.gethostname()}, process {os.getpid()}"
         task = f"{settings.split} (group {layout.group}, place {layout.place})"
+        keeps = f", keeps rows {first} to {last - 1} of {num_rows}" if num_rows else ""
         print(
-            f"{now} rank {self.rank} of {settings.num_ranks}, {place}: from outer step {step}, {task}, keeps "
-            f"rows {first} to {last - 1} of {num_rows}",
+            f"{now} rank {self.rank} of {settings.num_ranks}, {place}: from outer step {step}, {task}{keeps}",
             flush=True,
         )
 
-    def outer_steps(self, first: int, last: int) -> Iterator[dict[str, float]]:
+    def outer_steps(self, first: int, last: int, prepared: Any = None) -> Iterator[dict[str, float]]:
         """Make outer steps, telling what each measured."""
         for step in range(first, last):
-            yield self.worker.outer_step(step)
+            yield self.worker.outer_step(step, prepared)
 
-    def outer_steps_silently(self, first: int, last: int) -> None:
+    def outer_steps_silently(self, first: int, last: int, prepared: Any = None) -> None:
         """The same on the ranks that need not tell."""
-        for _ in self.outer_steps(first, last):
+        for _ in self.outer_steps(first, last, prepared):
             pass
 
-    def save(self, step: int) -> Shard:
-        """Write the rows that this rank keeps."""
+    def save(self, step: int) -> Shard | None:
+        """Write what this rank keeps, if anything."""
         return self.worker.save(step)
 
     def run(self, function: Callable[[Any, Any], Any], task: Any, shared: Any) -> Any:
         """A task that has nothing to do with the other ranks."""
         return function(task, shared)
+
+    def link(self, function: Link, task: Any, state: Any, shared: Any) -> tuple[Any, Any]:
+        """A task of a chain."""
+        return function(task, state, shared)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """``function(this rank, ...)``, for measurements and tests."""

@@ -7,15 +7,17 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from distributed_dd.allocator import keep_freed_memory
+from distributed_dd.backends.chained import chained
 from distributed_dd.backends.engines import ENGINES, Engine
 from distributed_dd.backends.local_workers import Local
 from distributed_dd.errors import MissingInputError, UserError
 from distributed_dd.family import choice, require, setting
+from distributed_dd.stages.ports import Link
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_TO_ANSWER = 10.0
@@ -61,11 +63,7 @@ class RayCluster:
 
         self.connect()
         self._check_fits(ray)
-        options: dict[str, Any] = {
-            "num_cpus": self.cpus_per_task, "num_gpus": self._gpus(ray), "max_retries": self.max_retries,
-            "retry_exceptions": [OSError],
-        }  # fmt: skip
-        remote: Any = ray.remote(**options)(_in_worker)
+        remote: Any = ray.remote(**self._options(ray))(_in_worker)
         shared_reference = ray.put(shared)
         waiting = iter(enumerate(tasks))
         running: dict[Any, int] = {}
@@ -83,6 +81,54 @@ class RayCluster:
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)
+
+    def chain(self, function: Link, tasks: Iterable[Any], shared: Any, ahead: int) -> Iterator[Any]:
+        """Tasks of which each begins where the one before ended, as Ray tasks made ahead; yields references.
+
+        A task whose worker or node dies is made again, and so is a result that was lost with its node.
+        """
+        import ray
+
+        self.connect()
+        self._check_fits(ray)
+        remote: Any = ray.remote(**self._options(ray), num_returns=2)(_link_in_worker)
+        shared_reference = ray.put(shared)
+
+        def submit(task: Any, state: Any) -> tuple[Any, Any]:
+            return remote.remote(function, task, state, [shared_reference])
+
+        yield from chained(submit, tasks, ahead)
+
+    def fetch(self, handle: Any) -> Any:
+        """What a reference stands for."""
+        import ray
+
+        return _result(ray, handle, self.max_retries)
+
+    def threads_beside_a_task(self) -> int | None:
+        """Threads of the driver while a task computes on its node, where the driver's node takes tasks."""
+        import ray
+
+        self.connect()
+        here = ray.get_runtime_context().get_node_id()
+        node: dict[str, Any] = next(
+            (node for node in ray.nodes() if node["NodeID"] == here), {"Resources": {}}
+        )
+        cores = int(node["Resources"].get("CPU", 0))
+        return max(1, cores - self.cpus_per_task) if cores else None
+
+    def has_room(self) -> bool:
+        """Whether a task could run now, beside what is running."""
+        import ray
+
+        free = ray.available_resources()
+        return free.get("CPU", 0) >= self.cpus_per_task and free.get("GPU", 0) >= self._gpus(ray)
+
+    def _options(self, ray: Any) -> dict[str, Any]:
+        return {
+            "num_cpus": self.cpus_per_task, "num_gpus": self._gpus(ray), "max_retries": self.max_retries,
+            "retry_exceptions": [OSError],
+        }  # fmt: skip
 
     def connect(self) -> None:
         """Join the cluster, or start a local Ray, unless that was done."""
@@ -221,6 +267,11 @@ def _in_worker(function: Callable[[Any, Any], Any], task: Any, shared: list[Any]
         _SHARED.clear()
         _SHARED[reference.hex()] = ray.get(reference)
     return function(task, _SHARED[reference.hex()])
+
+
+def _link_in_worker(function: Link, task: Any, state: Any, shared: list[Any]) -> tuple[Any, Any]:
+    """A task of a chain, likewise."""
+    return _in_worker(lambda given, known: function(given, state, known), task, shared)
 
 
 def as_one_worker(cpus: float, gpus: float) -> None:

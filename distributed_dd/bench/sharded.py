@@ -34,8 +34,8 @@ from distributed_dd.stages.estimate import size as told
 from distributed_dd.stages.live_bytes import LiveBytes
 from distributed_dd.stages.material import device
 from distributed_dd.stages.ports import Engine
+from distributed_dd.stages.set_worker import SetJob, SetWorker
 from distributed_dd.stages.stored_choice import stored_in
-from distributed_dd.stages.worker import Job, Worker
 
 SHARDINGS = {
     "ZeRO 0": Zero(0), "ZeRO 1": Zero(1), "ZeRO 2": Zero(2), "ZeRO 3": Zero(3), "own rows": Zero(0, True)
@@ -194,13 +194,13 @@ def _ranks(rank: Any) -> TorchRanks:
 
 def _worker(
     ranks: TorchRanks, zero: Zero, place: Any, folder: Path, shards: list[Shard], size: Size
-) -> Worker:
+) -> SetWorker:
     checkpoints, method = Checkpoints(folder, "bench"), _method(size)
     saved = checkpoints.saved(shards)
     store: Any = _RandomExperts(size.network)
-    job = Job(method, 0, 1, size.network, (3, SIDE, SIDE), NUM_CLASSES, store, checkpoints)
+    job = SetJob(method, 0, 1, size.network, (3, SIDE, SIDE), NUM_CLASSES, store, checkpoints)
     stored = stored_in(place, job.student.num_parameters, size.steps, ranks)
-    return Worker(job, DeepSpeedEngine(zero, ranks, saved, method.optimizers()), ranks, stored, saved)
+    return SetWorker(job, DeepSpeedEngine(zero, ranks, saved, method.optimizers()), ranks, stored, saved)
 
 
 def outer_step(

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
+from distributed_dd.backends.clusters import CLUSTERS
 from distributed_dd.backends.engines import ENGINES
-from distributed_dd.composition import CLUSTERS
 from distributed_dd.data import DATA_SETS, PREPROCESSINGS
 from distributed_dd.distillation.augment import AUGMENTATIONS
 from distributed_dd.distillation.labels import LABELS

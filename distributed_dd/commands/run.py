@@ -11,9 +11,12 @@ from rich.table import Table
 
 from distributed_dd.allocator import keep_freed_memory
 from distributed_dd.backends.console import ConsoleProgress
-from distributed_dd.composition import Run, cluster_from, experiment_from
+from distributed_dd.composition import cluster_from, experiment_from, run_of
 from distributed_dd.durable import read_json
 from distributed_dd.errors import MissingInputError
+from distributed_dd.runners.generative import GenerativeRun
+from distributed_dd.runners.run import Run
+from distributed_dd.runners.trajectory import TrajectoryRun
 from distributed_dd.set_evaluation import evaluate_set, is_set
 from distributed_dd.stages import artefact, cross_architecture
 from distributed_dd.stages import experts as expert_stage
@@ -28,12 +31,12 @@ def run(options: Namespace) -> int:
     if whole.experiment.resume != "never":
         whole.bring()
     if whole.experiment.resume != "never" and whole.folder.report.exists():
-        artefact.load_distilled(whole.folder.distilled)  # verifies what it reports about
+        whole.verify()
         whole.progress.say("this run is already finished; nothing was done again")
         print_report(whole, read_json(whole.folder.report))
         return 0
     with whole.opened():
-        whole.train_experts()
+        whole.prepare()
         whole.distill()
         result = whole.evaluate()
     print_report(whole, result)
@@ -41,15 +44,18 @@ def run(options: Namespace) -> int:
 
 
 def experts(options: Namespace) -> int:
-    """The experts alone."""
+    """The experts alone, or whatever else runs of the method share."""
     whole = opened(options)
-    whole.train_experts(for_use=False)
-    _print_experts(whole)
-    print(f"experts are in {whole.store.folder}")
+    whole.prepare(for_use=False)
+    if isinstance(whole, TrajectoryRun):
+        _print_experts(whole)
+        print(f"experts are in {whole.store.folder}")
+    elif isinstance(whole, GenerativeRun):
+        print(f"the conditional GAN is in {whole.gan.path}")
     return 0
 
 
-def _print_experts(whole: Run) -> None:
+def _print_experts(whole: TrajectoryRun) -> None:
     """What each expert reached; of a long list its two ends."""
     _, records = expert_stage.summary(whole.store, whole.experiment.experts.num_experts)
     columns = ("expert", "train, %", "validation, %", "seconds", "epochs kept", "trained on")
@@ -73,9 +79,9 @@ def distill(options: Namespace) -> int:
     """Experts where missing, then the set."""
     whole = opened(options)
     with whole.opened():
-        whole.train_experts()
+        whole.prepare()
         whole.distill()
-    print(f"the distilled set is in {whole.folder.distilled}")
+    print(f"what was distilled is in {whole.artefacts()[0]}")
     return 0
 
 
@@ -89,7 +95,7 @@ def evaluate(options: Namespace) -> int:
             str(whole.folder.distilled), "holds no distilled set", fix="distributed-dd run"
         )
     with whole.opened():
-        whole.train_experts()
+        whole.prepare()
         result = whole.evaluate()
     print_report(whole, result)
     return 0
@@ -110,7 +116,7 @@ def _evaluate_folder(options: Namespace) -> int:
 
 def opened(options: Namespace) -> Run:
     keep_freed_memory()
-    return Run(experiment_from(options.file, options.overrides), cluster_from(options.on))
+    return run_of(experiment_from(options.file, options.overrides), cluster_from(options.on))
 
 
 def print_report(whole: Run, result: dict[str, Any]) -> None:

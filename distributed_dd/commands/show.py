@@ -1,15 +1,19 @@
 """What would happen, before anything does."""
 
 from argparse import Namespace
+from collections.abc import Iterator
 
 from rich.console import Console
 
 from distributed_dd import config
 from distributed_dd.commands.run import opened
 from distributed_dd.composition import cluster_from, experiment_from
+from distributed_dd.data import Facts
+from distributed_dd.distillation.methods import Generative
 from distributed_dd.errors import MissingInputError
 from distributed_dd.family import plain
-from distributed_dd.stages import estimate
+from distributed_dd.stages import estimate, generative_estimate
+from distributed_dd.stages.experiment import Experiment
 from distributed_dd.sweeps.plan import Plan, planned
 
 
@@ -25,10 +29,9 @@ def show(options: Namespace) -> int:
         whole = opened(options)
     except MissingInputError:
         if facts := e.data.facts:
-            for line in estimate.lines(e, facts, e.experts.num_experts, asked):
+            for line in without_data(e, facts, asked):
                 console.print(line)
         raise
-    missing = whole.store.missing(e.experts.num_experts)
     splits = whole.material.splits
     console.print(
         f"data      {splits.name}, present: {len(splits.train)} train, {len(splits.validation)} validation, "
@@ -36,15 +39,21 @@ def show(options: Namespace) -> int:
     )
     for note in splits.notes:
         console.print(f"          note: {note}")
-    here = e.experts.num_experts - len(missing)
-    console.print(f"experts   {here} of {e.experts.num_experts} present in {whole.store.folder}")
+    console.print(whole.present())
     state = "finished" if whole.folder.report.exists() else "not finished"
     if not whole.folder.path.exists():
         state = "not started"
     console.print(f"run       {whole.folder.path} ({state})")
-    for line in estimate.lines(e, splits.facts, len(missing), asked):
+    for line in whole.estimate(asked):
         console.print(line)
     return 0
+
+
+def without_data(e: Experiment, facts: Facts, asked: estimate.Sharing | None) -> Iterator[str]:
+    """The estimate of a run whose data are not here: nothing is there yet."""
+    if isinstance(e.method, Generative):
+        return generative_estimate.lines(e, facts, True)
+    return estimate.lines(e, facts, e.experts.num_experts, asked)
 
 
 def _show_sweep(options: Namespace) -> int:
@@ -76,6 +85,6 @@ def _study_lines(plan: Plan, size: int) -> list[str]:
         "outer steps in all",
     ]
     if "method.segments" in plan.space.dimensions:
-        last = base.experts.num_epochs - base.method.expert_epochs
+        last = base.experts.num_epochs - base.matching.expert_epochs
         lines.append(f"          windows of start epochs 0 to {last:g} at most")
     return lines

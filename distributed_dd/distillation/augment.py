@@ -233,4 +233,38 @@ class Siamese:
         return make(rng, 1 if self.shared else count)
 
 
-AUGMENTATIONS = Family("augmentation", {"dsa": Siamese, "none": Identity})
+@dataclass(frozen=True)
+class _InTurn:
+    """Several draws, one applied after the other."""
+
+    parts: tuple[Drawn, ...]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        for drawn in self.parts:
+            x = drawn(x)
+        return x
+
+    def part(self, first: int, last: int) -> "_InTurn":
+        """The same draws for these places of their batch alone."""
+        return _InTurn(tuple(part_of(drawn, first, last) for drawn in self.parts))
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """Every one of the operations, in their order (Zhao et al., DiffAugment, NeurIPS 2020)."""
+
+    operations: tuple[str, ...] = setting("operations, all applied to every image", ("color", "crop"))
+    shared: bool = setting("draw one set of parameters for the whole batch", False)
+
+    def __post_init__(self) -> None:
+        for name in self.operations:
+            require(name in OPERATIONS, "operations", f"unknown {name!r}", ", ".join(OPERATIONS))
+        require(bool(self.operations), "operations", "empty", ", ".join(OPERATIONS), "use kind: none")
+
+    def draw(self, rng: torch.Generator, count: int) -> Drawn:
+        """Parameters of all operations for ``count`` images."""
+        one_each = [Siamese((name,), self.shared) for name in self.operations]
+        return _InTurn(tuple(operation.draw(rng, count) for operation in one_each))
+
+
+AUGMENTATIONS = Family("augmentation", {"dsa": Siamese, "diffaugment": InTurn, "none": Identity})

@@ -99,18 +99,31 @@ def refuse_impure(network: nn.Module) -> None:
         ConfigError: it keeps running statistics or draws noise.
     """
     for name, module in network.named_modules():
-        where = f"network layer {name or '(root)'} ({type(module).__name__})"
         if getattr(module, "running_mean", None) is not None:
             raise ConfigError(
-                where,
+                _place(name, module),
                 "keeps running statistics, so the network is not a function of its parameters alone",
                 allowed="norms without running statistics, such as instance or group norm",
                 fix="choose another norm (or track_running_stats=False) for the student",
             )
+    refuse_noise(network)
+
+
+def refuse_noise(network: nn.Module) -> None:
+    """Refuse a network that draws noise as it computes.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    for name, module in network.named_modules():
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
             raise ConfigError(
-                where,
-                "draws new noise at every call, so a student step cannot be replayed",
+                _place(name, module),
+                "draws new noise at every call, so that no step can be replayed",
                 allowed="dropout with p=0",
                 fix="remove the dropout layer or call network.eval() first",
             )
+
+
+def _place(name: str, module: nn.Module) -> str:
+    return f"network layer {name or '(root)'} ({type(module).__name__})"

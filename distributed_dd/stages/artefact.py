@@ -20,6 +20,7 @@ SPLITS = ("train", "validation", "test")
 SET, LAST, MANIFEST, PREVIEW = (
     "distilled.safetensors", "last_step.safetensors", "manifest.json", "preview.png"
 )  # fmt: skip
+FITTED = ("mean", "forward", "inverse")
 
 
 class DistilledSet(Dataset):
@@ -39,7 +40,7 @@ class DistilledSet(Dataset):
     ) -> None:
         self.images, self.labels, self.classes = tensors["images"], tensors["labels"], tensors["classes"]
         self.learning_rate = float(tensors["learning_rate"])
-        self.preprocessing = Fitted(*(tensors[f"preprocessing.{p}"] for p in ("mean", "forward", "inverse")))
+        self.preprocessing = Fitted(*(tensors[f"preprocessing.{p}"] for p in FITTED))
         self.manifest = manifest
         if kind not in ("soft", "hard"):
             raise ConfigError("labels", f"unknown {kind!r}", allowed="soft, hard")
@@ -66,7 +67,7 @@ def load_distilled(path: str | Path, labels: Literal["soft", "hard"] = "soft") -
             str(folder), "holds no distilled set", allowed="a run folder, or its distilled/ folder"
         )
     manifest = read_json(folder / MANIFEST)
-    return DistilledSet(_verified(folder, SET, manifest), manifest, labels)
+    return DistilledSet(verified(folder, SET, manifest), manifest, labels)
 
 
 def load_real(
@@ -97,9 +98,12 @@ def load_real(
 
 
 def describe(
-    experiment: Experiment, splits: Splits, digest: str, expert_store: str, facts: dict
+    experiment: Experiment, splits: Splits, digest: str, experts: dict[str, Any] | None, facts: dict
 ) -> dict[str, Any]:
-    """The manifest's account of a set: all that a stranger needs to use it as it was meant."""
+    """The manifest's account of a set: all that a stranger needs to use it as it was meant.
+
+    ``experts``: the store that it came from and their number, where there were any.
+    """
     e, values = experiment, identity(experiment)  # no paths of this machine
     return {
         "method": e.method.name,
@@ -117,7 +121,7 @@ def describe(
         },
         "network": values["network"],
         "evaluation": {**values["evaluate"], "learning_rate": "the distilled one"},
-        "experts": {"store": expert_store, "num_experts": e.experts.num_experts},
+        "experts": experts,
         "seed": e.seed,
         "config": digest,
         "outer_step": facts["best_step"],
@@ -148,10 +152,15 @@ def write_artefact(
 
 def load_last_step(folder: Path) -> dict[str, Tensor]:
     """The set as it was after the last outer step, whatever validation preferred."""
-    return _verified(folder, LAST, read_json(folder / MANIFEST))
+    return verified(folder, LAST, read_json(folder / MANIFEST))
 
 
-def _verified(folder: Path, name: str, manifest: dict[str, Any]) -> dict[str, Tensor]:
+def verified(folder: Path, name: str, manifest: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a file that a manifest names.
+
+    Raises:
+        MissingInputError: it is gone. IntegrityError: it is not what was written.
+    """
     path = folder / name
     if not path.exists():
         raise MissingInputError(str(path), "is missing though the manifest names it")

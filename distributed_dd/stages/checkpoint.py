@@ -31,8 +31,8 @@ class Shard:
 class Saved:
     """What shards hold, read row by row, so that nobody needs the whole.
 
-    Names: ``images``, ``labels``, ``classes`` by row, ``learning_rate``; the same after ``momentum.`` and
-    ``average.``. Momenta are sums of gradients as torch's SGD keeps them.
+    Names of a set: ``images``, ``labels``, ``classes`` by row, ``learning_rate``; the same after
+    ``momentum.`` and ``average.``. Momenta are sums of gradients as torch's SGD keeps them. A generator has no rows.
     """
 
     def __init__(self, folder: Path, shards: Sequence[Shard]) -> None:
@@ -96,10 +96,10 @@ class Checkpoints:
     def write_shard(
         self, step: int, part: int, num_parts: int, first: int, tensors: Mapping[str, Tensor]
     ) -> Shard:
-        """Write the rows of one rank, from row ``first`` on."""
+        """Write the rows of one rank, from row ``first`` on, and what is not kept row by row."""
         name = f"step-{step:08d}-{part + 1:05d}-of-{num_parts:05d}.safetensors"
         sha256 = write_bytes(self.folder / name, save({n: t.contiguous() for n, t in tensors.items()}))
-        return Shard(name, sha256, first, first + len(tensors["classes"]))
+        return Shard(name, sha256, first, first + len(tensors.get("classes", ())))
 
     def commit(self, step: int, shards: Mapping[str, Sequence[Shard]], facts: Mapping[str, Any]) -> None:
         """Make ``shards`` (of newest, best and start) the checkpoint; delete what it does not name."""

@@ -1,9 +1,9 @@
 """The outer loop as its driver sees it: steps by workers, then score, save, and on."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -13,8 +13,42 @@ from distributed_dd.stages.judging import Judging
 from distributed_dd.stages.ports import Bar, Cluster, Progress, Tracker, Workers, WorkersLost
 from distributed_dd.stages.run_folder import RunFolder
 
-SKIPPED_IN_A_ROW = 25
-Set = dict[str, Tensor]
+Tensors = dict[str, Tensor]
+
+
+class Subject(Protocol):
+    """What is distilled, as the outer loop sees it.
+
+    Attributes:
+        no_facts: what is counted about it, before the first outer step.
+    """
+
+    @property
+    def no_facts(self) -> Mapping[str, Any]: ...
+
+    def starting(self) -> Tensors:
+        """What a checkpoint holds before the first outer step."""
+        ...
+
+    def read(self, saved: Saved) -> Tensors:
+        """What is scored, shown and kept of a checkpoint."""
+        ...
+
+    def score(self, tensors: Tensors, num_networks: int, cluster: Cluster) -> float:
+        """Validation accuracy by so many fresh networks, as tasks on a cluster."""
+        ...
+
+    def show(self, step: int, start: Tensors, tensors: Tensors) -> None:
+        """Put a picture before people, beside the start."""
+        ...
+
+    def note(self, metrics: Mapping[str, float]) -> str:
+        """What a progress bar tells of an outer step."""
+        ...
+
+    def count(self, step: int, metrics: dict[str, float], facts: dict[str, Any]) -> Iterator[str]:
+        """Count in ``facts`` what an outer step did; yields what a person must hear."""
+        ...
 
 
 @dataclass
@@ -22,40 +56,35 @@ class Distillation:
     """One run of the outer loop; everything it needs is handed in.
 
     Attributes:
-        starting: makes the set before the first outer step.
-        judging: when the set is scored.
-        averaged: whether the average over outer steps is what is scored and kept.
-        score: validation accuracy of a set, by so many fresh networks, as tasks on a cluster.
-        show: puts a picture of a set before people, beside the starting set.
+        judging: when the subject is scored and shown.
         max_restarts: how often lost workers are replaced without a checkpoint between.
+        what: the bar's name.
     """
 
     num_outer_steps: int
     judging: Judging
     checkpoint_every: int
-    averaged: bool
-    starting: Callable[[], Set]
+    subject: Subject
     workers: Workers
     folder: RunFolder
     tracker: Tracker
     progress: Progress
-    score: Callable[[Set, int, Cluster], float]
-    show: Callable[[int, Set, Set], None]
     max_restarts: int = 0
+    what: str = "distil"
     facts: dict[str, Any] = field(default_factory=dict)
     shards: dict[str, Sequence[Shard]] = field(default_factory=dict)
 
-    def run(self) -> tuple[Set, Set, dict]:
-        """Distil; returns the best set by validation, the last set, and facts about the run."""
+    def run(self) -> tuple[Tensors, Tensors, dict]:
+        """Distil; returns the best by validation (the last, if none was scored), the last, and facts."""
         step, lost_in_a_row = self._restore(), 0
         self.since = time.monotonic() - self.facts["seconds"]
         try:
             while step < self.num_outer_steps:
                 try:
-                    self.progress.say(f"distil: {self.workers}")
+                    self.progress.say(f"{self.what}: {self.workers}")
                     self.workers.start()
                     # Opened after the start, which would count as the first step's time.
-                    with self.progress.bar("distil", self.num_outer_steps, step) as bar:
+                    with self.progress.bar(self.what, self.num_outer_steps, step) as bar:
                         while step < self.num_outer_steps:
                             step, lost_in_a_row = self._stretch(step, bar), 0
                 except WorkersLost as lost:
@@ -66,11 +95,11 @@ class Distillation:
                     step = self._restore()
         finally:
             self.workers.stop()
-        return self._set("best"), self._set("newest"), dict(self.facts)
+        return self._read("best" if self.shards["best"] else "newest"), self._read("newest"), dict(self.facts)
 
-    def start(self) -> Set:
-        """The set before the first outer step."""
-        return self._set("start")
+    def start(self) -> Tensors:
+        """The subject before the first outer step."""
+        return self._read("start")
 
     def _given_up(self, lost: WorkersLost) -> UserError:
         return UserError(
@@ -81,24 +110,25 @@ class Distillation:
         )
 
     def _stretch(self, step: int, bar: Bar) -> int:
-        """Outer steps up to the next one that is scored or saved, which is done too; the step reached."""
-        last = min(self.judging.next_after(step), _next(step, self.checkpoint_every))
+        """Outer steps up to the next one that is judged or saved, which is done too; the step reached."""
+        last = min(self.judging.next_after(step), _next(step, self.checkpoint_every), self.num_outer_steps)
         for metrics in self.workers.outer_steps(step, last):
             step += 1
-            self._count(step, metrics)
-            bar.reach(step, f"matching loss {metrics['matching_loss']:.4f}")
+            for told in self.subject.count(step, metrics, self.facts):
+                self.progress.say(told)
+            bar.reach(step, self.subject.note(metrics))
             if step < last:
                 self._record(step, metrics)
         newest = self.workers.save(step)
-        scored = step in self.judging.steps
-        if scored:
-            metrics["validation_accuracy"] = self._score(step, newest)
+        judged = step in self.judging.steps
+        if judged:
+            metrics |= self._judge(step, newest)
         self._record(step, metrics)
         self.facts["seconds"] = time.monotonic() - self.since
         peak = self.workers.peak_memory_bytes()
         self.facts["peak_memory_bytes"] = max(self.facts["peak_memory_bytes"], peak)
         self._commit(step, newest)
-        if scored:
+        if "validation_accuracy" in metrics:
             self.judging.hear(step, metrics["validation_accuracy"])
         return step
 
@@ -106,36 +136,20 @@ class Distillation:
         self.folder.metrics.write(step, metrics)
         self.tracker.metrics(step, metrics)
 
-    def _count(self, step: int, metrics: dict[str, float]) -> None:
-        """Steps that changed nothing, and rates at their floor: said once, or hours would look like work."""
-        skipped, floored = not metrics["accepted"], metrics.pop("floored")
-        self.facts["skipped"] += skipped
-        self.facts["skipped_in_a_row"] = self.facts["skipped_in_a_row"] + 1 if skipped else 0
-        if self.facts["skipped_in_a_row"] == SKIPPED_IN_A_ROW:
+    def _judge(self, step: int, newest: Sequence[Shard]) -> dict[str, float]:
+        """Show the subject as it is now, and score it where networks are to do so."""
+        current, found = self._tensors(newest), {}
+        if num_networks := self.judging.networks_at(step):
+            value = found["validation_accuracy"] = self.subject.score(current, num_networks, self.workers)
+            if value > self.facts["best_accuracy"]:
+                self.shards["best"] = newest
+                self.facts |= {"best_step": step, "best_accuracy": value}
             self.progress.say(
-                f"warning: outer step {step}: the last {SKIPPED_IN_A_ROW} changed nothing, the matching loss "
-                f"({metrics['matching_loss']:.2f}) is above method.gate; lower method.student_learning_rate "
-                "or raise the gate"
+                f"outer step {step}: validation accuracy {100 * value:.1f} % (best "
+                f"{100 * self.facts['best_accuracy']:.1f} % at {self.facts['best_step']})"
             )
-        if floored and not self.facts["floored"]:
-            self.progress.say(
-                f"warning: outer step {step}: the student learning rate fell to its floor "
-                f"{metrics['student_learning_rate']:g}; lower method.rate_optimizer.learning_rate"
-            )
-        self.facts["floored"] += bool(floored)
-
-    def _score(self, step: int, newest: Sequence[Shard]) -> float:
-        current = self._whole(newest)
-        value = self.score(current, self.judging.networks_at(step), self.workers)
-        if value > self.facts["best_accuracy"]:
-            self.shards["best"] = newest
-            self.facts |= {"best_step": step, "best_accuracy": value}
-        self.progress.say(
-            f"outer step {step}: validation accuracy {100 * value:.1f} % (best "
-            f"{100 * self.facts['best_accuracy']:.1f} % at {self.facts['best_step']})"
-        )
-        self.show(step, self._set("start"), current)
-        return value
+        self.subject.show(step, self._read("start"), current)
+        return found
 
     def _commit(self, step: int, newest: Sequence[Shard]) -> None:
         self.shards["newest"] = newest
@@ -146,7 +160,7 @@ class Distillation:
         if record is None:
             self.folder.metrics.rewind(0)
             return self._begin()
-        self.facts = {name: record[name] for name in NO_FACTS}
+        self.facts = {name: record[name] for name in self._no_facts()}
         self.shards = {which: record[which] for which in KEPT}
         self.folder.metrics.rewind(record["step"])
         if record["step"]:
@@ -154,25 +168,26 @@ class Distillation:
         return record["step"]
 
     def _begin(self) -> int:
-        """The starting set is checkpoint 0: workers know no other way to begin than from a checkpoint."""
-        self.facts = dict(NO_FACTS)
-        shard = self.folder.checkpoints.write_shard(0, 0, 1, 0, self.starting())
+        """The start is checkpoint 0: workers know no other way to begin than from a checkpoint."""
+        self.facts = self._no_facts()
+        shard = self.folder.checkpoints.write_shard(0, 0, 1, 0, self.subject.starting())
         self.shards = {"start": [shard], "best": []}
         self._commit(0, [shard])
-        self.show(0, self._set("start"), self._set("start"))
+        self.subject.show(0, self._read("start"), self._read("start"))
         return 0
 
-    def _set(self, which: str) -> Set:
-        saved = self.folder.checkpoints.saved(self.shards[which])
-        return saved.whole() if which == "start" else self._whole(self.shards[which])
+    def _no_facts(self) -> dict[str, Any]:
+        return NO_FACTS | dict(self.subject.no_facts)
 
-    def _whole(self, shards: Sequence[Shard]) -> Set:
-        return Saved(self.folder.checkpoints.folder, shards).whole(self.averaged)
+    def _read(self, which: str) -> Tensors:
+        return self._tensors(self.shards[which])
+
+    def _tensors(self, shards: Sequence[Shard]) -> Tensors:
+        return self.subject.read(self.folder.checkpoints.saved(shards))
 
 
 NO_FACTS: dict[str, Any] = {
-    "best_step": 0, "best_accuracy": -1.0, "skipped": 0, "skipped_in_a_row": 0, "floored": 0, "seconds": 0.0,
-    "peak_memory_bytes": 0,
+    "best_step": 0, "best_accuracy": -1.0, "seconds": 0.0, "peak_memory_bytes": 0,
 }  # fmt: skip
 
 

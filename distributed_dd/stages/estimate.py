@@ -1,6 +1,6 @@
 """Memory, disk and work of an experiment, before anything starts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import ceil, prod
 
@@ -58,21 +58,26 @@ def lines(
     num_parameters = sum(p.numel() for p in network.parameters())
     yield f"disk      {_disk(e, num_parameters)}"
     num_images = e.images_per_class * facts.num_classes
-    batch = min(num_images, e.method.batch_size)
+    batch = min(num_images, e.matching.batch_size)
     yield f"memory    at most, in an outer step of batch {batch}"
     for sharing in (*([asked] if asked else ()), *ALWAYS_TOLD):
         yield f"          {sharing.who}: {memory(e, facts, network, sharing)}"
     forward = forward_flops(network, facts)
     expert_work = num_missing * e.experts.num_epochs * facts.num_train * e.experts.optimizer.passes
     expert_work *= TRAIN_FACTOR * forward
-    distill_work = e.num_outer_steps * e.method.student_steps * batch * UNROLL_FACTOR * forward
+    distill_work = e.num_outer_steps * e.matching.student_steps * batch * UNROLL_FACTOR * forward
     sets = e.evaluate.num_networks * 5
     scored = sets * e.evaluate.num_epochs * num_images
     scored += e.evaluate.num_networks * e.evaluate.num_epochs_full_data * facts.num_train
     work = {"experts": expert_work, "distill": distill_work, "evaluate": scored * TRAIN_FACTOR * forward}
+    yield work_line(work)
+
+
+def work_line(work: Mapping[str, float]) -> str:
+    """Floating-point operations of each stage."""
     digits = 1 if sum(work.values()) > 1e14 else 3
     parts = ", ".join(f"{stage} {value / 1e12:,.{digits}f}" for stage, value in work.items())
-    yield (
+    return (
         f"work      {sum(work.values()) / 1e12:,.{digits}f} TFLOP ({parts}); a core does some 0.02 to 0.1 a "
         f"second, a GPU some 20 ({sum(work.values()) / 20e12 / 3600:,.1f} h)"
     )
@@ -97,11 +102,11 @@ class Memory:
 def memory(e: Experiment, facts: Facts, network: nn.Module, sharing: Sharing) -> Memory:
     """What a process holds at most in an outer step; its student step is that of a small batch, scaled up."""
     num_images = e.images_per_class * facts.num_classes
-    labels = facts.num_classes if e.method.labels.learned else 0
+    labels = facts.num_classes if e.matching.labels.learned else 0
     row = (prod(facts.image_shape) + labels) * FLOAT
-    batch = ceil(min(num_images, e.method.batch_size) / sharing.group_size)
+    batch = ceil(min(num_images, e.matching.batch_size) / sharing.group_size)
     student = Student(network)
-    stored = e.method.student_steps * student.num_parameters * FLOAT // sharing.group_size
+    stored = e.matching.student_steps * student.num_parameters * FLOAT // sharing.group_size
     held = int(sharing.copies * row * ceil(num_images / sharing.num_ranks))
     return Memory(held, stored, _student_step(student, facts, batch))
 
@@ -121,7 +126,7 @@ def _student_step(student: Student, facts: Facts, batch: int) -> int:
 
 def _disk(e: Experiment, num_parameters: int) -> str:
     """Bytes of the finished store, and what keeping less would take."""
-    needed = e.method.epochs_used(e.experts.num_epochs)
+    needed = e.matching.epochs_used(e.experts.num_epochs)
 
     def store(form: Form) -> int:
         return e.experts.num_experts * form.bytes_per_expert(e.experts.num_epochs, needed, num_parameters)

@@ -13,8 +13,8 @@ class Judging:
     """The scores of a distillation.
 
     Attributes:
-        steps: outer steps after which the set is scored, ascending; the last one is the last outer step.
-        num_networks: fresh networks of each of these scores.
+        steps: outer steps after which the subject is judged, ascending.
+        num_networks: fresh networks of each of these scores; 0 where it is only shown.
         hear: told the outer step and the accuracy in [0, 1], once the checkpoint of that step is written. It
             may end the distillation by raising.
     """
@@ -31,10 +31,15 @@ class Judging:
         due = (*range(steps, num_outer_steps, steps), num_outer_steps)
         return Judging(due, (num_networks,) * len(due), hear)
 
+    @staticmethod
+    def shown(steps: int, num_outer_steps: int) -> "Judging":
+        """Shown after every so many outer steps, and after the last; never scored."""
+        return Judging.every(steps, num_outer_steps, 0)
+
     def networks_at(self, step: int) -> int:
         """Fresh networks of the score after outer step ``step``."""
         return self.num_networks[self.steps.index(step)]
 
     def next_after(self, step: int) -> int:
-        """The first outer step after ``step`` that is scored."""
+        """The first outer step after ``step`` that is judged."""
         return next(due for due in self.steps if due > step)

@@ -12,7 +12,12 @@ INCHES_PER_IMAGE = 0.42
 
 
 def preview_png(
-    starting: Tensor | None, distilled: Tensor, classes: Tensor, class_names: tuple[str, ...], title: str
+    starting: Tensor | None,
+    distilled: Tensor,
+    classes: Tensor,
+    class_names: tuple[str, ...],
+    title: str,
+    name: str = "distilled",
 ) -> bytes:
     """A PNG of the starting images (n, C, H, W), if any, beside the distilled, pixels nominally in [0, 1].
 
@@ -31,7 +36,7 @@ def preview_png(
     if flat:
         rows_nk = rows_nk.T
     sets = [] if starting is None else [(starting, "start (real)")]
-    sets.append((distilled, "distilled"))
+    sets.append((distilled, name))
     width, height = (INCHES_PER_IMAGE * count for count in reversed(rows_nk.shape))
     if flat:
         below = 0.85 if tilt else 0.55

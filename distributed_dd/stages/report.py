@@ -17,9 +17,6 @@ TITLES = {
 }
 
 
-STAGES = ("experts", "distill", "evaluate")
-
-
 def assemble(
     experiment: Experiment, rows: list[dict], costs: dict[str, Footprint], manifest: dict, num_test: int
 ) -> dict[str, Any]:
@@ -30,8 +27,8 @@ def assemble(
         "dataset": experiment.data.name,
         "images_per_class": experiment.images_per_class,
         "rows": rows,
-        "seconds": {stage: costs[stage].seconds for stage in STAGES},
-        "peak_memory_bytes": {stage: costs[stage].peak_bytes for stage in STAGES},
+        "seconds": {stage: cost.seconds for stage, cost in costs.items()},
+        "peak_memory_bytes": {stage: cost.peak_bytes for stage, cost in costs.items()},
         "best_step": manifest["outer_step"],
         "num_outer_steps": experiment.num_outer_steps,
         "validation_accuracy": manifest["validation_accuracy"],

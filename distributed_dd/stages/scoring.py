@@ -13,6 +13,7 @@ from distributed_dd.distillation.chance import generator
 from distributed_dd.distillation.networks import Network, initialised
 from distributed_dd.family import choice, require, setting
 from distributed_dd.stages.footprint import footprint
+from distributed_dd.stages.generated import Source
 from distributed_dd.stages.material import device
 from distributed_dd.stages.ports import Cluster, Progress
 from distributed_dd.training.loop import Recipe, Training, accuracy
@@ -57,9 +58,9 @@ class Contest:
 
 @dataclass(frozen=True)
 class Trial:
-    """One fresh network to train on one set."""
+    """One fresh network to train on one set, or on a source of images that are new in every epoch."""
 
-    images: Tensor
+    images: Tensor | Source
     labels: Tensor
     learning_rate: float | None
     member: int
@@ -85,7 +86,10 @@ def run_trial(trial: Trial, contest: Contest) -> Outcome:
 def _accuracy(trial: Trial, contest: Contest) -> float:
     where = device()
     rng = generator(contest.seed, "evaluation", trial.member, "start")
-    images = trial.images.to(where)
+    images, renewed = trial.images.to(where), None
+    if isinstance(images, Source):
+        renewed = images.keyed(trial.member).epoch
+        images = renewed(0)
     shape = (images.shape[1], images.shape[2], images.shape[3])
     network = initialised(contest.network, shape, contest.num_classes, rng).to(where)
     recipe = contest.recipe
@@ -94,7 +98,8 @@ def _accuracy(trial: Trial, contest: Contest) -> float:
     if not trial.augmented:
         recipe = replace(recipe, augment=Identity())
     key = (contest.seed, "evaluation", trial.member)
-    Training(network, images, trial.labels.to(where), recipe, key, trial.learning_rate).run_to_end()
+    labels = trial.labels.to(where)
+    Training(network, images, labels, recipe, key, trial.learning_rate, renewed=renewed).run_to_end()
     return accuracy(network, contest.judge.images.to(where), contest.judge.targets.to(where))
 
 
@@ -119,13 +124,13 @@ def score(
 class Candidate:
     """A row of the report before it is scored.
 
-    ``sets`` holds one (images, labels) per network, or a single one for all. Learning rates beyond
-    the first are alternatives; validation decides.
+    ``sets`` holds one (images, labels) per network, or a single one for all; images may be a source of new
+    ones. Learning rates beyond the first are alternatives; validation decides.
     """
 
     name: str
     label_kind: str
-    sets: tuple[tuple[Tensor, Tensor], ...]
+    sets: tuple[tuple[Tensor | Source, Tensor], ...]
     learning_rates: tuple[float, ...]
     num_epochs: int | None = None
     augmented: bool = True

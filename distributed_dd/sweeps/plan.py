@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from distributed_dd import config
+from distributed_dd.distillation.methods import TrajectoryMatching
 from distributed_dd.durable import digest
 from distributed_dd.errors import ConfigError
-from distributed_dd.family import build, identity, plain, require
+from distributed_dd.family import at, build, identity, placed, plain, require
 from distributed_dd.stages.experiment import Experiment
+from distributed_dd.stages.gan_store import SETTINGS
 from distributed_dd.stages.space import Space, laid_over
 from distributed_dd.stages.sweep import Automatic, Grid, Population, Search, Sweep
 
@@ -18,7 +20,10 @@ SIZE = "{images_per_class}"
 NOT_SEARCHED = (
     "images_per_class", "num_outer_steps", "seed", "output", "results", "resume", "tracker",
     "checkpoint_every", "data", "evaluate", "experts.storage", "experts.store", "experts.save_every",
+    "method.gan.storage", "method.gan.show_every", "method.judged_by",
 )  # fmt: skip
+# Folders that trials, which start elsewhere, must find.
+PLACES = ("experts.storage", "experts.store", "method.gan.storage")
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,18 @@ class Plan:
         values: dict[str, Any] = plain(self.bases[size])
         values["output"] = str(Path(values["output"]).absolute())
         values["results"] = None  # of the sweep's report and its winners, not of every trial
-        for name in ("storage", "store"):
-            given = values["experts"][name]
+        for key in PLACES:
+            given = at(values, key)
             if given is not None and "://" not in given:
-                values["experts"][name] = str(Path(given).absolute())
+                values = placed(values, key, str(Path(given).absolute()))
         return values
+
+    @property
+    def shared_fields(self) -> tuple[str, ...]:
+        """Fields that decide about what trials share."""
+        if isinstance(next(iter(self.bases.values())).method, TrajectoryMatching):
+            return "experts", "network", "preprocessing"
+        return tuple(f"method.{name}" for name in SETTINGS)
 
     def points(self, size: int) -> list[dict[str, float]]:
         """What is tried first: the base, where it lies in the space; for a grid, then all the rest."""
@@ -77,10 +89,12 @@ class Plan:
 
     def epochs(self, size: int) -> tuple[float, ...]:
         """Expert epochs that trials may read beside those of the base."""
+        if not isinstance(self.bases[size].method, TrajectoryMatching):
+            return ()
         if not self.space.touches("method.segments", "method.expert_epochs", "method.start", "method.labels"):
             return ()
         base = self.bases[size]
-        step = base.method.segments.step
+        step = base.matching.segments.step
         count = int(base.experts.num_epochs / step + 1e-9)
         return tuple(round(number * step, 6) for number in range(count + 1))
 

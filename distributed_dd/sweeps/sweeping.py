@@ -15,7 +15,7 @@ from distributed_dd.backends.no_tracker import NoTracker
 from distributed_dd.backends.ray_cluster import RayCluster
 from distributed_dd.backends.tune_events import Reported
 from distributed_dd.backends.tune_search import TuneStudy
-from distributed_dd.composition import Run
+from distributed_dd.composition import run_of
 from distributed_dd.data.cache import silent
 from distributed_dd.durable import locked, read_json, write_bytes, write_json
 from distributed_dd.errors import ConfigError, UserError
@@ -147,20 +147,22 @@ class Sweeping:
         return study
 
     def _prepared(self, size: int) -> tuple[TrialJob, Material]:
-        """The experts, trained once for all trials, and the images as all of them see them."""
+        """What trials share, made once for all, and the images as all of them see them."""
         plan, values = self.plan, self.plan.values(size)
         base: Experiment = build(Experiment, values)
-        run = Run(base, self.cluster, self.progress, epochs=plan.epochs(size))
-        if plan.space.touches("experts", "network", "preprocessing"):
-            self.progress.say("note: the space varies what experts depend on; such trials train their own")
-        run.train_experts()
+        run = run_of(base, self.cluster, self.progress, epochs=plan.epochs(size))
+        if plan.space.touches(*plan.shared_fields):
+            self.progress.say(
+                f"note: the space varies what the {run.shared_stage} depend on; such trials train their own"
+            )
+        run.prepare()
         material = replace(run.material, say=silent)
         for name in ("fitted", "train", "validation"):
             getattr(material, name)  # once here, not in every trial
         rungs = plan.sweep.rungs(base.num_outer_steps)
         job = TrialJob(
             values, plan.space, rungs, plan.sweep.networks(len(rungs)), self.folder / "trials",
-            run.store.digest, self._tags("trial"),
+            run.shared_digest, self._tags("trial"),
             self.cluster if self.cluster.engine.bundles(self.cluster) else InProcess(),
             isinstance(plan.search, Population),
         )  # fmt: skip
@@ -223,8 +225,7 @@ class Sweeping:
             record = checkpoints.load()
             if record is None:
                 raise UserError(str(checkpoints.folder), "holds no checkpoint of a trial that was scored")
-            averaged = run.experiment.method.ema_decay is not None
-            tensors = checkpoints.saved(record["newest"]).whole(averaged)
+            tensors = run.state(checkpoints.saved(record["newest"]))
             finals[trial.number] = run.validation_accuracies(tensors, members, self.cluster)
         found = studies.chosen(study, finals)
         for trial in (trial for trial in found.trials if trial.final):
@@ -239,7 +240,7 @@ class Sweeping:
         values = plan.values(size)
         winner: Experiment = build(Experiment, laid_over(values, study.best.settings))
         winner = replace(winner, output=plan.sweep.output, results=plan.bases[size].results)
-        run = Run(winner, self.cluster, ConsoleProgress(), tags=self._tags("run") | {"outcome": "winner"})
+        run = run_of(winner, self.cluster, ConsoleProgress(), tags=self._tags("run") | {"outcome": "winner"})
         if isinstance(plan.search, Population):
             # Rates that changed on the way cannot be repeated from a file: the member's own set is tested.
             rungs = plan.sweep.rungs(winner.num_outer_steps)
@@ -247,10 +248,10 @@ class Sweeping:
             run = replace(run, below=self.folder / "trials", judging=judging)
         self.progress.say(f"{size} per class: the best configuration in {run.folder.path}")
         with run.opened() if not run.folder.report.exists() else nullcontext():
-            run.train_experts()
+            run.prepare()
             run.distill()
             report = run.evaluate()
-        row = next(row for row in report["rows"] if row["name"] == "distilled")
+        row = next(row for row in report["rows"] if row["name"] == run.headline_row)
         told = f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f} %"
         self.tracker.summary({f"ipc{size} test_accuracy": row["accuracy_mean"]})
         self.progress.say(f"{size} per class: test accuracy of the best {told}")

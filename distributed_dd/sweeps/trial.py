@@ -10,10 +10,11 @@ from typing import Any, Protocol
 from distributed_dd.backends.console import ConsoleProgress
 from distributed_dd.backends.in_process_cluster import InProcess
 from distributed_dd.backends.ray_cluster import RayCluster
-from distributed_dd.composition import Run
+from distributed_dd.composition import run_of
 from distributed_dd.durable import locked, read_json, write_json
 from distributed_dd.errors import DivergedError, LockedError, UserError
 from distributed_dd.family import build
+from distributed_dd.runners.run import Run
 from distributed_dd.stages.experiment import Experiment
 from distributed_dd.stages.judging import Judging
 from distributed_dd.stages.material import Material
@@ -43,7 +44,7 @@ class TrialJob:
     Attributes:
         base: the base configuration as plain values.
         below: folder of the trials' run folders.
-        store_digest: of the experts that were trained beforehand, for all trials that use these.
+        shared_digest: of the experts, or the GAN, trained beforehand for all trials that use these.
         cluster: where a trial's own tasks run: its process, or ranks that it starts.
         carries: whether trials hand checkpoints on to each other.
     """
@@ -53,7 +54,7 @@ class TrialJob:
     rungs: tuple[int, ...]
     networks: tuple[int, ...]
     below: Path
-    store_digest: str
+    shared_digest: str
     tags: Mapping[str, str]
     cluster: RayCluster | InProcess = field(default_factory=InProcess)
     carries: bool = False
@@ -81,8 +82,8 @@ def run_trial(point: Mapping[str, float], session: Session, job: TrialJob, mater
                 _go_on_from(session.given, run, job.space.settings(point, job.base))
             for step, accuracy in list(scores(run).items())[-1:]:
                 line.hear(step, accuracy)  # whoever was killed may not have told it
-            if run.store.digest != job.store_digest:
-                run.train_experts()
+            if run.shared_digest != job.shared_digest:
+                run.prepare()
             run.distill()
     except UserError as error:
         line.failed("diverged" if isinstance(error, DivergedError) else "failed", error)
@@ -125,7 +126,7 @@ def trial_run(
     base: Experiment = build(Experiment, job.base)
     same = e.data == base.data and e.preprocessing == base.preprocessing
     given = material if same else None
-    return Run(e, job.cluster, ConsoleProgress(), job.below, given, judging, job.tags)
+    return run_of(e, job.cluster, ConsoleProgress(), job.below, given, judging, job.tags)
 
 
 def scores(run: Run) -> dict[int, float]:

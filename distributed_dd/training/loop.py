@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from distributed_dd.distillation.augment import AUGMENTATIONS, Augmentation, Siamese
 from distributed_dd.distillation.chance import generator
+from distributed_dd.distillation.endless import endless_batch
 from distributed_dd.distillation.student import FlatNetwork, flatten, soft_cross_entropy, unflatten
 from distributed_dd.family import choice, require, setting
 from distributed_dd.training.optimizers import OPTIMIZERS, SGD, Optimizer
@@ -52,6 +53,7 @@ class Training:
         key: words for `generator`; order and augmentation of epoch e depend on (key, e).
         learning_rate: in place of the optimiser's own, such as the distilled one.
         chosen: indices of the images that an epoch trains on; all of them by default.
+        renewed: the images of an epoch, where each has its own; ``images_nCHW`` are those of the first.
     """
 
     def __init__(
@@ -63,9 +65,10 @@ class Training:
         key: tuple,
         learning_rate: float | None = None,
         chosen: Chosen | None = None,
+        renewed: Chosen | None = None,
     ) -> None:
         self.network, self.images_nCHW, self.labels = network.train(), images_nCHW, labels
-        self.recipe, self.key, self.chosen = recipe, key, chosen
+        self.recipe, self.key, self.chosen, self.renewed = recipe, key, chosen, renewed
         self.rate = recipe.optimizer.learning_rate if learning_rate is None else learning_rate
         self.theta_P = flatten(network)
         self.velocity_P = torch.zeros_like(self.theta_P)
@@ -83,6 +86,8 @@ class Training:
         to afterwards: it may be kept without a copy.
         """
         optimizer = self._optimizer()
+        if self.renewed is not None:
+            self.images_nCHW = self.renewed(self.epoch)
         rng = generator(self.key[0], *self.key[1:], "epoch", self.epoch)
         batches = self._order(rng).to(self.images_nCHW.device).split(self.recipe.batch_size)
         waiting = [(round(stop * len(batches)), stop) for stop in stops]
@@ -96,6 +101,23 @@ class Training:
             while waiting and waiting[0][0] <= number:
                 waiting.pop(0)
                 yield self.theta_P
+
+    def run_steps(self, first: int, last: int) -> Iterator[Tensor]:
+        """Steps first .. last (exclusive) on batches without end; yields theta_P after each.
+
+        What a step does depends on ``key``, its number, theta_P and the momentum alone.
+        """
+        optimizer = dataclasses.replace(self.recipe.optimizer, learning_rate=self.rate)  # type: ignore[type-var]
+        for step in range(first, last):
+            order = (*self.key[1:], "order")
+            batch = endless_batch(
+                len(self.images_nCHW), self.recipe.batch_size, step, self.key[0], *order
+            ).to(self.images_nCHW.device)
+            rng = generator(self.key[0], *self.key[1:], "step", step)
+            augment = self.recipe.augment.draw(rng, len(batch))
+            gradient = self._gradient(augment(self.images_nCHW[batch]), self.labels[batch])
+            self.theta_P, self.velocity_P = optimizer.update(self.theta_P, self.velocity_P, gradient)
+            yield self.theta_P
 
     def run_to_end(self) -> None:
         """Train for all epochs that are left; the network holds the result."""

@@ -6,7 +6,7 @@ import torch
 from distributed_dd.distillation.sharded import Alone, Spread
 from distributed_dd.distillation.unroll import Detached, Direct, OnDevice, Replayed
 from distributed_dd.stages.checkpoint import Checkpoints, Saved
-from distributed_dd.stages.worker import Worker
+from distributed_dd.stages.set_worker import SetWorker
 from tests.references import small_job
 
 GRIDS = [(1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4)]
@@ -18,7 +18,7 @@ def gradient_of(ranks, folder, parted, spread, unroll):
     job = small_job.job(checkpoints, torch.float64, unroll=unroll)
     engine = small_job.Caught(ranks, parted, torch.float64)
     stored = (lambda: Spread(ranks)) if spread else OnDevice
-    metrics = Worker(job, engine, ranks, stored, Saved(folder, [])).outer_step(0)
+    metrics = SetWorker(job, engine, ranks, stored, Saved(folder, [])).outer_step(0)
     return metrics, engine.whole
 
 
@@ -64,7 +64,7 @@ def counted(rank, folder):
     ranks.num_bytes.clear()
     job = small_job.job(Checkpoints(folder, "config"), torch.float64, segments_per_outer_step=1)
     engine = small_job.Caught(ranks, True, torch.float64)
-    worker = Worker(job, engine, ranks, lambda: Spread(ranks), Saved(folder, []))
+    worker = SetWorker(job, engine, ranks, lambda: Spread(ranks), Saved(folder, []))
     worker.outer_step(0)
     return dict(ranks.calls), dict(ranks.num_bytes), job.student.num_parameters
 

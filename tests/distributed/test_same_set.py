@@ -8,7 +8,7 @@ from distributed_dd.backends.local_engine import LocalEngine
 from distributed_dd.distillation.sharded import Alone, Spread
 from distributed_dd.distillation.unroll import Direct, MatchingGradient, OnDevice, Replayed
 from distributed_dd.stages.checkpoint import Checkpoints
-from distributed_dd.stages.worker import Worker
+from distributed_dd.stages.set_worker import SetWorker
 from tests.references import small_job
 
 NUM_STEPS = 5
@@ -36,7 +36,7 @@ def alone(folder, shards, steps, unroll=None, **settings):
     """The worker of one process after some outer steps, and what they measured."""
     checkpoints = Checkpoints(folder, "config")
     job, saved = small_job.job(checkpoints, unroll=unroll or Direct(), **settings), checkpoints.saved(shards)
-    worker = Worker(job, LocalEngine(saved, job.method.optimizers()), Alone(), OnDevice, saved)
+    worker = SetWorker(job, LocalEngine(saved, job.method.optimizers()), Alone(), OnDevice, saved)
     return worker, [worker.outer_step(step) for step in steps]
 
 
@@ -46,7 +46,7 @@ def in_rank(rank, num_groups, zero, folder, shards, steps, save_at=None, setting
     ranks, checkpoints = small_job.ranks_of(rank, num_groups), Checkpoints(folder, "config")
     job, saved = small_job.job(checkpoints, unroll=Replayed(), **(settings or {})), checkpoints.saved(shards)
     engine = DeepSpeedEngine(zero, ranks, saved, job.method.optimizers())
-    worker = Worker(job, engine, ranks, lambda: Spread(ranks), saved)
+    worker = SetWorker(job, engine, ranks, lambda: Spread(ranks), saved)
     metrics = [worker.outer_step(step) for step in steps]
     shard = None if save_at is None else worker.save(save_at)
     engine.close()
@@ -165,7 +165,7 @@ def compiled(rank, folder, shards):
     saved = checkpoints.saved(shards)
     job = small_job.job(checkpoints, unroll=Replayed(compile=True), **settings)
     engine = DeepSpeedEngine(Zero(3), ranks, saved, job.method.optimizers())
-    worker = Worker(job, engine, ranks, OnDevice, saved)
+    worker = SetWorker(job, engine, ranks, OnDevice, saved)
     worker.outer_step(0)
     shard = worker.save(1)
     engine.close()
@@ -190,7 +190,7 @@ def diverging(rank, zero, folder, shards):
     ranks, checkpoints = small_job.ranks_of(rank, 2), Checkpoints(folder, "config")
     job, saved = small_job.job(checkpoints, segments_per_outer_step=2), checkpoints.saved(shards)
     engine = DeepSpeedEngine(zero, ranks, saved, job.method.optimizers())
-    worker = Worker(job, engine, ranks, OnDevice, saved)
+    worker = SetWorker(job, engine, ranks, OnDevice, saved)
     before = engine.kept()
     match = worker._match
 

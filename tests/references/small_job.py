@@ -13,7 +13,7 @@ from distributed_dd.distillation.networks import ConvNet
 from distributed_dd.distillation.segments import Window
 from distributed_dd.distillation.unroll import MatchingGradient
 from distributed_dd.stages.ports import Held
-from distributed_dd.stages.worker import Job
+from distributed_dd.stages.set_worker import SetJob
 
 NUM_CLASSES, PER_CLASS, SHAPE = 5, 3, (1, 8, 8)
 NUM_ROWS = NUM_CLASSES * PER_CLASS
@@ -60,9 +60,9 @@ class Drifting:
         return (start + epoch * drift).to(self.dtype)
 
 
-def job(checkpoints, dtype=torch.float32, **settings) -> Job:
+def job(checkpoints, dtype=torch.float32, **settings) -> SetJob:
     """The job, its student smooth: with ReLU two correct float32 paths flip masks (docs/derivations)."""
-    made = Job(method(**settings), 0, 3, NETWORK, SHAPE, NUM_CLASSES, Drifting(dtype), checkpoints)
+    made = SetJob(method(**settings), 0, 3, NETWORK, SHAPE, NUM_CLASSES, Drifting(dtype), checkpoints)
     for module in made.student.network.modules():
         for name, child in module.named_children():
             if isinstance(child, nn.ReLU):

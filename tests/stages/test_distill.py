@@ -17,7 +17,8 @@ from distributed_dd.distillation.student import flatten
 from distributed_dd.stages.distill import Distillation
 from distributed_dd.stages.judging import Judging
 from distributed_dd.stages.run_folder import RunFolder
-from distributed_dd.stages.worker import Job
+from distributed_dd.stages.set_subject import SetSubject
+from distributed_dd.stages.set_worker import SetJob
 from distributed_dd.trajectories.forms import Full
 from distributed_dd.trajectories.store import TrajectoryStore
 
@@ -44,7 +45,7 @@ class World:
             label_optimizer=sgd, **{**common, **settings},
         )  # fmt: skip
         self.folder = RunFolder(path / "run", "config")
-        self.job = Job(self.method, 0, 1, MLP(depth=1), (1, 2, 2), 2, self.store, self.folder.checkpoints)
+        self.job = SetJob(self.method, 0, 1, MLP(depth=1), (1, 2, 2), 2, self.store, self.folder.checkpoints)
         self.workers = LocalWorkers(self.job, InProcess(), Local())
 
     def starting(self):
@@ -57,12 +58,17 @@ class World:
 
     def loop(self, num_outer_steps, every=1):
         return Distillation(
-            num_outer_steps, Judging.every(every, num_outer_steps, 1), 1,
-            self.method.ema_decay is not None, self.starting, self.workers,
+            num_outer_steps, Judging.every(every, num_outer_steps, 1), 1, self.subject(), self.workers,
             self.folder, NoTracker(), ConsoleProgress(),
+        )  # fmt: skip
+
+    def subject(self):
+        return SetSubject(
+            self.starting,
+            self.method.ema_decay is not None,
             lambda tensors, networks, cluster: self.scores.pop(0) if self.scores else 0.5,
             lambda step, start, tensors: self.shown.append(step),
-        )  # fmt: skip
+        )
 
     def now(self):
         return self.workers.worker.engine.kept()

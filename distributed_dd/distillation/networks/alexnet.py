@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from distributed_dd.distillation.networks.stages import with_stages
 from distributed_dd.family import require, setting
 
 
@@ -22,7 +23,7 @@ class AlexNet:
         require(min(height, width) >= 8, "network", f"AlexNet on {height}x{width} images", "8 pixels or more")
         padding = 4 if (channels == 1 and height == 28) else 2
         rows, columns = (((size + 2 * padding - 5) // self.stride + 1) // 8 for size in (height, width))
-        return nn.Sequential(
+        layers = nn.Sequential(
             nn.Conv2d(channels, 128, 5, self.stride, padding), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(128, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(192, 256, 3, padding=1), nn.ReLU(),
@@ -30,3 +31,4 @@ class AlexNet:
             nn.Conv2d(192, 192, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
             nn.Flatten(), nn.Linear(192 * rows * columns, num_classes),
         )  # fmt: skip
+        return with_stages(layers, ("2", "5", "12"))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from distributed_dd.distillation.networks.norms import GROUPS, Norm, Pooling, norm_layer, pooling_layer
+from distributed_dd.distillation.networks.stages import with_stages
 from distributed_dd.family import require, setting
 
 
@@ -50,4 +51,6 @@ class ConvNet:
                 pooling_layer(self.pooling),
             ]
             channels = self.width
-        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width, num_classes))
+        blocks = [str(4 * block + 3) for block in range(self.depth)]
+        head = nn.Linear(channels * height * width, num_classes)
+        return with_stages(nn.Sequential(*layers, nn.Flatten(), head), blocks)

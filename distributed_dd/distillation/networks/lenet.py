@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from distributed_dd.distillation.networks.stages import with_stages
 from distributed_dd.family import require, setting
 
 
@@ -22,12 +23,13 @@ class LeNet:
         require(min(height, width) >= 16, "network", f"LeNet on {height}x{width} images", "16 pixels or more")
         padding = 2 if height == 28 else 0
         rows, columns = (self._side(size, padding) for size in (height, width))
-        return nn.Sequential(
+        layers = nn.Sequential(
             nn.Conv2d(channels, 6, 5, self.stride, padding), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
             nn.Linear(16 * rows * columns, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
             nn.Linear(84, num_classes),
         )  # fmt: skip
+        return with_stages(layers, ("2", "5"))
 
     def _side(self, size: int, padding: int) -> int:
         first = (size + 2 * padding - 5) // self.stride + 1

@@ -5,6 +5,7 @@ from math import prod
 
 from torch import nn
 
+from distributed_dd.distillation.networks.stages import with_stages
 from distributed_dd.family import require, setting
 
 
@@ -26,4 +27,5 @@ class MLP:
         for _ in range(self.depth - 1):
             layers += [nn.Linear(size, self.width), nn.ReLU()]
             size = self.width
-        return nn.Sequential(*layers, nn.Linear(size, num_classes))
+        hidden = [str(2 * number) for number in range(1, self.depth)]
+        return with_stages(nn.Sequential(*layers, nn.Linear(size, num_classes)), hidden)

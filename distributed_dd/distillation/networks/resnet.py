@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from distributed_dd.distillation.networks.norms import Norm, norm_layer
+from distributed_dd.distillation.networks.stages import with_stages
 from distributed_dd.family import require, setting
 
 
@@ -61,13 +62,15 @@ class ResNet18:
         stem = nn.Conv2d(channels, self.width, 3, self.stem_stride, 1, bias=False)
         layers: list[nn.Module] = [stem, norm_layer(self.norm, self.width), nn.ReLU()]
         channels, average = self.width, self.downsample == "average"
+        ends = [len(layers) - 1]
         for stage in range(4):
             for block in range(self.blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 layers.append(BasicBlock(channels, self.width * 2**stage, stride, self.norm, average))
                 channels = self.width * 2**stage
+            ends.append(len(layers) - 1)
         pooled = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)]
-        return nn.Sequential(*layers, *pooled)
+        return with_stages(nn.Sequential(*layers, *pooled), [*map(str, ends)])
 
 
 @dataclass(frozen=True)

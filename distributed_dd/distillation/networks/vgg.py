@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from distributed_dd.distillation.networks.norms import Norm, norm_layer
+from distributed_dd.distillation.networks.stages import with_stages
 from distributed_dd.family import require, setting
 
 STAGES = ((64,), (128,), (256, 256), (512, 512), (512, 512))
@@ -27,6 +28,7 @@ class VGG11:
         rows, columns = (size + 2 * (padding - 1) for size in (height, width))
         require(min(rows, columns) >= 32, "network", f"VGG11 on {height}x{width} images", "32 pixels or more")
         layers: list[nn.Module] = []
+        ends: list[str] = []
         for number, stage in enumerate(STAGES):
             for place, size in enumerate(stage):
                 first = number == 0 and place == 0
@@ -38,5 +40,7 @@ class VGG11:
                 channels = size
             stride = self.last_stride if number == len(STAGES) - 1 else 2
             layers.append(nn.MaxPool2d(2, stride))
+            ends.append(str(len(layers) - 1))
             rows, columns = ((side - 2) // stride + 1 for side in (rows, columns))
-        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * rows * columns, num_classes))
+        head = nn.Linear(channels * rows * columns, num_classes)
+        return with_stages(nn.Sequential(*layers, nn.Flatten(), head), ends)

@@ -1,16 +1,16 @@
-"""What every rank of a distillation does; where there is one, it is the only rank."""
+"""What every rank of the distillation of a set does; where there is one, it is the only rank."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from distributed_dd.distillation.augment import part_of
 from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.methods import TrajectoryMatching
-from distributed_dd.distillation.methods.trajectory_matching import Draw
+from distributed_dd.distillation.methods.trajectory_matching import Draw, TrajectoryMatching
 from distributed_dd.distillation.networks import Network, initialised
 from distributed_dd.distillation.sharded import Exchanged, Ranks
 from distributed_dd.distillation.student import Student
@@ -18,13 +18,15 @@ from distributed_dd.distillation.unroll import MatchingGradient, Problem, RowGra
 from distributed_dd.errors import DivergedError
 from distributed_dd.stages.checkpoint import Checkpoints, Saved, Shard
 from distributed_dd.stages.material import device
-from distributed_dd.stages.ports import Engine, Held
+from distributed_dd.stages.ports import Engine, Engines, Held
 from distributed_dd.trajectories.store import TrajectoryStore
 
 
 @dataclass(frozen=True)
-class Job:
-    """A distillation as it is told to every rank."""
+class SetJob:
+    """The distillation of a set as it is told to every rank."""
+
+    chain: ClassVar[None] = None
 
     method: TrajectoryMatching
     seed: int
@@ -45,10 +47,16 @@ class Job:
 
     def __reduce__(self) -> tuple:
         # The student is made where it is used.
-        return Job, tuple(getattr(self, f.name) for f in fields(self))
+        return SetJob, tuple(getattr(self, f.name) for f in fields(self))
+
+    def worker(self, saved: Saved, engines: Engines) -> "SetWorker":
+        """What makes this rank's outer steps, from a checkpoint on."""
+        engine = engines.of_set(saved, self.method.optimizers())
+        stored = engines.stored(self.student.num_parameters, self.method.student_steps)
+        return SetWorker(self, engine, engines.ranks, stored, saved)
 
 
-class Worker:
+class SetWorker:
     """Makes outer steps on the rows and segments that fall to this rank.
 
     Args:
@@ -57,7 +65,7 @@ class Worker:
     """
 
     def __init__(
-        self, job: Job, engine: Engine, ranks: Ranks, stored: Callable[[], Stored], saved: Saved
+        self, job: SetJob, engine: Engine, ranks: Ranks, stored: Callable[[], Stored], saved: Saved
     ) -> None:
         self.job, self.engine, self.ranks, self.stored = job, engine, ranks, stored
         self.average: dict[str, Tensor] | None = None
@@ -68,7 +76,7 @@ class Worker:
             rows["learning_rate"] = saved.value(f"{prefix}learning_rate")
             self.average = {name: value.to(device()) for name, value in rows.items()}
 
-    def outer_step(self, step: int) -> dict[str, float]:
+    def outer_step(self, step: int, prepared: None = None) -> dict[str, float]:
         """Draw, differentiate, agree, update; what it measured, the same on every rank.
 
         Raises:
