@@ -6,7 +6,10 @@ Importing the package loads none of torch, ray, deepspeed or mlflow; the names b
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Replayed", "Student", "__version__", "load_distilled", "load_real", "matching_gradient"]
+__all__ = [
+    "Replayed", "Student", "__version__", "load_distilled", "load_generator", "load_real",
+    "matching_gradient",
+]  # fmt: skip
 
 _HOMES = {
     "matching_gradient": "distributed_dd.distillation.matching",
@@ -14,6 +17,7 @@ _HOMES = {
     "Replayed": "distributed_dd.distillation.unroll",
     "load_distilled": "distributed_dd.stages.artefact",
     "load_real": "distributed_dd.stages.artefact",
+    "load_generator": "distributed_dd.stages.generator_artefact",
 }
 
 if TYPE_CHECKING:
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from distributed_dd.distillation.student import Student
     from distributed_dd.distillation.unroll import Replayed
     from distributed_dd.stages.artefact import load_distilled, load_real
+    from distributed_dd.stages.generator_artefact import load_generator
 
 
 def __getattr__(name: str) -> Any:

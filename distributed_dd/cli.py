@@ -13,9 +13,10 @@ from distributed_dd.family import did_you_mean
 
 VERBS = {
     "run": "experts, distill, evaluate, report; what is done already is not done again",
-    "experts": "train the experts that are missing",
-    "distill": "distil the set (experts must exist or are trained first)",
-    "evaluate": "score the distilled set and its controls on the test split; or a set on networks=[..]",
+    "experts": "train the experts that are missing (of a generative method: the GAN)",
+    "distill": "distil the set or generator (what it starts from is trained first, where it is missing)",
+    "evaluate": "score what was distilled and its controls on the test split; or a folder on networks=[..]",
+    "sample": "a set of any size from a distilled generator: sample RUN_FOLDER images_per_class=50",
     "tune": "search matching windows, rates .. for each images per class: distributed-dd tune SWEEP_FILE",
     "report": "print the report of a finished run; or compare all runs in folders",
     "show": "print the resolved configuration, what is present, and an estimate of the work",
@@ -104,12 +105,17 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         parser.add_argument("--to", type=Path, metavar="FOLDER", help="where tables and plots go")
         parser.set_defaults(on=None)
         return parser
+    if verb == "sample":
+        parser.add_argument("folder", type=Path, help="run folder, or its generator/ folder")
+        parser.add_argument("overrides", nargs="*", help="images_per_class=N, seed=S")
+        parser.add_argument("--to", type=Path, metavar="FOLDER", help="RUN_FOLDER/samples/ipcN-seedS")
+        return parser
     if verb in ("import", "export"):
         return _exchange_parser(parser, verb)
     what = "configuration, such as configs/digits/datm_ipc10.yaml"
     if verb == "tune":
         what = "sweep, such as configs/tune/digits_datm_window.yaml"
-    what += "; or the folder of a distilled set" if verb == "evaluate" else ""
+    what += "; or the folder of a distilled set or generator" if verb == "evaluate" else ""
     parser.add_argument("file", type=Path, help=what)
     parser.add_argument("overrides", nargs="*", help="key.path=value")
     parser.add_argument("--on", type=Path, metavar="CLUSTER_FILE", help="where tasks run (a local Ray)")

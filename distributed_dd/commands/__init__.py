@@ -5,11 +5,12 @@ from distributed_dd.commands.exchange import export, import_
 from distributed_dd.commands.kinds import kinds
 from distributed_dd.commands.report import report
 from distributed_dd.commands.run import distill, evaluate, experts, run
+from distributed_dd.commands.sample import sample
 from distributed_dd.commands.show import show
 from distributed_dd.commands.tune import tune
 from distributed_dd.commands.ui import ui
 
 __all__ = [
-    "bench", "distill", "evaluate", "experts", "export", "import_", "kinds", "report", "run", "show", "tune",
-    "ui",
+    "bench", "distill", "evaluate", "experts", "export", "import_", "kinds", "report", "run", "sample", "show",
+    "tune", "ui",
 ]  # fmt: skip

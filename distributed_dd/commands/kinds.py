@@ -9,6 +9,7 @@ from rich.console import Console
 
 from distributed_dd.backends.clusters import CLUSTERS
 from distributed_dd.backends.engines import ENGINES
+from distributed_dd.commands.sample import Sampling
 from distributed_dd.data import DATA_SETS, PREPROCESSINGS
 from distributed_dd.distillation.augment import AUGMENTATIONS
 from distributed_dd.distillation.labels import LABELS
@@ -20,6 +21,7 @@ from distributed_dd.distillation.unroll import UNROLLS
 from distributed_dd.family import describe_type
 from distributed_dd.stages.cross_architecture import CrossArchitecture
 from distributed_dd.stages.experiment import Experiment
+from distributed_dd.stages.generator_evaluation import GeneratorEvaluation
 from distributed_dd.stages.space import DIMENSIONS
 from distributed_dd.stages.sweep import SCHEDULES, SEARCHES, Sweep
 from distributed_dd.training.curriculum import CURRICULA
@@ -38,8 +40,12 @@ def kinds(options: Namespace) -> int:
     console = Console(highlight=False, soft_wrap=True)
     console.print("[bold]a configuration[/bold] (FILE of run, show ..)")
     _settings(console, Experiment, "  ")
-    console.print("\n[bold]evaluate FOLDER[/bold] key=value")
+    console.print("\n[bold]evaluate FOLDER[/bold] key=value, the folder of a set")
     _settings(console, CrossArchitecture, "  ")
+    console.print("\n[bold]evaluate FOLDER[/bold] key=value, the folder of a generator")
+    _settings(console, GeneratorEvaluation, "  ")
+    console.print("\n[bold]sample FOLDER[/bold] key=value")
+    _settings(console, Sampling, "  ")
     console.print("\n[bold]a sweep[/bold] (FILE of tune)")
     _settings(console, Sweep, "  ")
     for family in FAMILIES:

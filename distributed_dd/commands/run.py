@@ -17,10 +17,10 @@ from distributed_dd.errors import MissingInputError
 from distributed_dd.runners.generative import GenerativeRun
 from distributed_dd.runners.run import Run
 from distributed_dd.runners.trajectory import TrajectoryRun
-from distributed_dd.set_evaluation import evaluate_set, is_set
-from distributed_dd.stages import artefact, cross_architecture
+from distributed_dd.set_evaluation import evaluate_folder, is_set
+from distributed_dd.stages import artefact
 from distributed_dd.stages import experts as expert_stage
-from distributed_dd.stages.report import TITLES, title
+from distributed_dd.stages.report import remarks, row_title, title
 
 ROWS_AT_EACH_END = 10
 
@@ -104,13 +104,12 @@ def evaluate(options: Namespace) -> int:
 def _evaluate_folder(options: Namespace) -> int:
     keep_freed_memory()
     progress = ConsoleProgress()
-    folder, result = evaluate_set(options.file, options.overrides, cluster_from(options.on), progress)
-    header, lines = cross_architecture.table(result)
-    table = Table(*header)
-    for line in lines:
+    found = evaluate_folder(options.file, options.overrides, cluster_from(options.on), progress)
+    table = Table(*found.header)
+    for line in found.lines:
         table.add_row(*line)
     Console(highlight=False).print(table)
-    progress.say(f"output:   {folder / cross_architecture.PAGE}")
+    progress.say(f"output:   {found.page}")
     return 0
 
 
@@ -125,15 +124,16 @@ def print_report(whole: Run, result: dict[str, Any]) -> None:
     table = Table(*columns, title=title(result), title_justify="left")
     for row in result["rows"]:
         accuracy = f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f}"
-        name = TITLES.get(row["name"], row["name"])
-        table.add_row(name, row["labels"], accuracy, str(row["num_networks"]))
+        table.add_row(row_title(row), row["labels"], accuracy, str(row["num_networks"]))
     console.print(table)
     say = whole.progress.say
     say(
         f"outer step {result['best_step']} of {result['num_outer_steps']} was chosen on validation; "
         f"the {result['num_test']} test images were touched once"
     )
-    say(f"preview:  {whole.folder.distilled / artefact.PREVIEW}")
+    for line in remarks(result)[2:]:
+        say(line)
+    say(f"preview:  {whole.artefacts()[0] / artefact.PREVIEW}")
     if whole.experiment.tracker == "mlflow":
         say(f"compare:  {ui_command(Path(whole.experiment.output))}")
     say(f"output:   {whole.folder.path}")

@@ -32,7 +32,8 @@ class Saved:
     """What shards hold, read row by row, so that nobody needs the whole.
 
     Names of a set: ``images``, ``labels``, ``classes`` by row, ``learning_rate``; the same after
-    ``momentum.`` and ``average.``. Momenta are sums of gradients as torch's SGD keeps them. A generator has no rows.
+    ``momentum.`` and ``average.``. Momenta are sums of gradients as torch's SGD keeps them. A generator has
+    no rows.
     """
 
     def __init__(self, folder: Path, shards: Sequence[Shard]) -> None:

@@ -15,6 +15,7 @@ from distributed_dd.family import flattened
 SCHEMA = 1
 MOST_DIFFERENCES = 3
 PUBLISHED = Path(__file__).with_name("published.json")
+FRESH = {"generated_fresh": "fresh noise"}
 COLUMNS = {
     "distilled": "distilled", "distilled_hard_labels": "its hard labels", "random_real": "random real",
     "random_real_soft_labels": "random, soft labels", "full_data": "full data", "expert": "experts",
@@ -110,14 +111,16 @@ def as_csv(lines: Sequence[dict[str, Any]]) -> str:
 
 def table(runs: Sequence[Finished]) -> tuple[list[str], list[list[str]]]:
     """Header and lines: a run a line, in per cent, with what was published for the same setting."""
-    header = ["run", *COLUMNS.values(), "published"]
+    generated = any(run.row(name) for run in runs for name in FRESH)
+    columns = (FRESH if generated else {}) | COLUMNS
+    header = ["run", *columns.values(), "published"]
     lines = []
     for run in runs:
         dataset, per_class, method, _ = run.place
         peers = [other for other in runs if other.place[:3] == run.place[:3]]
         what = " ".join([f"{dataset} ipc{per_class} {method}", *_differences(run, peers)])
         figure = published(dataset, method).get(per_class)
-        cells = [_cell(run.row(name)) for name in COLUMNS]
+        cells = [_cell(run.row(name)) for name in columns]
         doubt = " (unconfirmed)" if (dataset, method) in unconfirmed() else ""
         lines.append([what, *cells, "-" if figure is None else f"{figure:.1f}{doubt}"])
     return header, lines
@@ -144,6 +147,11 @@ def page(runs: Sequence[Finished], plots: Sequence[str]) -> str:
     text = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     text += f"\nTest accuracy in %, mean ± standard deviation over {networks} fresh networks; "
     text += f"test images: {tested}. Published figures come from the sources' own protocols and sizes.\n"
+    if any(run.row(name) for run in runs for name in FRESH):
+        text += (
+            "Fresh noise: networks saw new images of the generator in every epoch, as many as the set would "
+            "have; distilled, of a generator: one frozen sample of it.\n"
+        )
     return text + "".join(f"\n![{name}]({name})\n" for name in plots)
 
 

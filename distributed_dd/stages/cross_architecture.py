@@ -83,13 +83,13 @@ def _known(path: Path, identity: dict[str, Any]) -> list[dict[str, Any]]:
 def table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and lines in per cent: a line for each row of the evaluation, a column for each network."""
     entries = result["networks"]
-    cells = [{row["name"]: _percent(row) for row in entry["rows"]} for entry in entries]
+    cells = [{row["name"]: percent(row) for row in entry["rows"]} for entry in entries]
     lines = [[_title(name), *(column.get(name, "-") for column in cells)] for name in result["rows"]]
     for score, title in SCORES.items():
         values = [entry["scores"].get(score) for entry in entries]
         if any(value is not None for value in values):
             lines.append([title, *("-" if value is None else f"{100 * value:.1f}" for value in values)])
-    return ["trained on", *(_name(entry["network"]) for entry in entries)], lines
+    return ["trained on", *(name_of(entry["network"]) for entry in entries)], lines
 
 
 def _title(name: str) -> str:
@@ -108,11 +108,13 @@ def page(result: dict[str, Any]) -> str:
     )
 
 
-def _percent(row: dict[str, Any]) -> str:
+def percent(row: dict[str, Any]) -> str:
+    """Mean ± standard deviation of a row, in per cent."""
     return f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f}"
 
 
-def _name(network: dict[str, Any]) -> str:
+def name_of(network: dict[str, Any]) -> str:
+    """A network by its kind and the settings that are not its defaults."""
     default = {"kind": network["kind"], **plain(NETWORKS.members[network["kind"]]())}
     changed = [f"{key}={value}" for key, value in network.items() if default.get(key) != value]
     return " ".join([network["kind"], *changed])

@@ -92,8 +92,13 @@ class GenerativeWorker:
             for norm in batch_norms(layers[0]):
                 norm.summed = self._summed
         self.real, self.classes = job.real.images.to(where), job.real.targets.to(where)
-        self.fitted = Fitted(**{name: t.to(where) for name, t in job.fitted.tensors().items()})
+        self.dtype = self.engines["generator"].read().dtype
+        self.fitted = Fitted(**{name: self._like(t) for name, t in job.fitted.tensors().items()})
         self.average = saved.value(AVERAGE).to(where) if AVERAGE in saved.names() else None
+
+    def _like(self, values: Tensor) -> Tensor:
+        """Numbers as the networks compute with them, on the device."""
+        return values.to(device(), self.dtype)
 
     def _layers(self, name: str) -> Any:
         job = self.job
@@ -136,7 +141,7 @@ class GenerativeWorker:
         method, total = self.job.method, len(draw.real)
         first, last = self._own(total)
         real, classes = self._real(draw.real[first:last])
-        noise = conditioned(draw.noise[first:last].to(classes.device), classes, self.job.num_classes)
+        noise = conditioned(self._like(draw.noise[first:last]), classes, self.job.num_classes)
         thetas = {name: engine.read() for name, engine in self.engines.items()}
         losses, gradient = self.adversaries.generator_step(
             thetas["generator"], thetas["discriminator"], noise, classes, real, total,
@@ -151,7 +156,7 @@ class GenerativeWorker:
         first, last = self._own(total)
         real, classes = self._real(draw.real[first:last])
         asked = draw.classes[first:last].to(classes.device)
-        noise = conditioned(draw.noise[first:last].to(classes.device), asked, self.job.num_classes)
+        noise = conditioned(self._like(draw.noise[first:last]), asked, self.job.num_classes)
         thetas = {name: engine.read() for name, engine in self.engines.items()}
         losses, gradient = self.adversaries.discriminator_step(
             thetas["generator"], thetas["discriminator"], noise, asked, real, classes,
@@ -171,14 +176,14 @@ class GenerativeWorker:
         """Real images in [-1, 1] and their classes."""
         index = index.to(self.real.device)
         images = Images(self.real[index], self.classes[index])
-        return images.pixels() * 2 - 1, images.targets
+        return self._like(images.pixels()) * 2 - 1, images.targets
 
     def _matching(self, step: int, draw: StepDraw, prepared: Trained | None) -> Matching | None:
         job, method = self.job, self.job.method
         if job.pool is None or prepared is None:
             return None
         turn, place = method.pool.place(step)
-        theta_P = prepared.at(place).to(device())
+        theta_P = self._like(prepared.at(place))
         augment = part_of(draw.augment, *self._own(len(draw.real)))
         return Matching(
             self._judges[job.pool.kind(turn)], theta_P, lambda x: self.fitted.apply((x + 1) / 2), augment,

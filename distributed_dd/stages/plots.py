@@ -14,6 +14,9 @@ SERIES = {
     "matching_loss": "matching loss",
     "student_learning_rate": "student learning rate",
     "start_epoch": "start epoch of the matched segment",
+    "discriminator_distance": "distance between real and generated",
+    "generator_global": "global loss, unweighted",
+    "generator_local": "local loss, unweighted",
 }
 SMOOTHED = 20
 
@@ -29,6 +32,12 @@ def accuracy_png(runs: Sequence[Finished]) -> bytes:
             colour = f"C{number}"
             points = _points([run for run in own if run.report["method"] == method], "distilled")
             panel.errorbar(*points, color=colour, marker="o", capsize=3, label=f"{method}, distilled")
+            fresh = _points([run for run in own if run.report["method"] == method], "generated_fresh")
+            if fresh[0]:
+                panel.errorbar(
+                    *fresh, color=colour, linestyle="--", marker="s", mfc="none", capsize=3,
+                    label=f"{method}, fresh noise",
+                )  # fmt: skip
             known = {n: a for n, a in published(dataset, method).items() if n in points[0]}
             doubt = " (unconfirmed)" if (dataset, method) in unconfirmed() else ""
             if known:

@@ -30,8 +30,8 @@ class Cluster(Protocol):
         """Work of which each task begins where the one before ended, made before it is asked for.
 
         ``function(task, state, shared)`` returns a result and the next state. The state is None at first,
-        and for a task that says ``begins_anew``. Yields the results in order, as handles that `fetch` opens; up to
-        ``ahead`` are made in advance.
+        and for a task that says ``begins_anew``. Yields the results in order, as handles that `fetch` opens;
+        up to ``ahead`` are made in advance.
         """
         ...
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from distributed_dd.stages.estimate import size
 from distributed_dd.stages.experiment import Experiment
 from distributed_dd.stages.footprint import Footprint
 
@@ -14,7 +15,10 @@ TITLES = {
     "random_real_soft_labels": "random real images, same soft labels",
     "full_data": "full data",
     "expert": "experts",
+    "generated_fresh": "generated, fresh noise in every epoch",
+    "generated_fresh_last_step": "fresh noise, last outer step",
 }
+OF_A_GENERATOR = {"distilled": "generated, one frozen sample"}
 
 
 def assemble(
@@ -42,6 +46,31 @@ def title(report: dict[str, Any]) -> str:
     return f"{report['dataset']}, {report['method']}, {number} image{'s' * (number != 1)} per class"
 
 
+def row_title(row: dict[str, Any]) -> str:
+    """What a row's networks were trained on; of a generator also by which protocol."""
+    name = row["name"]
+    return OF_A_GENERATOR.get(name, TITLES.get(name, name)) if "protocol" in row else TITLES.get(name, name)
+
+
+def remarks(report: dict[str, Any]) -> list[str]:
+    """What was chosen how, and for a generator what it takes to keep."""
+    by = {"fresh": " by the fresh-noise protocol", "frozen": " by the frozen protocol"}
+    lines = [
+        f"Chosen on validation{by.get(report.get('chosen_by', ''), '')}: outer step {report['best_step']} of "
+        f"{report['num_outer_steps']} (validation accuracy {100 * report['validation_accuracy']:.1f} %).",
+        f"Test set: {report['num_test']} images, touched once.",
+    ]
+    if storage := report.get("storage_bytes"):
+        seen = {row["protocol"]: row["num_images_seen"] for row in report["rows"] if "protocol" in row}
+        lines += [
+            f"Storage: the generator takes {size(storage['generator'])}, the frozen set "
+            f"{size(storage['set'])} (float32).",
+            f"A network saw {seen['fresh']:,} different images with fresh noise, {seen['frozen']:,} of the "
+            "frozen sample.",
+        ]
+    return lines
+
+
 def page(report: dict[str, Any]) -> str:
     """The report as Markdown."""
     lines = [
@@ -52,13 +81,12 @@ def page(report: dict[str, Any]) -> str:
     ]
     for row in report["rows"]:
         accuracy = f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f}"
-        name = TITLES.get(row["name"], row["name"])
-        lines.append(f"| {name} | {row['labels']} | {row['network']} | {accuracy} | {row['num_networks']} |")
+        lines.append(
+            f"| {row_title(row)} | {row['labels']} | {row['network']} | {accuracy} | {row['num_networks']} |"
+        )
     lines += [
         "",
-        f"Chosen on validation: outer step {report['best_step']} of {report['num_outer_steps']} "
-        f"(validation accuracy {100 * report['validation_accuracy']:.1f} %).",
-        f"Test set: {report['num_test']} images, touched once.",
+        *remarks(report),
         "",
         "| stage | seconds | peak memory of one process, MiB |",
         "|---|---|---|",

@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "distributed_dd"
 LAYERS = {
     "allocator": 0, "errors": 0, "family": 0, "durable": 0, "distillation": 1,
     "data": 2, "training": 2, "trajectories": 2,
-    "stages": 3, "backends": 4, "config": 4, "composition": 5, "set_evaluation": 5, "exchange": 5,
-    "sweeps": 5, "commands": 5, "cli": 5, "bench": 5, "__main__": 5, "__init__": 5,
+    "stages": 3, "backends": 4, "config": 4, "composition": 5, "runners": 5, "set_evaluation": 5,
+    "exchange": 5, "sweeps": 5, "commands": 5, "cli": 5, "bench": 5, "__main__": 5, "__init__": 5,
 }  # fmt: skip
 PLATFORMS = {"ray", "deepspeed", "mlflow"}
 

@@ -41,18 +41,23 @@ class BatchNorm(nn.Module):
             return F.batch_norm(x, self.mean, self.variance, self.weight, self.bias, False, 0.0, EPS)
         if self.seen is not None:
             axes = _all_but_channels(x)
-            self.seen.append((x.float().mean(axes), x.float().var(axes, unbiased=False)))
+            exact = _at_least_float(x)
+            self.seen.append((exact.mean(axes), exact.var(axes, unbiased=False)))
         if self.summed is None:
             return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, EPS)
-        return self._over_ranks(x.float(), self.summed).to(x.dtype)
+        return self._over_ranks(_at_least_float(x), self.summed).to(x.dtype)
 
     def _over_ranks(self, x: Tensor, summed: Sum) -> Tensor:
         axes, shape = _all_but_channels(x), (1, -1, *[1] * (x.ndim - 2))
-        count = summed(torch.full((1,), float(x.numel() // x.shape[1]), device=x.device))
+        count = summed(x.new_full((1,), x.numel() // x.shape[1]))
         centred = x - (summed(x.sum(axes)) / count).view(shape)
         variance = summed(centred.square().sum(axes)) / count
         normalised = centred * (variance + EPS).rsqrt().view(shape)
         return normalised * self.weight.view(shape) + self.bias.view(shape)
+
+
+def _at_least_float(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def _all_but_channels(x: Tensor) -> list[int]:

@@ -1,0 +1,114 @@
+"""A generator distilled over ranks: the gradients of one process, and the same Adam at every ZeRO stage."""
+
+import pytest
+import torch
+
+from distributed_dd.backends.deepspeed_engine import Zero
+from distributed_dd.backends.deepspeed_network_engine import DeepSpeedNetworkEngine
+from distributed_dd.backends.local_network_engine import LocalNetworkEngine
+from distributed_dd.distillation.chance import generator
+from distributed_dd.distillation.methods.generative import Adam
+from distributed_dd.distillation.sharded import Alone, span
+from distributed_dd.stages.checkpoint import Checkpoints
+from distributed_dd.stages.pool import Span, train_span
+from tests.references import small_gan, small_job
+
+STAGES = [Zero(0), Zero(1), Zero(2), Zero(3), Zero(2, offload="momenta")]
+NAMES = ["zero0", "zero1", "zero2", "zero3", "zero2_offload"]
+# Measured over all cases: 3e-7 at most, relative to the largest entry.
+ROUNDING = 2e-6
+NUM_PARAMETERS, NUM_UPDATES = 1001, 4  # divides by no number of ranks
+
+
+def outer_step(ranks, checkpoints):
+    """The gradients of both networks in one outer step in float64, and what it measured."""
+    job = small_gan.job(checkpoints)
+    saved = checkpoints.saved([checkpoints.write_shard(0, ranks.layout.rank, 9, 0, job.starting())])
+    caught = small_gan.Caught(ranks)
+    worker = job.worker(saved, caught)
+    prepared, _ = train_span(Span(0, 0, 2), None, job.pool)
+    return worker.outer_step(1, prepared), caught.gradients
+
+
+def in_rank(rank, folder):
+    torch.set_num_threads(1)
+    return outer_step(small_job.ranks_of(rank, 1), Checkpoints(folder, "config"))
+
+
+@pytest.mark.parametrize("num_ranks", [2, 4])
+def test_ranks_have_the_gradients_of_one_process(gangs, tmp_path, num_ranks):
+    """Batch norm of the generator, the mean of features, sums and means of losses: all over the whole batch."""
+    metrics, expected = outer_step(Alone(), Checkpoints(tmp_path / "alone", "config"))
+    assert metrics["generator_local"] > 0 and metrics["generator_global"] > 0
+    for measured, gradients in gangs(num_ranks).call(in_rank, tmp_path / "ranks"):
+        assert measured == pytest.approx(metrics, rel=1e-9)
+        for name, gradient in expected.items():
+            scale = gradient.abs().max()
+            assert (gradients[name] - gradient).abs().max() <= 1e-9 * scale, name
+
+
+def state():
+    """A network and Adam after some updates."""
+    rng = generator(0, "network")
+    theta = torch.randn(NUM_PARAMETERS, generator=rng)
+    mean, square = torch.randn(NUM_PARAMETERS, generator=rng), torch.rand(NUM_PARAMETERS, generator=rng)
+    found = {"theta": theta, "mean": mean, "square": square, "updates": torch.tensor(7.0)}
+    return {f"generator.{name}": value for name, value in found.items()}
+
+
+def gradient(update, part=(0, 1)):
+    """The gradient of an update, or a part of it: parts add up."""
+    whole = torch.randn(NUM_PARAMETERS, 5, generator=generator(0, "gradient", update))
+    first, last = span(5, part[1], part[0])
+    return whole[:, first:last].sum(1)
+
+
+def updated(rank, zero, folder, start, num_updates):
+    torch.set_num_threads(1)
+    ranks, checkpoints = small_job.ranks_of(rank, 1), Checkpoints(folder, "config")
+    saved = checkpoints.saved([checkpoints.write_shard(0, ranks.layout.rank, 9, 0, start)])
+    engine = DeepSpeedNetworkEngine(zero, ranks, saved, "generator", Adam(0.01, 0.5, 0.9))
+    for update in range(num_updates):
+        engine.read()  # a network is also read where it is not updated
+        engine.step(gradient(update, (ranks.layout.rank, ranks.layout.num_ranks)))
+    found, read = engine.state(), engine.read()
+    engine.close()
+    return {name: value.cpu() for name, value in found.items()}, read.cpu()
+
+
+@pytest.mark.parametrize("zero", STAGES, ids=NAMES)
+@pytest.mark.parametrize("num_ranks", [1, 2, 4])
+def test_adam_is_that_of_one_process(gangs, tmp_path, num_ranks, zero):
+    """Catches averaged gradients, clipping, a lost count of updates, state that was not taken over."""
+    checkpoints = Checkpoints(tmp_path, "config")
+    local = LocalNetworkEngine(
+        checkpoints.saved([checkpoints.write_shard(0, 8, 9, 0, state())]), "generator", Adam(0.01, 0.5, 0.9)
+    )
+    for update in range(NUM_UPDATES):
+        local.step(gradient(update))
+    expected = local.state()
+    assert float(expected["updates"]) == 11
+    for found, read in gangs(num_ranks).call(updated, zero, tmp_path, state(), NUM_UPDATES):
+        assert torch.equal(read, found["theta"])
+        for name, value in expected.items():
+            assert (found[name] - value).abs().max() <= ROUNDING * value.abs().max(), name
+
+
+@pytest.mark.parametrize("zero", STAGES[1:4], ids=NAMES[1:4])
+def test_what_ranks_keep_one_process_goes_on_from(gangs, tmp_path, zero):
+    """The state of ranks is whole: saved after two updates and carried on alone it is the same network."""
+    ((halfway, _), _) = gangs(2).call(updated, zero, tmp_path, state(), 2)
+    named = {f"generator.{name}": value for name, value in halfway.items()}
+    checkpoints = Checkpoints(tmp_path / "alone", "config")
+
+    def through(start, first):
+        engine = LocalNetworkEngine(
+            checkpoints.saved([checkpoints.write_shard(0, 0, 1, 0, start)]), "generator", Adam(0.01, 0.5, 0.9)
+        )
+        for update in range(first, NUM_UPDATES):
+            engine.step(gradient(update))
+        return engine.state()
+
+    expected, found = through(state(), 0), through(named, 2)
+    for name, value in expected.items():
+        assert (found[name] - value).abs().max() <= ROUNDING * value.abs().max(), name

@@ -1,0 +1,60 @@
+"""The distillation of a generator of milliseconds, whose ranks can be compared with one process."""
+
+import torch
+
+from distributed_dd.data import Images
+from distributed_dd.data.whitening import Standardise
+from distributed_dd.distillation.chance import generator
+from distributed_dd.distillation.methods.generative import Generative, Pool
+from distributed_dd.distillation.networks import ConvNet
+from distributed_dd.distillation.networks.discriminator import ConvDiscriminator
+from distributed_dd.distillation.networks.generator import ConvGenerator
+from distributed_dd.stages.generative_worker import GenerativeJob
+from distributed_dd.stages.pool import PoolJob
+
+NUM_CLASSES, SHAPE = 3, (1, 8, 8)
+# Over 2 ranks 5 + 4 rows, over 4 ranks 3 + 2 + 2 + 2.
+BATCH = 9
+
+
+def job(checkpoints) -> GenerativeJob:
+    """Both losses, Siamese augmentation for each pair, two judges."""
+    pixels = torch.rand(20, *SHAPE, generator=generator(0, "images"))
+    real = Images(pixels, torch.arange(20) % NUM_CLASSES)
+    fitted = Standardise().fit(pixels)
+    pool = Pool((ConvNet(2, 4), ConvNet(1, 4)), steps_per_network=4, net_steps=2, batch_size=8)
+    method = Generative(
+        generator=ConvGenerator(4, 8), discriminator=ConvDiscriminator(4), batch_size=BATCH, pool=pool,
+        global_weight=1.0, local_weight=0.1,
+    )  # fmt: skip
+    judged = PoolJob(pool, 0, Images(fitted.apply(pixels), real.targets), NUM_CLASSES)
+    phase = method.phase("distil")
+    return GenerativeJob(method, phase, 0, real, fitted, judged, SHAPE, NUM_CLASSES, checkpoints)
+
+
+class _Network:
+    """Parameters in float64; an update only catches the gradient, summed over ranks."""
+
+    def __init__(self, theta, ranks, catch):
+        self.theta, self.ranks, self.catch = theta, ranks, catch
+
+    def read(self):
+        return self.theta
+
+    def step(self, gradient_P):
+        self.catch(self.ranks.sum(gradient_P.clone()))
+
+
+class Caught:
+    """Engines that catch the gradients of one outer step."""
+
+    def __init__(self, ranks):
+        self.ranks, self.gradients = ranks, {}
+
+    def of_network(self, saved, name, adam):
+        def catch(gradient):
+            self.gradients[name] = gradient
+
+        return _Network(saved.value(f"{name}.theta").double(), self.ranks, catch)
+
+
