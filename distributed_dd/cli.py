@@ -24,7 +24,7 @@ VERBS = {
     "kinds": "list everything that can be chosen by kind, with its settings",
     "import": "other people's expert buffers or distilled set (.pt); or runs that MLflow did not hear of",
     "export": "a distilled set as pt, images or npz; the experts of a configuration as replay buffers",
-    "bench": "measure speed and memory: distributed-dd bench unroll|experts|scheduling|sharded",
+    "bench": "measure speed and memory: bench unroll|experts|scheduling|sharded|generator",
 }
 EXIT_CODES = "0 done, 2 configuration, 3 missing input, 4 diverged, 5 integrity, 130 interrupted, 1 other"
 
@@ -93,7 +93,9 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         return parser
     if verb == "bench":
         parser.add_argument(
-            "what", choices=["unroll", "experts", "scheduling", "sharded"], help="what to measure"
+            "what",
+            choices=["unroll", "experts", "scheduling", "sharded", "generator"],
+            help="what to measure",
         )
         parser.add_argument("--json", action="store_true", help="print JSON for machines")
         parser.add_argument("--quick", action="store_true", help="small sizes, for a first look")

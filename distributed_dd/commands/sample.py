@@ -31,8 +31,8 @@ class Sampling:
 def sample(options: Namespace) -> int:
     """Write a frozen set, as an ordinary artefact."""
     keep_freed_memory()
-    made = load_generator(options.folder)
     asked: Sampling = build(Sampling, config.laid_over({}, options.overrides))
+    made = load_generator(options.folder)
     progress = ConsoleProgress()
     to = options.to or _home(options.folder) / f"ipc{asked.images_per_class}-seed{asked.seed}"
     with locked(to, "sample"):

@@ -64,7 +64,7 @@ class GenerativeRun(Run):
     def pool(self) -> PoolJob:
         """The networks that compare, and what they learn from."""
         e = self.experiment
-        return PoolJob(e.generative.pool, e.seed, self.material.train, self.num_classes)
+        return PoolJob(e.generative.pool, e.seed, self.material.train, self.num_classes, e.num_outer_steps)
 
     def check(self) -> None:
         """Refuse networks that cannot judge, and an engine that cannot divide the method."""

@@ -81,8 +81,10 @@ def series_png(runs: Sequence[Finished], name: str) -> bytes | None:
         else:
             panel.plot(steps, _smoothed(values), label=run.folder.name)
     panel.set_xlabel("outer step" if name == "start_epoch" else f"outer step (mean over {SMOOTHED})")
+    if not drawn:
+        return None
     panel.legend(fontsize=6)
-    return as_png(figure) if drawn else None
+    return as_png(figure)
 
 
 def _points(runs: Sequence[Finished], name: str) -> tuple[list, list, list]:

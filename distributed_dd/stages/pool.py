@@ -27,12 +27,20 @@ SPAN_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class PoolJob:
-    """What all trainings of the pool need; ``train`` as networks see it."""
+    """What all trainings of the pool need.
+
+    Attributes:
+        train: real images as networks see them.
+        end: outer steps in all; nothing is trained for what comes after.
+        span: outer steps that one task trains for, at most.
+    """
 
     pool: Pool
     seed: int
     train: Images
     num_classes: int
+    end: int | None = None
+    span: int = 25
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -53,9 +61,11 @@ class PoolJob:
     def spans(self, step: int) -> Iterator[tuple[int, int, "Span"]]:
         """Outer steps from ``step`` on, cut at the ends of turns and where parameters would fill memory."""
         sizes = [sum(p.numel() for p in layers.parameters()) * 4 for layers in pool_layers(self)]
-        while True:
+        while self.end is None or step < self.end:
             turn, place = self.pool.place(step)
-            num = min(self.pool.steps_per_network - place, max(1, SPAN_BYTES // sizes[self.kind(turn)]))
+            fitting = max(1, SPAN_BYTES // sizes[self.kind(turn)])
+            num = min(self.pool.steps_per_network - place, self.span, fitting)
+            num = num if self.end is None else min(num, self.end - step)
             yield step, step + num, Span(turn, place, place + num)
             step += num
 

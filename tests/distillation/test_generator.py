@@ -117,7 +117,15 @@ def test_the_discriminators_loss_and_gradient_are_those_of_the_papers(world):
     adversaries = Adversaries(world.generator, world.discriminator)
     thetas = flatten(world.generator), flatten(world.discriminator)
     losses, gradient = adversaries.discriminator_step(
-        *thetas, conditioned(world.noise, world.classes, K), asked, world.real, world.classes, mix, B, 1.0, 10.0
+        *thetas,
+        conditioned(world.noise, world.classes, K),
+        asked,
+        world.real,
+        world.classes,
+        mix,
+        B,
+        1.0,
+        10.0,
     )
     # The generator's images are made anew inside, from the same noise.
     total = losses["classification"] - losses["distance"] + 10 * losses["penalty"]
@@ -182,7 +190,14 @@ def matching(world, weights=(0.01, 0.001), draw=None):
     network = FeatureNetwork(world.judge, "3")
     draw = draw or InTurn(("color", "crop", "cutout"), shared=True).draw(rng("augment"), B)
     return Matching(
-        network, flatten(world.judge), lambda x: (x + 1) / 2, draw, *weights, "log_softmax", "l1_sum", unchanged
+        network,
+        flatten(world.judge),
+        lambda x: (x + 1) / 2,
+        draw,
+        *weights,
+        "log_softmax",
+        "l1_sum",
+        unchanged,
     )
 
 
@@ -198,7 +213,7 @@ def test_each_matching_loss_reaches_the_generator_and_no_other_network(world, we
 
 
 def reference_generator_loss(world, theta, local, weights=(0.01, 0.001)):
-    """DiM's loss, and with ``local`` the seed paper's, on modules and without any code of ours but the draw."""
+    """DiM's loss, and with ``local`` the seed paper's, on modules, without code of ours but the draw."""
     unflatten(theta, world.generator)
     fake = world.generator(conditioned(world.noise, world.classes, K))
     judged = world.discriminator(fake)
@@ -212,9 +227,7 @@ def reference_generator_loss(world, theta, local, weights=(0.01, 0.001)):
     if local:
         block = world.judge[:4]
         loss = loss + weights[1] * (block(made_up).mean(0) - block(real).mean(0)).abs().sum()
-    return loss, torch.cat(
-        [g.flatten() for g in torch.autograd.grad(loss, [*world.generator.parameters()])]
-    )
+    return loss, torch.cat([g.flatten() for g in torch.autograd.grad(loss, [*world.generator.parameters()])])
 
 
 @pytest.mark.parametrize("local", [False, True], ids=["dim", "global and local"])
@@ -305,7 +318,7 @@ def test_draws_are_the_same_in_any_process_and_differ_by_phase_and_step():
     assert not torch.equal(draw(3, distil).real, draw(3, gan).real[:4])
     first, second = draw(0, distil).critic
     assert torch.equal(draw(0, distil).real, first.real) and not torch.equal(first.real, second.real)
-    assert set(second.classes.tolist()) <= {0, 1, 2} and 0 <= float(second.mix.min())
+    assert set(second.classes.tolist()) <= {0, 1, 2} and float(second.mix.min()) >= 0
 
 
 def test_operations_in_turn_are_shared_or_drawn_for_each_image_and_can_be_divided():
@@ -344,7 +357,8 @@ def test_a_layer_that_is_not_there_is_refused_with_those_that_are():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"layers": ("1", "2")}, "one for each"), ({"networks": ()}, "empty"), ({"net_steps": -1}, "0 or more"),
+        ({"layers": ("1", "2")}, "one for each"), ({"networks": ()}, "empty"),
+        ({"net_steps": -1}, "0 or more"),
         ({"steps_per_network": 0}, "1 or more"),
     ],
 )  # fmt: skip

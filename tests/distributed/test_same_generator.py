@@ -37,7 +37,7 @@ def in_rank(rank, folder):
 
 @pytest.mark.parametrize("num_ranks", [2, 4])
 def test_ranks_have_the_gradients_of_one_process(gangs, tmp_path, num_ranks):
-    """Batch norm of the generator, the mean of features, sums and means of losses: all over the whole batch."""
+    """Batch norm of the generator, mean features, sums and means of losses: all over the whole batch."""
     metrics, expected = outer_step(Alone(), Checkpoints(tmp_path / "alone", "config"))
     assert metrics["generator_local"] > 0 and metrics["generator_global"] > 0
     for measured, gradients in gangs(num_ranks).call(in_rank, tmp_path / "ranks"):

@@ -56,5 +56,3 @@ class Caught:
             self.gradients[name] = gradient
 
         return _Network(saved.value(f"{name}.theta").double(), self.ranks, catch)
-
-

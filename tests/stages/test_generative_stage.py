@@ -1,5 +1,7 @@
 """The distillation of a generator on an outside world made of plain fakes."""
 
+import dataclasses
+
 import numpy
 import pytest
 import torch
@@ -40,7 +42,11 @@ def images(num=24):
 
 def pool(**settings):
     common = dict(
-        networks=(ConvNet(2, 4), ConvNet(1, 4)), steps_per_network=4, net_steps=2, batch_size=8, augment=InTurn()
+        networks=(ConvNet(2, 4), ConvNet(1, 4)),
+        steps_per_network=4,
+        net_steps=2,
+        batch_size=8,
+        augment=InTurn(),
     )
     return Pool(**{**common, **settings})
 
@@ -225,6 +231,8 @@ def test_spans_cover_all_steps_in_order_and_end_with_turns(monkeypatch):
         step = last
         if step >= 40:
             break
+    ends = dataclasses.replace(job, end=10, span=2)
+    assert [(a, b) for a, b, _ in ends.spans(3)] == [(3, 4), (4, 6), (6, 8), (8, 10)]
     assert taken == sorted(taken) and {job.kind(turn) for turn in range(20)} == {0, 1}
 
 
@@ -261,7 +269,7 @@ def test_networks_trained_on_a_source_see_new_images_in_every_epoch(monkeypatch)
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_loader_streams_fresh_images_of_all_classes(num_workers):
-    """Workers are copies of the data set: without care each would give all images, the same in every epoch."""
+    """Workers are copies of the data set: without care each would give all images, always the same."""
     loader = DataLoader(FreshImages(source()), batch_size=5, num_workers=num_workers)
     epochs = []
     for _ in range(2):

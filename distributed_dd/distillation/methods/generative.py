@@ -62,7 +62,7 @@ class Pool:
     networks: tuple[Network, ...] = choices(
         NETWORKS, "kinds to draw from", (ConvNet(), ResNet10(width=32), ResNet18(width=32))
     )
-    layers: tuple[str, ...] = setting(
+    layers: tuple[int | str, ...] = setting(
         "layer of each whose features are matched: middle, a stage's number, a module's name (empty: middle)",
         (),
     )
@@ -87,7 +87,7 @@ class Pool:
 
     def layer(self, number: int) -> str:
         """The layer of network ``number`` as it was asked for."""
-        return self.layers[number] if self.layers else "middle"
+        return str(self.layers[number]) if self.layers else "middle"
 
     def place(self, step: int) -> tuple[int, int]:
         """Which network in order is in use at an outer step, and how many steps it was before."""
@@ -138,7 +138,7 @@ class StepDraw:
 class Generative:
     """Distil a generator by global structure and local details (arXiv 2404.17732; DiM, arXiv 2303.04707)."""
 
-    name: str = setting("the method's name in reports", "global_local")
+    name: str = setting("the method's name in reports", "generative")
     generator: ConvGenerator = setting("noise and class to image", ConvGenerator())
     discriminator: ConvDiscriminator = setting("real or generated, and which class", ConvDiscriminator())
     gan: GanTraining = setting("the conditional GAN before any matching", GanTraining())
