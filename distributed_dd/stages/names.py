@@ -15,6 +15,8 @@ SHORT = {
     "method.label_optimizer.learning_rate": "lr labels",
     "method.rate_optimizer.learning_rate": "lr rate",
     "method.student_learning_rate": "student lr",
+    "method.global_weight": "global weight",
+    "method.local_weight": "local weight",
 }
 
 

@@ -134,3 +134,44 @@ def test_what_an_unroll_stores_comes_back_with_its_bits(stored):
         place.push(theta)
     for theta in reversed(thetas):
         assert torch.equal(place.pop(), theta)
+
+
+def test_a_generators_gradients_on_cuda_are_those_on_the_cpu(tmp_path, monkeypatch):
+    """Both networks, the penalty's second derivative, batch norm, the pool; channels last only here."""
+    from distributed_dd.distillation.sharded import Alone
+    from distributed_dd.stages import generative_worker, pool
+    from distributed_dd.stages.checkpoint import Checkpoints
+    from tests.references import small_gan
+
+    def gradients(where):
+        for module in (generative_worker, pool):
+            monkeypatch.setattr(module, "device", lambda: torch.device(where))
+        checkpoints = Checkpoints(tmp_path / where, "config")
+        job = small_gan.job(checkpoints)
+        saved = checkpoints.saved([checkpoints.write_shard(0, 0, 1, 0, job.starting())])
+        caught = small_gan.Caught(Alone(), where)
+        prepared = pool.Trained(pool.Span(0, 0, 2), trained.thetas_nP)
+        return job.worker(saved, caught).outer_step(1, prepared), caught.gradients
+
+    monkeypatch.setattr(pool, "device", lambda: torch.device("cpu"))
+    trained, _ = pool.train_span(
+        pool.Span(0, 0, 2), None, small_gan.job(Checkpoints(tmp_path / "pool", "config")).pool
+    )
+    (here, expected), (there, found) = gradients("cpu"), gradients("cuda")
+    assert there == pytest.approx(here, rel=1e-7)
+    for name, gradient in expected.items():
+        assert found[name].is_cuda
+        assert (found[name].cpu() - gradient).abs().max() <= 1e-7 * gradient.abs().max(), name
+
+
+def test_a_generative_run_on_cuda(tmp_path):
+    from tests.conftest import ROOT
+
+    file = str(ROOT / "configs/digits/generative_ipc10.yaml")
+    small = ["method.gan.num_steps=20", "num_outer_steps=20", "evaluate.every=10", "evaluate.num_epochs=5",
+             "evaluate.num_epochs_full_data=1", "method.precision=bf16", "tracker=none",
+             f"output={tmp_path}"]  # fmt: skip
+    assert main(["run", file, *small, *HERE]) == 0
+    (folder,) = tmp_path.glob("digits-*")
+    report = json.loads((folder / "report.json").read_text())
+    assert {row["name"] for row in report["rows"]} >= {"generated_fresh", "distilled", "random_real"}

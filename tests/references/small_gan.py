@@ -48,11 +48,11 @@ class _Network:
 class Caught:
     """Engines that catch the gradients of one outer step."""
 
-    def __init__(self, ranks):
-        self.ranks, self.gradients = ranks, {}
+    def __init__(self, ranks, where="cpu"):
+        self.ranks, self.gradients, self.where = ranks, {}, where
 
     def of_network(self, saved, name, adam):
         def catch(gradient):
             self.gradients[name] = gradient
 
-        return _Network(saved.value(f"{name}.theta").double(), self.ranks, catch)
+        return _Network(saved.value(f"{name}.theta").double().to(self.where), self.ranks, catch)

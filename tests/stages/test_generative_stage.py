@@ -176,6 +176,16 @@ def test_a_number_that_is_not_finite_stops_before_the_update(tmp_path, who):
     assert same(World(tmp_path).loop(3).run()[1], good)
 
 
+def test_half_precision_finds_nearly_the_same_gradient(tmp_path):
+    """Both networks under autocast, through the penalty's second derivative."""
+    found = {}
+    for precision in ("float32", "bf16"):
+        made = world(tmp_path / precision, precision=precision)
+        found[precision] = made.loop(1).run()[1]["generator.mean"]
+        assert found[precision].dtype == torch.float32 and found[precision].isfinite().all()
+    assert torch.nn.functional.cosine_similarity(*found.values(), dim=0) > 0.9
+
+
 def test_magnitudes_of_all_losses_are_recorded(tmp_path):
     made = world(tmp_path)
     made.loop(2).run()

@@ -49,8 +49,10 @@ class BatchNorm(nn.Module):
 
     def _over_ranks(self, x: Tensor, summed: Sum) -> Tensor:
         axes, shape = _all_but_channels(x), (1, -1, *[1] * (x.ndim - 2))
-        count = summed(x.new_full((1,), x.numel() // x.shape[1]))
-        centred = x - (summed(x.sum(axes)) / count).view(shape)
+        # The count goes with the sum: messages this small cost their latency.
+        sums = summed(torch.cat([x.sum(axes), x.new_full((1,), x.numel() // x.shape[1])]))
+        count = sums[-1].detach()
+        centred = x - (sums[:-1] / count).view(shape)
         variance = summed(centred.square().sum(axes)) / count
         normalised = centred * (variance + EPS).rsqrt().view(shape)
         return normalised * self.weight.view(shape) + self.bias.view(shape)
