@@ -13,7 +13,8 @@ from distributed_dd.distillation.networks.batch_norm import batch_norms, take_st
 from distributed_dd.distillation.networks.generator import ConvGenerator, conditioned
 from distributed_dd.distillation.student import unflatten
 
-ROWS_AT_A_TIME = 256
+# Processors are fastest while a layer fits their cache.
+ROWS_AT_A_TIME = {"cpu": 64, "cuda": 1024}
 
 
 def built(member: ConvGenerator, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
@@ -22,7 +23,7 @@ def built(member: ConvGenerator, image_shape: tuple[int, int, int], num_classes:
         layers = member.build(image_shape, num_classes)
     for norm in batch_norms(layers):
         norm.standing = True
-    return layers.requires_grad_(False)
+    return layers.to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
 
 
 def finished(
@@ -67,10 +68,10 @@ class Source:
         """Images (n, C, H, W) of an epoch in network-input space, in the order of ``classes``."""
         rng = generator(self.seed, *self.key, number)
         noise = torch.randn(len(self.classes), self.noise_size, generator=rng)
-        given = conditioned(noise, self.classes, self.num_classes).to(self.fitted.mean.device)
-        return torch.cat(
-            [self.fitted.apply((self.layers(part) + 1) / 2) for part in given.split(ROWS_AT_A_TIME)]
-        )
+        where = self.fitted.mean.device
+        given = conditioned(noise, self.classes, self.num_classes).to(where)
+        made = [self.layers(part) for part in given.split(ROWS_AT_A_TIME[where.type])]
+        return self.fitted.apply((torch.cat(made).contiguous() + 1) / 2)
 
 
 def all_classes(num_classes: int, per_class: int) -> Tensor:
