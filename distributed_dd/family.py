@@ -186,7 +186,10 @@ def _value(value: Any, field: dataclasses.Field, hint: Any, path: str) -> Any:
     if family is not None:
         return _member(family, value, field, path)
     if dataclasses.is_dataclass(hint):
-        return build(typing.cast(type, hint), value or {}, path)
+        given = value or {}
+        if isinstance(given, Mapping) and dataclasses.is_dataclass(field.default):
+            given = _over_default(field.default, given)
+        return build(typing.cast(type, hint), given, path)
     return check_type(value, hint, path)
 
 

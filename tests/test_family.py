@@ -6,8 +6,10 @@ from typing import Literal
 
 import pytest
 
+from distributed_dd.distillation.methods import METHODS
+from distributed_dd.distillation.methods.generative import Adam
 from distributed_dd.errors import ConfigError, UserError
-from distributed_dd.family import Family, build, choice, describe_type, plain, require, setting
+from distributed_dd.family import Family, build, build_member, choice, describe_type, plain, require, setting
 
 
 @dataclass(frozen=True)
@@ -105,3 +107,9 @@ def test_types_are_said_as_a_person_says_them():
     assert describe_type(Literal["a", "b"]) == "a or b" and describe_type(float | None) == "a number or null"
     assert describe_type(tuple[str, ...]) == "a list, each entry text"
     assert describe_type(Square) == "a group: side, inner"
+
+
+def test_a_part_of_a_group_keeps_the_rest_of_the_fields_default():
+    """Not that of the group's class: a decay given alone must not change the learning rate."""
+    method = build_member(METHODS, {"kind": "generative", "generator_optimizer": {"beta1": 0.5}})
+    assert method.generator_optimizer == Adam(5e-6, 0.5, 0.9)

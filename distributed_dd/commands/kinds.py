@@ -56,8 +56,11 @@ def kinds(options: Namespace) -> int:
     return 0
 
 
-def _settings(console: Console, cls: Any, indent: str) -> None:
-    """A line for each field: name, type, default, meaning; groups that are no family go deeper."""
+def _settings(console: Console, cls: Any, indent: str, group_default: Any = None) -> None:
+    """A line for each field: name, type, default, meaning; groups that are no family go deeper.
+
+    ``group_default``: the group that stands where none is given, whose values are then the defaults.
+    """
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         family, hint = field.metadata.get("family"), hints[field.name]
@@ -68,13 +71,16 @@ def _settings(console: Console, cls: Any, indent: str) -> None:
                 f"{'a list of kinds' if field.metadata.get('many') else 'one of the kinds'} of {family.name}"
             )
         meaning = field.metadata.get("meaning", "")
-        console.print(f"{indent}{field.name} ({what}{_default(field, family)}): {meaning}", markup=False)
+        console.print(
+            f"{indent}{field.name} ({what}{_default(field, family, group_default)}): {meaning}", markup=False
+        )
         if group:
-            _settings(console, hint, indent + "    ")
+            own = getattr(group_default, field.name, field.default)
+            _settings(console, hint, indent + "    ", own if isinstance(own, hint) else None)
 
 
-def _default(field: dataclasses.Field, family: Any) -> str:
-    value = field.default
+def _default(field: dataclasses.Field, family: Any, group_default: Any) -> str:
+    value = getattr(group_default, field.name, field.default)
     if value is dataclasses.MISSING:
         return "" if field.default_factory is not dataclasses.MISSING else ", required"
     if value is None:

@@ -23,7 +23,7 @@ def built(member: ConvGenerator, image_shape: tuple[int, int, int], num_classes:
         layers = member.build(image_shape, num_classes)
     for norm in batch_norms(layers):
         norm.standing = True
-    return layers.to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
+    return layers.to(memory_format=torch.channels_last).requires_grad_(False)
 
 
 def finished(

@@ -8,6 +8,7 @@ from distributed_dd.backends.deepspeed_network_engine import DeepSpeedNetworkEng
 from distributed_dd.backends.local_network_engine import LocalNetworkEngine
 from distributed_dd.distillation.chance import generator
 from distributed_dd.distillation.methods.generative import Adam
+from distributed_dd.distillation.networks.batch_norm import batch_norms
 from distributed_dd.distillation.sharded import Alone, span
 from distributed_dd.stages.checkpoint import Checkpoints
 from distributed_dd.stages.pool import Span, train_span
@@ -32,7 +33,10 @@ def outer_step(ranks, checkpoints):
 
 def in_rank(rank, folder):
     torch.set_num_threads(1)
-    return outer_step(small_job.ranks_of(rank, 1), Checkpoints(folder, "config"))
+    ranks = small_job.ranks_of(rank, 1)
+    before = ranks.calls["sum"]
+    found = outer_step(ranks, Checkpoints(folder, "config"))
+    return *found, ranks.calls["sum"] - before
 
 
 @pytest.mark.parametrize("num_ranks", [2, 4])
@@ -40,7 +44,10 @@ def test_ranks_have_the_gradients_of_one_process(gangs, tmp_path, num_ranks):
     """Batch norm of the generator, mean features, sums and means of losses: all over the whole batch."""
     metrics, expected = outer_step(Alone(), Checkpoints(tmp_path / "alone", "config"))
     assert metrics["generator_local"] > 0 and metrics["generator_global"] > 0
-    for measured, gradients in gangs(num_ranks).call(in_rank, tmp_path / "ranks"):
+    num_norms = len(batch_norms(small_gan.layers()))
+    for measured, gradients, num_sums in gangs(num_ranks).call(in_rank, tmp_path / "ranks"):
+        # Statistics forward twice and back once, features there and back, losses twice; two are this test's.
+        assert num_sums == 3 * 2 * num_norms + 2 + 2 + 2
         assert measured == pytest.approx(metrics, rel=1e-9)
         for name, gradient in expected.items():
             scale = gradient.abs().max()

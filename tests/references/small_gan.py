@@ -32,6 +32,11 @@ def job(checkpoints) -> GenerativeJob:
     return GenerativeJob(method, phase, 0, real, fitted, judged, SHAPE, NUM_CLASSES, checkpoints)
 
 
+def layers():
+    """The generator's layers."""
+    return ConvGenerator(4, 8).build(SHAPE, NUM_CLASSES)
+
+
 class _Network:
     """Parameters in float64; an update only catches the gradient, summed over ranks."""
 
