@@ -9,7 +9,11 @@ from distributed_dd.durable import read_json
 from distributed_dd.errors import MissingInputError
 
 RECORD = "tracker.json"
-ARTEFACTS = ("distilled", "report.json", "report.md", "resolved.yaml", "environment.json", "log.txt")
+ARTEFACTS = (
+    "generator", "distilled", "report.json", "report.md", "resolved.yaml", "environment.json", "log.txt",
+)  # fmt: skip
+PREVIEWS = ("generator/preview.png", "distilled/preview.png", "preview.png")
+SHELVES = ("sweeps", "gans")
 PARENT = "mlflow.parentRunId"
 
 
@@ -20,8 +24,8 @@ def recorded(source: Path) -> list[Path]:
 
 
 def output_of(folder: Path) -> Path:
-    """The folder of all results to which a run folder belongs: trials lie deeper."""
-    parents = [parent for parent in folder.absolute().parents if parent.name == "sweeps"]
+    """The folder of all results to which a run folder belongs: trials and GANs lie deeper."""
+    parents = [parent for parent in folder.absolute().parents if parent.name in SHELVES]
     return parents[0].parent if parents else folder.absolute().parent
 
 
@@ -67,16 +71,17 @@ def _tell(folder: Path, tracker: MlflowTracker) -> None:
                 tracker.artefact(path)
         tracker.end("FINISHED" if report.exists() else "KILLED")
         return
-    preview = folder / "distilled" / "preview.png"
-    if preview.exists():
-        tracker.picture("synthetic_set", step, preview)
+    shown = [folder / name for name in PREVIEWS if (folder / name).exists()]
+    for preview in shown[:1]:
+        tracker.picture(tracker.description.picture, step, preview)
     if report.exists():
         tracker.report(read_json(report))
     for name in ARTEFACTS:
         if (folder / name).exists():
             tracker.artefact(folder / name)
-    # A trial that a search stopped early has done all that it was to do, and has no report.
-    over = report.exists() or _role(folder) == "trial"
+    # A trial that a search stopped early has done all that it was to do, and has no report; nor has a GAN.
+    trained = _role(folder) == "gan" and (folder / "manifest.json").exists()
+    over = report.exists() or _role(folder) == "trial" or trained
     tracker.end("FINISHED" if over else "KILLED")
 
 

@@ -53,7 +53,7 @@ class Description:
 
     Attributes:
         dataset: its name, ``sha256`` and numbers of images, where there is one.
-        loss: a metric that every outer step has.
+        loss: a metric that every outer step has. picture: what pictures on the way are called.
     """
 
     experiment: str
@@ -62,6 +62,7 @@ class Description:
     tags: Mapping[str, str]
     dataset: Mapping[str, Any] | None = None
     loss: str = "matching_loss"
+    picture: str = "synthetic_set"
 
 
 class MlflowTracker:
@@ -80,12 +81,12 @@ class MlflowTracker:
         self._pending: list[Any] = []
         known = read_json(record) if record.exists() else {}
         self._ids: dict[str, str] = known.get("runs", {})
-        self._record, self._description = record, description
+        self._record, self.description = record, description
         self._keep()
         self._open(database)
 
     def _keep(self) -> None:
-        write_json(self._record, {**asdict(self._description), "runs": self._ids})
+        write_json(self._record, {**asdict(self.description), "runs": self._ids})
 
     @never_stops_a_run
     def _open(self, database: Path) -> None:
@@ -96,10 +97,10 @@ class MlflowTracker:
             self.run_id = self._ids[server]
             self.client.update_run(self.run_id, status="RUNNING")
             self._began = self.client.get_run(self.run_id).info.start_time
-            history = self.client.get_metric_history(self.run_id, self._description.loss)
+            history = self.client.get_metric_history(self.run_id, self.description.loss)
             self._logged = max((m.step for m in history), default=-1)
             return
-        told = self._description
+        told = self.description
         run = self.client.create_run(self.experiment_id, run_name=told.name, tags=dict(told.tags))
         self.run_id, self._logged, self._began = run.info.run_id, -1, run.info.start_time
         self._log_parameters(told.parameters)
@@ -108,13 +109,13 @@ class MlflowTracker:
         self._keep()
 
     def _experiment(self, database: Path, uri: str) -> str:
-        found = self.client.get_experiment_by_name(self._description.experiment)
+        found = self.client.get_experiment_by_name(self.description.experiment)
         if found is not None:
             return str(found.experiment_id)
         place = None
         if uri.startswith("sqlite"):
             place = (database.resolve().parent / "mlartifacts").as_uri()
-        created = self.client.create_experiment(self._description.experiment, artifact_location=place)
+        created = self.client.create_experiment(self.description.experiment, artifact_location=place)
         return str(created)
 
     def _is_known(self, run_id: str | None) -> bool:

@@ -90,6 +90,13 @@ def runs_view(
     return View("runs", columns, charts, "tags.role = 'run'", test)
 
 
+def shared_view(name: str, role: str, num_steps: int, losses: Sequence[str], picture: str) -> View:
+    """What runs share and is trained as a run of its own, such as GANs; the newest losses first."""
+    columns = (*(f"metrics.`{loss}`" for loss in losses), "params.`seed`", "attributes.`Dataset`")
+    charts = (*map(line, losses), images(picture, num_steps))
+    return View(name, columns, charts, f"tags.role = '{role}'", columns[0])
+
+
 def sweep_view(sweep: str, images_per_class: int, varied: Sequence[str], first_rung: int) -> View:
     """Trials of one study, finalists first; ``varied`` are parameters by name.
 

@@ -9,6 +9,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker
+from distributed_dd.backends.mlflow_views import shared_view
 from distributed_dd.backends.no_tracker import NoTracker
 from distributed_dd.distillation.methods.generative import Phase
 from distributed_dd.durable import write_bytes
@@ -38,6 +39,7 @@ from distributed_dd.stages.run_folder import load_tensors
 
 SHOWN_PER_CLASS = 10
 LAST = "last_step.safetensors"
+GAN_LOSSES = ("discriminator_distance", "generator_classification", "discriminator_penalty")
 
 
 class GenerativeRun(Run):
@@ -88,17 +90,15 @@ class GenerativeRun(Run):
 
     def prepare(self, for_use: bool = True) -> None:
         """Train the conditional GAN, unless it is there."""
-        method, gan = self.experiment.generative, self.gan
-        with self.timed("gan") as cost, gan.held(self.progress.say):
+        gan = self.gan
+        with gan.held(self.progress.say):
             trained = not gan.exists
             if trained:
-                cost_before = self._train_gan(method.phase("gan"))
-        if trained:
-            cost.seconds, cost.peak_bytes = cost_before
-        self._remembered("gan", trained)
+                self._train_gan(self.experiment.generative.phase("gan"))
+        self.costs["gan"] = gan.cost  # what it cost whoever trained it
         self.progress.say(f"GAN: {'trained, in' if trained else 'already in'} {gan.path}")
 
-    def _train_gan(self, phase: Phase) -> tuple[float, int]:
+    def _train_gan(self, phase: Phase) -> None:
         e, gan, engine = self.experiment, self.gan, self.cluster.engine
         folder = gan.folder.absolute()
         job, settings = self._job(phase, folder.checkpoints), e.generative.gan
@@ -126,7 +126,6 @@ class GenerativeRun(Run):
             raise
         finally:
             tracker.end(status)
-        return round(facts["seconds"], 2), facts["peak_memory_bytes"]
 
     def _gan_tracker(self) -> MlflowTracker | NoTracker:
         """A GAN is a run of its own: others share it."""
@@ -140,10 +139,13 @@ class GenerativeRun(Run):
         }  # fmt: skip
         told = Description(
             f"distributed_dd/{e.data.name}/{e.method.name}", f"gan {self.gan.path.name}",
-            dict(flattened(self.gan.identity)), tags, loss=self.losses[0],
+            dict(flattened(self.gan.identity)), tags, loss=self.losses[0], picture=self.picture,
         )  # fmt: skip
         database = Path(e.output) / "mlflow.db"
-        return MlflowTracker(database, self.gan.folder.tracked, told, self.progress.say)
+        tracker = MlflowTracker(database, self.gan.folder.tracked, told, self.progress.say)
+        num_steps = e.generative.gan.num_steps
+        tracker.view(shared_view("conditional GANs", "gan", num_steps, GAN_LOSSES, self.picture))
+        return tracker
 
     def _source(self, tensors: Tensors, per_class: int, *key: str | int) -> Source:
         """The generator of a checkpoint as a source of images."""

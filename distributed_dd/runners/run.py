@@ -208,7 +208,7 @@ class Run(ABC):
             {**dict(flattened(values)), **headline(values)}, tags,
             {"name": splits.name, "sha256": splits.sha256, "train": len(splits.train),
              "validation": len(splits.validation), "test": len(splits.test)},
-            self.losses[0],
+            self.losses[0], self.picture,
         )  # fmt: skip
         tracker = MlflowTracker(Path(e.output) / "mlflow.db", self.folder.tracked, told, self.progress.say)
         tracker.view(runs_view(e.num_outer_steps, self.losses, self.headline_row, self.picture, self.columns))

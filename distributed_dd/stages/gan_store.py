@@ -14,6 +14,7 @@ from distributed_dd.durable import digest, locked, read_json, write_bytes, write
 from distributed_dd.errors import LockedError
 from distributed_dd.family import identity
 from distributed_dd.stages.artefact import MANIFEST, PREVIEW, verified
+from distributed_dd.stages.footprint import Footprint
 from distributed_dd.stages.run_folder import RunFolder
 
 SCHEMA = 1
@@ -45,6 +46,12 @@ class GanStore:
     def exists(self) -> bool:
         """Whether it was trained to the end."""
         return (self.path / MANIFEST).exists()
+
+    @property
+    def cost(self) -> Footprint:
+        """What its training took, whoever did it."""
+        facts = read_json(self.path / MANIFEST)["training"]
+        return Footprint(round(facts["seconds"], 2), facts["peak_memory_bytes"])
 
     def load(self) -> dict[str, Tensor]:
         """What a distillation starts from.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -104,6 +105,8 @@ def test_dim_and_the_gan_share_its_training_and_stand_in_one_table(tiny_gan, cap
         f"| digits ipc2 {name}" for name in ("cgan", "dim", "generative")
     ]
     assert "one frozen sample" in page and "![generator_global.png]" in page
+    reports = [json.loads(f.read_text()) for f in (tiny_gan.parent / "runs").glob("digits-*/report.json")]
+    assert len({r["seconds"]["gan"] for r in reports}) == 1 and reports[0]["seconds"]["gan"] > 0
     thetas = {weights(folder) for folder in (tiny_gan.parent / "runs").glob("digits-*")}
     assert len(thetas) == 3
 
@@ -268,3 +271,28 @@ final_networks: 1
     study = json.loads((folder / "ipc2" / "study.json").read_text())
     assert len(study["trials"]) == 2 and all("method.local_weight" in t["settings"] for t in study["trials"])
     assert "test accuracy of the best" in capsys.readouterr().out
+
+
+def test_the_gan_and_the_run_are_in_mlflow_with_pictures_over_time(tiny_gan, tmp_path, monkeypatch, capsys):
+    """Also where no server heard of them at first."""
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/nowhere/none.db")
+    assert main(["run", str(tiny_gan), "tracker=mlflow", f"output={tmp_path / 'late'}", *HERE]) == 0
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert main(["run", str(tiny_gan), "tracker=mlflow", *HERE]) == 0
+    assert main(["import", str(tmp_path / "late")]) == 0
+    for output, steps in (("runs", {"gan": {0, 2, 4}, "run": {0, 3, 6}}), ("late", {"gan": {4}, "run": {6}})):
+        client = MlflowClient(f"sqlite:///{tmp_path / output / 'mlflow.db'}")
+        experiment = client.get_experiment_by_name("distributed_dd/digits/generative")
+        found = {run.data.tags["role"]: run for run in client.search_runs([experiment.experiment_id])}
+        assert set(found) == {"gan", "run"} and found["run"].data.params["local_weight"] == "0.001"
+        assert found["run"].data.tags["gan"] == found["gan"].data.tags["gan"]
+        assert "test_accuracy_generated_fresh" in found["run"].data.metrics
+        for role, run in found.items():
+            assert run.info.status == "FINISHED"
+            images = [a.path for a in client.list_artifacts(run.info.run_id, "images")]
+            shown = {int(re.search(r"step.(\d+)", name)[1]) for name in images if "generated" in name}
+            assert shown == steps[role], (output, role)
+        names = {a.path for a in client.list_artifacts(found["run"].info.run_id)}
+        assert {"generator", "distilled", "report.json"} <= names
