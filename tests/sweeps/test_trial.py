@@ -9,9 +9,10 @@ from safetensors.torch import load_file
 
 from distributed_dd.backends.console import ConsoleProgress
 from distributed_dd.backends.in_process_cluster import InProcess
-from distributed_dd.composition import Run
+from distributed_dd.composition import run_of
 from distributed_dd.durable import locked, read_json
 from distributed_dd.family import build
+from distributed_dd.runners.trajectory import TrajectoryRun
 from distributed_dd.stages.experiment import Experiment
 from distributed_dd.sweeps import trial as trials
 from distributed_dd.sweeps.plan import planned
@@ -50,9 +51,9 @@ def job(tiny_yaml, tmp_path):
     file.write_text(SWEEP.format(output=tmp_path / "runs"))
     plan = planned(file, [])
     values = plan.values(1)
-    run = Run(build(Experiment, values), InProcess(), ConsoleProgress(), epochs=plan.epochs(1))
-    run.train_experts()
-    made = TrialJob(values, plan.space, (1, 3, 9), (1, 2, 4), plan.folder / "trials", run.store.digest, {})
+    run = run_of(build(Experiment, values), InProcess(), ConsoleProgress(), epochs=plan.epochs(1))
+    run.prepare()
+    made = TrialJob(values, plan.space, (1, 3, 9), (1, 2, 4), plan.folder / "trials", run.shared_digest, {})
     return made, run.material
 
 
@@ -95,7 +96,7 @@ def test_a_trial_that_was_stopped_goes_on_to_the_same_bits(job, stop_after, tmp_
 
 def test_the_same_settings_again_cost_nothing(job, monkeypatch):
     run_trial({RATE: 0.5}, Line(), *job)
-    monkeypatch.setattr(Run, "validation_accuracies", lambda *given: pytest.fail("scored again"))
+    monkeypatch.setattr(TrajectoryRun, "validation_accuracies", lambda *given: pytest.fail("scored again"))
     again = Line()
     run_trial({RATE: 0.5}, again, *job)
     assert again.scores() == [(9, 4)]
