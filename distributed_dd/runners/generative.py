@@ -70,10 +70,10 @@ class GenerativeRun(Run):
 
     def check(self) -> None:
         """Refuse networks that cannot judge, and an engine that cannot divide the method."""
-        method = self.experiment.generative
+        method, shape = self.experiment.generative, self.material.splits.image_shape
         for name in ("generator", "discriminator"):
-            getattr(method, name).build(self.material.splits.image_shape, self.num_classes)
-        layers = pool_layers(self.pool) if method.matched else []
+            getattr(method, name).build(shape, self.num_classes)
+        layers = pool_layers(method.pool, shape, self.num_classes) if method.matched else []
         self.cluster.engine.check_generative(method, layers)
 
     @property

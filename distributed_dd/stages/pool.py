@@ -60,7 +60,8 @@ class PoolJob:
 
     def spans(self, step: int) -> Iterator[tuple[int, int, "Span"]]:
         """Outer steps from ``step`` on, cut at the ends of turns and where parameters would fill memory."""
-        sizes = [sum(p.numel() for p in layers.parameters()) * 4 for layers in pool_layers(self)]
+        made = pool_layers(self.pool, self.image_shape, self.num_classes)
+        sizes = [sum(p.numel() for p in layers.parameters()) * 4 for layers in made]
         while self.end is None or step < self.end:
             turn, place = self.pool.place(step)
             fitting = max(1, SPAN_BYTES // sizes[self.kind(turn)])
@@ -70,18 +71,18 @@ class PoolJob:
             step += num
 
 
-def pool_layers(job: PoolJob) -> list[nn.Module]:
+def pool_layers(pool: Pool, image_shape: tuple[int, int, int], num_classes: int) -> list[nn.Module]:
     """One network of each kind, for its shapes.
 
     Raises:
         ConfigError: one cannot judge: it draws noise, or has no such layer.
     """
     made = []
-    for number, member in enumerate(job.pool.networks):
-        layers = initialised(member, job.image_shape, job.num_classes, generator(0, "layout"))
+    for number, member in enumerate(pool.networks):
+        layers = initialised(member, image_shape, num_classes, generator(0, "layout"))
         where = f"method.pool.layers[{number}]"
         refuse_noise(layers)
-        layer_named(layers, job.pool.layer(number), where)
+        layer_named(layers, pool.layer(number), where)
         made.append(layers)
     return made
 
