@@ -67,8 +67,7 @@ def _evaluate_generator(
         values = {**values, "images_per_class": [values["images_per_class"]]}
     settings: GeneratorEvaluation = build(GeneratorEvaluation, values)
     experiment = _experiment(folder, made.manifest, data)
-    largest = max(settings.images_per_class, default=experiment.images_per_class)
-    material = _material(experiment, made.manifest, made.preprocessing, largest, progress)
+    material = _material(experiment, made.manifest, made.preprocessing, 1, progress)
     with locked(folder, "evaluation"):
         return evaluate_generator(
             settings, experiment.evaluate, made, experiment.seed, material, cluster, progress, folder

@@ -12,6 +12,8 @@ from distributed_dd.errors import MissingInputError
 from distributed_dd.set_evaluation import is_set
 from distributed_dd.stages import comparison, plots
 
+WIDTH_OF_A_FILE = 160
+
 
 def report(options: Namespace) -> int:
     """The report of a configuration's run, or of all runs in folders side by side."""
@@ -44,6 +46,11 @@ def _compare(paths: list[Path], to: Path | None) -> int:
     table = Table(Column(header[0], no_wrap=True), *header[1:])
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH_OF_A_FILE
+    console.print(table)
+    if note := comparison.protocols(runs):
+        console.print(note)
     print(f"output:   {to / 'report.md'}")
     return 0

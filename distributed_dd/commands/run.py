@@ -20,7 +20,7 @@ from distributed_dd.runners.trajectory import TrajectoryRun
 from distributed_dd.set_evaluation import evaluate_folder, is_set
 from distributed_dd.stages import artefact
 from distributed_dd.stages import experts as expert_stage
-from distributed_dd.stages.report import remarks, row_title, title
+from distributed_dd.stages.report import chosen_by, remarks, row_title, title
 
 ROWS_AT_EACH_END = 10
 
@@ -105,7 +105,7 @@ def _evaluate_folder(options: Namespace) -> int:
     keep_freed_memory()
     progress = ConsoleProgress()
     found = evaluate_folder(options.file, options.overrides, cluster_from(options.on), progress)
-    table = Table(*found.header)
+    table = Table(*found.header, title="test accuracy, %", title_justify="left")
     for line in found.lines:
         table.add_row(*line)
     Console(highlight=False).print(table)
@@ -128,8 +128,8 @@ def print_report(whole: Run, result: dict[str, Any]) -> None:
     console.print(table)
     say = whole.progress.say
     say(
-        f"outer step {result['best_step']} of {result['num_outer_steps']} was chosen on validation; "
-        f"the {result['num_test']} test images were touched once"
+        f"outer step {result['best_step']} of {result['num_outer_steps']} was chosen on validation"
+        f"{chosen_by(result)}; the {result['num_test']} test images were touched once"
     )
     for line in remarks(result)[2:]:
         say(line)

@@ -3,11 +3,12 @@
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distributed_dd import config
 from distributed_dd.allocator import keep_freed_memory
 from distributed_dd.backends.console import ConsoleProgress
-from distributed_dd.durable import locked, write_bytes
+from distributed_dd.durable import is_half_written, locked, read_json, write_bytes
 from distributed_dd.family import build, require, setting
 from distributed_dd.stages import artefact
 from distributed_dd.stages.artefact import load_distilled
@@ -26,6 +27,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         require(self.images_per_class >= 1, "images_per_class", f"got {self.images_per_class}", "1 or more")
+        require(self.seed >= 0, "seed", f"got {self.seed}", "0 or more")
 
 
 def sample(options: Namespace) -> int:
@@ -35,13 +37,14 @@ def sample(options: Namespace) -> int:
     made = load_generator(options.folder)
     progress = ConsoleProgress()
     to = options.to or _home(options.folder) / f"ipc{asked.images_per_class}-seed{asked.seed}"
+    manifest = made.sample_manifest(asked.images_per_class, asked.seed)
+    _refuse_foreign(to, manifest)
     with locked(to, "sample"):
         if (to / artefact.MANIFEST).exists():
             load_distilled(to)  # verifies
             progress.say(f"already in {to}; nothing was done again")
             return 0
         source = made.source(asked.images_per_class, asked.seed)
-        manifest = made.sample_manifest(asked.images_per_class, asked.seed)
         tensors = frozen(source, manifest["learning_rate"])
         pixels = made.preprocessing.invert(tensors["images"])
         title = f"{asked.images_per_class} images per class, seed {asked.seed}"
@@ -56,6 +59,23 @@ def sample(options: Namespace) -> int:
     progress.say(f"preview:  {to / artefact.PREVIEW}")
     progress.say(f"output:   {to}")
     return 0
+
+
+def _refuse_foreign(to: Path, manifest: dict[str, Any]) -> None:
+    """Refuse a folder that holds something else.
+
+    Raises:
+        ConfigError: so it does.
+    """
+    there = [path for path in to.glob("*") if not is_half_written(path.name)] if to.is_dir() else []
+    known = to / artefact.MANIFEST
+    found = read_json(known) if known.exists() else {}
+    same = all(found.get(key) == manifest[key] for key in ("sampled", "images_per_class"))
+    begun = {artefact.MANIFEST, artefact.PREVIEW, artefact.SET, ".lock"}
+    require(
+        same if found else {path.name for path in there} <= begun, "--to",
+        f"{to} holds {'another set' if found else 'other files'}", "a new or empty folder",
+    )  # fmt: skip
 
 
 def _home(path: Path) -> Path:

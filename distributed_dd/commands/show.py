@@ -52,7 +52,7 @@ def show(options: Namespace) -> int:
 def without_data(e: Experiment, facts: Facts, asked: estimate.Sharing | None) -> Iterator[str]:
     """The estimate of a run whose data are not here: nothing is there yet."""
     if isinstance(e.method, Generative):
-        return generative_estimate.lines(e, facts, True)
+        return generative_estimate.lines(e, facts, True, asked)
     return estimate.lines(e, facts, e.experts.num_experts, asked)
 
 

@@ -13,7 +13,7 @@ from distributed_dd.backends.mlflow_views import shared_view
 from distributed_dd.backends.no_tracker import NoTracker
 from distributed_dd.distillation.methods.generative import Phase
 from distributed_dd.durable import write_bytes
-from distributed_dd.family import flattened
+from distributed_dd.family import at, flattened, plain, require
 from distributed_dd.runners.run import Run, Tensors
 from distributed_dd.stages import (
     artefact,
@@ -73,6 +73,13 @@ class GenerativeRun(Run):
         method, shape = self.experiment.generative, self.material.splits.image_shape
         for name in ("generator", "discriminator"):
             getattr(method, name).build(shape, self.num_classes)
+        num_real = len(self.material.splits.train)
+        for name in ("batch_size", "gan.batch_size", "pool.batch_size"):
+            given = at(plain(method), name)
+            require(
+                given <= num_real, f"method.{name}", f"{given}, and there are {num_real} training images",
+                f"at most {num_real}",
+            )  # fmt: skip
         layers = pool_layers(method.pool, shape, self.num_classes) if method.matched else []
         self.cluster.engine.check_generative(method, layers)
 
@@ -113,7 +120,7 @@ class GenerativeRun(Run):
         training = Distillation(
             settings.num_steps, Judging.shown(settings.show_every, settings.num_steps), e.checkpoint_every,
             subject, engine.workers(job, self.cluster, folder.rank_logs), gan.folder, tracker, self.progress,
-            engine.max_restarts, "GAN",
+            engine.max_restarts, "GAN", "update",
         )  # fmt: skip
         status = "FAILED"
         try:
@@ -168,7 +175,8 @@ class GenerativeRun(Run):
 
     def estimate(self, asked: estimate.Sharing | None) -> Iterator[str]:
         """Memory, disk and work."""
-        return generative_estimate.lines(self.experiment, self.material.splits.facts, not self.gan.exists)
+        missing = not self.gan.exists
+        return generative_estimate.lines(self.experiment, self.material.splits.facts, missing, asked)
 
     @property
     def generator_folder(self) -> Path:
@@ -219,6 +227,7 @@ class GenerativeRun(Run):
         for place in (folder, self.folder.distilled):
             write_bytes(place / artefact.PREVIEW, png)
         described = artefact.describe(e, splits, self.digest, None, facts)
+        described["evaluation"]["learning_rate"] = e.evaluate.optimizer.learning_rate  # none was distilled
         made = generator_artefact.write_generator(
             folder, e, splits, self.material.fitted, theta_of(best), described
         )

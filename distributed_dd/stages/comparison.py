@@ -112,7 +112,7 @@ def as_csv(lines: Sequence[dict[str, Any]]) -> str:
 def table(runs: Sequence[Finished]) -> tuple[list[str], list[list[str]]]:
     """Header and lines: a run a line, in per cent, with what was published for the same setting."""
     generated = any(run.row(name) for run in runs for name in FRESH)
-    columns = (FRESH if generated else {}) | COLUMNS
+    columns = {**FRESH, **COLUMNS, "distilled": "distilled, frozen"} if generated else COLUMNS
     header = ["run", *columns.values(), "published"]
     lines = []
     for run in runs:
@@ -124,6 +124,16 @@ def table(runs: Sequence[Finished]) -> tuple[list[str], list[list[str]]]:
         doubt = " (unconfirmed)" if (dataset, method) in unconfirmed() else ""
         lines.append([what, *cells, "-" if figure is None else f"{figure:.1f}{doubt}"])
     return header, lines
+
+
+def protocols(runs: Sequence[Finished]) -> str:
+    """What the columns of generators mean, where there are any."""
+    if not any(run.row(name) for run in runs for name in FRESH):
+        return ""
+    return (
+        "Fresh noise: networks saw new images of a generator in every epoch, as many as a set would have. "
+        "Distilled, frozen: one frozen sample of a generator, or the distilled set of another method."
+    )
 
 
 def _differences(run: Finished, peers: Sequence[Finished]) -> list[str]:
@@ -147,11 +157,7 @@ def page(runs: Sequence[Finished], plots: Sequence[str]) -> str:
     text = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     text += f"\nTest accuracy in %, mean ± standard deviation over {networks} fresh networks; "
     text += f"test images: {tested}. Published figures come from the sources' own protocols and sizes.\n"
-    if any(run.row(name) for run in runs for name in FRESH):
-        text += (
-            "Fresh noise: networks saw new images of the generator in every epoch, as many as the set would "
-            "have; distilled, of a generator: one frozen sample of it.\n"
-        )
+    text += f"{note}\n" if (note := protocols(runs)) else ""
     return text + "".join(f"\n![{name}]({name})\n" for name in plots)
 
 

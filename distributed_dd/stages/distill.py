@@ -58,7 +58,7 @@ class Distillation:
     Attributes:
         judging: when the subject is scored and shown.
         max_restarts: how often lost workers are replaced without a checkpoint between.
-        what: the bar's name.
+        what: the bar's name. unit: what a step is called.
     """
 
     num_outer_steps: int
@@ -71,6 +71,7 @@ class Distillation:
     progress: Progress
     max_restarts: int = 0
     what: str = "distil"
+    unit: str = "outer step"
     facts: dict[str, Any] = field(default_factory=dict)
     shards: dict[str, Sequence[Shard]] = field(default_factory=dict)
 
@@ -164,7 +165,9 @@ class Distillation:
         self.shards = {which: record[which] for which in KEPT}
         self.folder.metrics.rewind(record["step"])
         if record["step"]:
-            self.progress.say(f"going on from outer step {record['step']}")
+            self.progress.say(
+                f"{self.what}: going on from {self.unit} {record['step']} of {self.num_outer_steps}"
+            )
         return record["step"]
 
     def _begin(self) -> int:

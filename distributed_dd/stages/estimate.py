@@ -78,8 +78,8 @@ def work_line(work: Mapping[str, float]) -> str:
     digits = 1 if sum(work.values()) > 1e14 else 3
     parts = ", ".join(f"{stage} {value / 1e12:,.{digits}f}" for stage, value in work.items())
     return (
-        f"work      {sum(work.values()) / 1e12:,.{digits}f} TFLOP ({parts}); a core does some 0.02 to 0.1 a "
-        f"second, a GPU some 20 ({sum(work.values()) / 20e12 / 3600:,.1f} h)"
+        f"work      {sum(work.values()) / 1e12:,.{digits}f} TFLOP ({parts}); a core does some 0.02 to 0.1 "
+        f"TFLOP a second, a GPU some 20 ({sum(work.values()) / 20e12 / 3600:,.1f} h)"
     )
 
 

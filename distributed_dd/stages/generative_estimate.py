@@ -1,6 +1,7 @@
 """Memory, disk and work of a generative distillation, before anything starts."""
 
 from collections.abc import Iterator
+from math import ceil
 
 import torch
 from torch import nn
@@ -9,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from distributed_dd.data import Facts
 from distributed_dd.distillation.networks import Network, initialised
 from distributed_dd.distillation.networks.batch_norm import batch_norms
-from distributed_dd.stages.estimate import FLOAT, TRAIN_FACTOR, forward_flops, size, work_line
+from distributed_dd.stages.estimate import FLOAT, TRAIN_FACTOR, Sharing, forward_flops, size, work_line
 from distributed_dd.stages.experiment import Experiment
 
 # A generator step: its forward and backward (3), the discriminator's forward and backward to the image (2).
@@ -20,7 +21,7 @@ GENERATOR_FACTORS, DISCRIMINATOR_FACTORS = (3, 2), (1, 6 + 6)
 COPIES_IN_TRAINING = 4
 
 
-def lines(e: Experiment, facts: Facts, gan_missing: bool) -> Iterator[str]:
+def lines(e: Experiment, facts: Facts, gan_missing: bool, asked: Sharing | None = None) -> Iterator[str]:
     """The estimate, a line a topic. Operations count convolutions and products only."""
     method = e.generative
     rng = torch.Generator()
@@ -29,18 +30,24 @@ def lines(e: Experiment, facts: Facts, gan_missing: bool) -> Iterator[str]:
         for member in (method.generator, method.discriminator)
     ]
     counts = [sum(p.numel() for p in layers.parameters()) for layers in made]
+    statistics = sum(b.numel() for b in made[0].buffers())
+    whole = FLOAT * (counts[0] + statistics)
     kept = (COPIES_IN_TRAINING - 1) * FLOAT * sum(counts)
     images = FLOAT * facts.num_classes * e.images_per_class * torch.Size(facts.image_shape).numel()
     yield (
         f"disk      {size(kept)} for a checkpoint of generator ({counts[0]:,} parameters) and discriminator "
-        f"({counts[1]:,}); the generator takes {size(FLOAT * counts[0])}, a frozen set {size(images)}"
+        f"({counts[1]:,}); the generator takes {size(whole)}, a frozen set {size(images)}"
     )
+    largest = max(method.batch_size, method.gan.batch_size)
     data = facts.num_train * torch.Size(facts.image_shape).numel()
     yield (
         f"memory    {size(COPIES_IN_TRAINING * FLOAT * sum(counts))} for both networks in training, "
-        f"{size(data)} or four times that for the training images, and the activations of a batch of "
-        f"{max(method.batch_size, method.gan.batch_size)}"
+        f"{size(data)} of training images (four times that where they are no bytes), torch itself and "
+        f"the activations of a batch of {largest}"
     )
+    if asked is not None and asked.group_size > 1:
+        part = ceil(largest / asked.group_size)
+        yield f"          {asked.who}: the same or its part of it, and the activations of {part} images"
     generator = _flops(made[0], torch.zeros(1, method.generator.noise_size))
     discriminator = _flops(made[1], torch.zeros(1, *facts.image_shape))
     step = _per_image(generator, discriminator, method.discriminator_steps)

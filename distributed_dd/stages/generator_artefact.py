@@ -46,7 +46,9 @@ class Generator:
 
     def source(self, images_per_class: int, seed: int = 0) -> Source:
         """The generator as a source of so many images of each class."""
-        require(images_per_class >= 1, "images_per_class", f"got {images_per_class}", "1 or more")
+        for name, value, least in (("images_per_class", images_per_class, 1), ("seed", seed, 0)):
+            good = isinstance(value, int) and value >= least
+            require(good, name, f"got {value!r}", f"a whole number, {least} or more")
         return Source(
             self._layers, self.preprocessing, self._member.noise_size, self.num_classes,
             all_classes(self.num_classes, images_per_class), seed,
@@ -94,13 +96,12 @@ class FreshImages(IterableDataset):
         return len(self._source.classes)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        worker = get_worker_info()
-        if worker is None:
-            source, number, part = self._source, self._epoch, slice(None)
-            self._epoch += 1
-        else:
-            # Workers are copies that count nothing; what is new in every epoch is the loader's own seed.
-            source, number = self._source.keyed(worker.seed - worker.id), 0
+        worker, source, part = get_worker_info(), self._source, slice(None)
+        number, self._epoch = self._epoch, self._epoch + 1
+        if worker is not None:
+            # Workers are copies. Those that are made for every epoch count from 0 each time, but their seed
+            # is new; those that persist keep the seed, and count.
+            source = source.keyed(worker.seed - worker.id)
             part = slice(worker.id, None, worker.num_workers)
         images = source.epoch(number)
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(number))
@@ -115,6 +116,8 @@ def load_generator(path: str | Path) -> Generator:
         MissingInputError: there is none. IntegrityError: a file is not what was written.
     """
     folder = folder_of(Path(path))
+    if not Path(path).exists():
+        raise MissingInputError(str(path), "there is no such folder")
     if folder is None:
         raise MissingInputError(
             str(path), "holds no distilled generator", allowed="a run folder, or its generator/ folder",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from distributed_dd.distillation.chance import generator
@@ -35,17 +36,20 @@ def candidates(entry: Generated, material: Material, evaluation: Evaluation) -> 
     """
     train, rates = material.train, (evaluation.optimizer.learning_rate,)
     hard = hard_logits(train.targets, material.splits.num_classes)
+    # A generator may give more images than there are real ones to compare with.
+    enough = entry.images_per_class <= int(torch.bincount(train.targets).min())
     picks = [
         random_per_class(train.targets, entry.images_per_class, generator(entry.seed, "random real", member))
-        for member in range(evaluation.num_networks)
+        for member in range(evaluation.num_networks if enough else 0)
     ]
     classes = entry.source.classes
     rows = [Candidate(FRESH, "hard", ((entry.source, classes),), rates)]
     if entry.last is not None:
         rows.append(Candidate(FRESH_LAST, "hard", ((entry.last, classes),), rates))
     rows.append(Candidate(FROZEN, "hard", ((entry.frozen["images"], classes),), rates))
-    real = tuple((train.images[pick], hard[pick]) for pick in picks)
-    rows.append(Candidate("random_real", "hard", real, rates))
+    if picks:
+        real = tuple((train.images[pick], hard[pick]) for pick in picks)
+        rows.append(Candidate("random_real", "hard", real, rates))
     everything = ((train.images, train.targets),)
     return [*rows, Candidate("full_data", "hard", everything, rates, evaluation.num_epochs_full_data)]
 

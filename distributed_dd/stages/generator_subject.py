@@ -50,9 +50,9 @@ class GeneratorSubject:
 
     def note(self, metrics: Mapping[str, float]) -> str:
         """How far the discriminator tells real from generated, and what the pool sees."""
-        told = [f"distance {metrics['discriminator_distance']:.3f}"]
+        told = [f"distance {metrics['discriminator_distance']:.3g}"]
         told += [
-            f"{name} {metrics[f'generator_{name}']:.3f}"
+            f"{name} {metrics[f'generator_{name}']:.3g}"
             for name in ("global", "local")
             if f"generator_{name}" in metrics
         ]

@@ -16,7 +16,7 @@ from distributed_dd.distillation.methods.generative import Pool
 from distributed_dd.distillation.networks import initialised
 from distributed_dd.distillation.networks.stages import layer_named
 from distributed_dd.distillation.student import flatten, refuse_noise
-from distributed_dd.errors import DivergedError
+from distributed_dd.errors import ConfigError, DivergedError
 from distributed_dd.stages.material import device
 from distributed_dd.stages.ports import Chain
 from distributed_dd.training.loop import Recipe, Training
@@ -79,7 +79,11 @@ def pool_layers(pool: Pool, image_shape: tuple[int, int, int], num_classes: int)
     """
     made = []
     for number, member in enumerate(pool.networks):
-        layers = initialised(member, image_shape, num_classes, generator(0, "layout"))
+        try:
+            layers = initialised(member, image_shape, num_classes, generator(0, "layout"))
+        except ConfigError as error:  # a network calls itself so, wherever it stands
+            where = error.where.replace("network", f"method.pool.networks[{number}]", 1)
+            raise ConfigError(where, error.problem, allowed=error.allowed, fix=error.fix) from None
         where = f"method.pool.layers[{number}]"
         refuse_noise(layers)
         layer_named(layers, pool.layer(number), where)

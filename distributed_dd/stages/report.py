@@ -52,11 +52,16 @@ def row_title(row: dict[str, Any]) -> str:
     return OF_A_GENERATOR.get(name, TITLES.get(name, name)) if "protocol" in row else TITLES.get(name, name)
 
 
+def chosen_by(report: dict[str, Any]) -> str:
+    """By which protocol a generator was chosen; nothing of a set."""
+    words = {"fresh": " by the fresh-noise protocol", "frozen": " by the frozen protocol"}
+    return words.get(report.get("chosen_by", ""), "")
+
+
 def remarks(report: dict[str, Any]) -> list[str]:
     """What was chosen how, and for a generator what it takes to keep."""
-    by = {"fresh": " by the fresh-noise protocol", "frozen": " by the frozen protocol"}
     lines = [
-        f"Chosen on validation{by.get(report.get('chosen_by', ''), '')}: outer step {report['best_step']} of "
+        f"Chosen on validation{chosen_by(report)}: outer step {report['best_step']} of "
         f"{report['num_outer_steps']} (validation accuracy {100 * report['validation_accuracy']:.1f} %).",
         f"Test set: {report['num_test']} images, touched once.",
     ]
@@ -66,7 +71,7 @@ def remarks(report: dict[str, Any]) -> list[str]:
             f"Storage: the generator takes {size(storage['generator'])}, the frozen set "
             f"{size(storage['set'])} (float32).",
             f"A network saw {seen['fresh']:,} different images with fresh noise, {seen['frozen']:,} of the "
-            "frozen sample.",
+            "frozen sample or of random real images.",
         ]
     return lines
 

@@ -100,7 +100,7 @@ def test_dim_and_the_gan_share_its_training_and_stand_in_one_table(tiny_gan, cap
     assert main(["report", str(tiny_gan.parent / "runs")]) == 0
     page = (tiny_gan.parent / "runs" / "comparison" / "report.md").read_text()
     header, _, *lines = page.splitlines()
-    assert header.startswith("| run | fresh noise | distilled |")
+    assert header.startswith("| run | fresh noise | distilled, frozen |")
     assert [line.split(" | ")[0] for line in lines[:3]] == [
         f"| digits ipc2 {name}" for name in ("cgan", "dim", "generative")
     ]
@@ -131,6 +131,12 @@ def test_sets_of_any_size_are_sampled_and_evaluated(tiny_gan, capsys):
     found = [(e["images_per_class"], [row["name"] for row in e["rows"]]) for e in result["entries"]]
     assert found == [(n, ["generated_fresh", "distilled", "random_real"]) for n in (1, 3)]
     capsys.readouterr()
+    assert main(["evaluate", str(run), *small, "images_per_class=200", *HERE]) == 0, "more than there are"
+    entry = json.loads((run / "generator_evaluation.json").read_text())["entries"][-1]
+    assert [row["name"] for row in entry["rows"]] == ["generated_fresh", "distilled"]
+    assert main(["sample", str(run), "images_per_class=6", "--to", str(made)]) == 2
+    assert main(["sample", str(run), "images_per_class=6", "--to", str(run)]) == 2
+    assert "another set" in (said := capsys.readouterr().err) and "other files" in said
     other = "networks=[{kind: mlp, depth: 2, width: 8}]"
     assert main(["evaluate", str(run), *small, "images_per_class=[1,3]", *HERE]) == 0
     assert main(["evaluate", str(run), *small, "images_per_class=3", other, *HERE]) == 0
@@ -199,6 +205,8 @@ def test_what_ray_trains_ahead_is_what_one_process_trains(tiny_gan, tmp_path):
         (["method.global_wieght=1"], 2, "did you mean 'global_weight'?"),
         (["method.generator.noise_size=10"], 2, "more than 10"),
         (["method.pool.layers=[9,1]"], 2, "a stage 0 to 1"),
+        (["method.pool.networks=[{kind: convnet, depth: 5}]"], 2, "method.pool.networks[0].depth"),
+        (["method.gan.batch_size=2000"], 2, "method.gan.batch_size: 2000, and there are 1000 training"),
         (["method.pool.networks=[{kind: resnet10}]"], 2, "16 pixels or more"),
         (["method.logits=sofmax"], 2, "did you mean 'log_softmax'?"),
         (["method.ema_decay=1"], 2, "between 0 and 1"),

@@ -277,10 +277,10 @@ def test_networks_trained_on_a_source_see_new_images_in_every_epoch(monkeypatch)
         assert sorted(set(epochs)) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_loader_streams_fresh_images_of_all_classes(num_workers):
+@pytest.mark.parametrize("settings", [{}, {"num_workers": 2}, {"num_workers": 2, "persistent_workers": True}])
+def test_a_loader_streams_fresh_images_of_all_classes(settings):
     """Workers are copies of the data set: without care each would give all images, always the same."""
-    loader = DataLoader(FreshImages(source()), batch_size=5, num_workers=num_workers)
+    loader = DataLoader(FreshImages(source()), batch_size=5, **settings)
     epochs = []
     for _ in range(2):
         parts = list(loader)
