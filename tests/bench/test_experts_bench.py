@@ -134,6 +134,7 @@ def test_a_process_that_ends_is_a_failure():
     stop([worker])
 
 
+@pytest.mark.slow
 def test_every_side_and_way_has_its_row_and_one_that_raises_stops_no_other(monkeypatch):
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # the compiled sides run as they are: in no time
     sides = ("plain", "nonsense", *SIDES[1:])

@@ -2,10 +2,13 @@
 
 import json
 
+import pytest
+
 from distributed_dd.bench import sharded
 from distributed_dd.distillation.networks import ConvNet, ResNet18
 
 
+@pytest.mark.slow
 def test_every_sharding_has_its_row(capsys):
     step = sharded.Size("step", ConvNet(depth=1, width=2), 20, 2, 8)
     deep = sharded.Size("deep", ResNet18(width=1), 10, 2, 2)
