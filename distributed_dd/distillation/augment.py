@@ -212,6 +212,12 @@ def _unchanged(images_BCHW: Tensor) -> Tensor:
     return images_BCHW
 
 
+def _check_known(operations: tuple[str, ...]) -> None:
+    for name in operations:
+        require(name in OPERATIONS, "operations", f"unknown {name!r}", ", ".join(OPERATIONS))
+    require(bool(operations), "operations", "empty", ", ".join(OPERATIONS), "use kind: none")
+
+
 @dataclass(frozen=True)
 class Siamese:
     """DSA: one of the operations per batch, its parameters drawn for each image."""
@@ -222,9 +228,7 @@ class Siamese:
     shared: bool = setting("draw one set of parameters for the whole batch", False)
 
     def __post_init__(self) -> None:
-        for name in self.operations:
-            require(name in OPERATIONS, "operations", f"unknown {name!r}", ", ".join(OPERATIONS))
-        require(bool(self.operations), "operations", "empty", ", ".join(OPERATIONS), "use kind: none")
+        _check_known(self.operations)
 
     def draw(self, rng: torch.Generator, count: int) -> Drawn:
         """One operation, uniformly, and its parameters for ``count`` images."""
@@ -257,9 +261,7 @@ class InTurn:
     shared: bool = setting("draw one set of parameters for the whole batch", False)
 
     def __post_init__(self) -> None:
-        for name in self.operations:
-            require(name in OPERATIONS, "operations", f"unknown {name!r}", ", ".join(OPERATIONS))
-        require(bool(self.operations), "operations", "empty", ", ".join(OPERATIONS), "use kind: none")
+        _check_known(self.operations)
 
     def draw(self, rng: torch.Generator, count: int) -> Drawn:
         """Parameters of all operations for ``count`` images."""
