@@ -1,0 +1,1 @@
+"""What outer steps ask for: learners, which hold what is distilled and update it."""
