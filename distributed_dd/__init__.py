@@ -17,15 +17,15 @@ _HOMES = {
     "Replayed": "distributed_dd.distillation.unroll",
     "load_distilled": "distributed_dd.stages.artefact",
     "load_real": "distributed_dd.stages.artefact",
-    "load_generator": "distributed_dd.stages.generator_artefact",
+    "load_generator": "distributed_dd.methods.generative.artefact",
 }
 
 if TYPE_CHECKING:
     from distributed_dd.distillation.matching import matching_gradient
     from distributed_dd.distillation.student import Student
     from distributed_dd.distillation.unroll import Replayed
+    from distributed_dd.methods.generative.artefact import load_generator
     from distributed_dd.stages.artefact import load_distilled, load_real
-    from distributed_dd.stages.generator_artefact import load_generator
 
 
 def __getattr__(name: str) -> Any:

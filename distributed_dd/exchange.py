@@ -6,15 +6,14 @@ from typing import Any
 import torch
 
 from distributed_dd.backends.console import ConsoleProgress
-from distributed_dd.composition import cluster_from, experiment_from, run_of
-from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.networks import initialised
+from distributed_dd.composition import cluster_from, experiment_from
+from distributed_dd.data import Facts
 from distributed_dd.durable import sha256_of, write_bytes
 from distributed_dd.errors import ConfigError, MissingInputError
+from distributed_dd.experiment import Experiment
 from distributed_dd.family import did_you_mean
-from distributed_dd.runners.trajectory import TrajectoryRun
+from distributed_dd.run import Run, described
 from distributed_dd.stages import artefact, exporting, importing
-from distributed_dd.stages.experiment import Experiment
 from distributed_dd.stages.material import prepare
 from distributed_dd.stages.preview import preview_png
 
@@ -24,7 +23,7 @@ def import_from(
 ) -> tuple[str, bool]:
     """Import expert buffers or a distilled set; ``file`` is the configuration they belong to.
 
-    Returns the store, for ``experts.store``, or the folder of the set; and whether it is a set.
+    Returns the place of the experts, or the folder of the set; and whether it is a set.
 
     Raises:
         MissingInputError: ``source`` holds neither.
@@ -32,16 +31,17 @@ def import_from(
     e = experiment_from(file, overrides)
     if source.is_dir() and (source / importing.IMAGES).exists():
         return str(_import_set(source, e, to, progress)), True
-    buffers = importing.buffers_in(source) if source.exists() else []
-    if not buffers:
-        allowed = f"{importing.BUFFERS}, or {importing.IMAGES} and {importing.LABELS}"
+
+    def facts() -> Facts:
+        return e.data.facts or e.data.load(progress.say).facts
+
+    place = e.method.imported(source, to, Path(e.output), e.network, facts, progress)
+    if place is None:
+        allowed = f"{importing.BUFFERS} for a method with experts, or {importing.IMAGES} and {importing.LABELS}"
         raise MissingInputError(
-            str(source), "holds neither expert buffers nor a distilled set", allowed=allowed
+            str(source), "holds neither what runs of this method share nor a distilled set", allowed=allowed
         )
-    facts = e.data.facts or e.data.load(progress.say).facts
-    layers = initialised(e.network, facts.image_shape, facts.num_classes, generator(0, "layout"))
-    root = to or e.experts.storage or Path(e.output) / "experts"
-    return str(importing.import_experts(buffers, e.network, layers, root, progress).folder), False
+    return place, False
 
 
 def _import_set(source: Path, e: Experiment, to: Path | None, progress: ConsoleProgress) -> Path:
@@ -54,9 +54,7 @@ def _import_set(source: Path, e: Experiment, to: Path | None, progress: ConsoleP
         raise ConfigError("images_per_class", f"is {e.images_per_class}, the set holds {given} of each class")
     sources = {file.name: sha256_of(file) for file in sorted(source.glob("*_best.pt"))}
     found: dict[str, Any] = {"best_step": None, "best_accuracy": None, "imported": sources}
-    manifest = artefact.describe(
-        e, splits, "imported", {"store": "none", "num_experts": e.experts.num_experts}, found
-    )
+    manifest = described(e, material, "imported", None, found)
     folder = to or Path(e.output) / f"{splits.name}-imported-ipc{e.images_per_class}" / "distilled"
     pixels = material.fitted.invert(tensors["images"])
     png = preview_png(None, pixels, tensors["classes"], splits.class_names, f"imported from {source.name}")
@@ -66,7 +64,7 @@ def _import_set(source: Path, e: Experiment, to: Path | None, progress: ConsoleP
 
 
 def export_to(source: Path, overrides: list[str], form: str, to: Path, progress: ConsoleProgress) -> Path:
-    """Export the set in a folder, or the experts of a configuration; returns ``to``.
+    """Export the set in a folder, or what runs of a configuration share, such as experts; returns ``to``.
 
     Raises:
         ConfigError: an unknown format.
@@ -77,14 +75,9 @@ def export_to(source: Path, overrides: list[str], form: str, to: Path, progress:
             raise ConfigError("--as", f"unknown {form!r}{hint}", allowed=", ".join(exporting.FORMATS))
         exporting.FORMATS[form](artefact.load_distilled(source), to)
         return to
-    if form != "pt":
-        raise ConfigError("--as", f"experts cannot be exported as {form!r}", allowed="pt")
-    whole = run_of(experiment_from(source, overrides), cluster_from(None), progress)
-    if not isinstance(whole, TrajectoryRun):
-        raise ConfigError(str(source), "has no experts to export", fix="distributed-dd export RUN_FOLDER")
-    num, store = whole.experiment.experts.num_experts, whole.store
-    if missing := store.missing(num):
-        problem = f"{len(missing)} of {num} experts are missing"
-        raise MissingInputError(str(store.folder), problem, fix=f"distributed-dd experts {source}")
-    exporting.experts_as_pt(store, num, whole.job.student.network, to, progress)
+    whole = Run(experiment_from(source, overrides), cluster_from(None), progress)
+    if whole.prelude is None:
+        problem = f"{whole.method.name} makes nothing beforehand that could be exported"
+        raise ConfigError(str(source), problem, fix="distributed-dd export RUN_FOLDER")
+    whole.prelude.export(form, to, progress)
     return to

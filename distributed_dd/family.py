@@ -32,7 +32,8 @@ class Family:
                     f"{name} kind {kind!r}: {cls.__name__} must be a class with @dataclass(frozen=True), "
                     "whose fields are its settings, and with a docstring for `distributed-dd kinds`"
                 )
-        self.name, self.members = name, dict(members)
+        self.name = name
+        self.members: dict[str, Any] = dict(members)
 
     def kind_of(self, member: Any) -> str:
         """The word that selects ``member``'s class in YAML."""
@@ -42,16 +43,46 @@ class Family:
         raise TypeError(f"{type(member).__name__} is no member of the family {self.name!r}")
 
 
-def setting(meaning: str, default: Any = dataclasses.MISSING, *, identity: bool = True, **kwargs: Any) -> Any:
+def setting(
+    meaning: str,
+    default: Any = dataclasses.MISSING,
+    *,
+    identity: bool = True,
+    place: bool = False,
+    lifted: bool = False,
+    **kwargs: Any,
+) -> Any:
     """A dataclass field that carries its meaning for `show` and `kinds`.
 
-    ``identity=False`` says that the field decides nothing about the result: where files lie, when to
-    save. Such fields are left out of `identity`.
+    Args:
+        identity: False: the field decides nothing about the result, such as where files lie or when to save.
+            Such fields are left out of `identity`.
+        place: the field is a folder or a URI, which processes that start elsewhere must find.
+        lifted: the field is a group that people write at the top level of a configuration.
     """
-    metadata = {"meaning": meaning, "identity": identity}
+    metadata = {"meaning": meaning, "identity": identity, "place": place, "lifted": lifted}
     if default is not dataclasses.MISSING:
         kwargs["default"] = default
     return dataclasses.field(metadata=metadata, **kwargs)
+
+
+def lifted_fields(cls: type) -> list[str]:
+    """Fields of ``cls`` that people write at the top level of a configuration."""
+    return [field.name for field in dataclasses.fields(cls) if field.metadata.get("lifted")]
+
+
+def paths_where(member: Any, mark: str, value: bool, prefix: str = "") -> typing.Iterator[str]:
+    """``key.path`` of every field of ``member``, and of the groups in it, whose ``mark`` has this value.
+
+    ``mark`` is an argument of `setting`; a lifted group counts as of the top level.
+    """
+    for field in dataclasses.fields(member):
+        path = field.name if field.metadata.get("lifted") else f"{prefix}{field.name}"
+        if field.metadata.get(mark) is value:
+            yield path
+        inner = getattr(member, field.name)
+        if dataclasses.is_dataclass(inner):
+            yield from paths_where(inner, mark, value, f"{path}.")
 
 
 def choice(family: Family, meaning: str, default: Any = dataclasses.MISSING) -> Any:
@@ -205,7 +236,7 @@ def _member(family: Family, value: Any, field: dataclasses.Field, path: str) -> 
     kind = rest.pop("kind", None)
     if kind is None and default not in (dataclasses.MISSING, None):
         kind = family.kind_of(default)
-    if kind not in family.members:
+    if not isinstance(kind, str) or kind not in family.members:
         problem = "missing" if kind is None else f"unknown kind {kind!r}"
         hint = did_you_mean(str(kind), family.members) if kind is not None else ""
         raise ConfigError(_join(path, "kind"), problem + hint, allowed=", ".join(family.members))

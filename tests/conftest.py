@@ -23,7 +23,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tiny_yaml(tmp_path: Path) -> Path:
-    """An experiment of seconds: an MLP on digits, two experts, four outer steps."""
+    """An experiment of seconds: an MLP on digits, two experts, six outer steps."""
     path = tmp_path / "tiny.yaml"
     path.write_text(
         f"""

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from distributed_dd.commands.show import without_data
 from distributed_dd.composition import experiment_from
+from distributed_dd.run import estimate_lines, scale_of
 from tests.conftest import ROOT
 
 FILES = sorted((ROOT / "configs").glob("*/*_ipc*.yaml"))
@@ -39,19 +39,17 @@ def test_a_configuration_builds_and_is_what_its_name_says(file):
 @pytest.mark.parametrize("file", PUBLISHED, ids=lambda f: f"{f.parent.name}-{f.stem}")
 def test_the_cost_in_the_header_is_the_estimate(file):
     e = experiment_from(file, [])
-    lines = list(without_data(e, e.data.facts, None))
+    lines = list(estimate_lines(e, scale_of(e, e.data.facts)))
     work = float(re.search(r"work +([\d,.]+) TFLOP", "\n".join(lines)).group(1).replace(",", ""))
     header = file.read_text()
-    assert (
-        f"Cost: {work / 1000:.0f} PFLOP" in header and re.search(r"disk +([\d.]+ \w+)", lines[0])[1] in header
-    )
+    assert f"Cost: {work / 1000:.0f} PFLOP" in header and re.search(r"disk +([\d.]+ \w+)", lines[0])[1] in header
     assert "Published: " in header and "Measured here: " in header
 
 
 def test_the_papers_are_points_of_one_method():
-    """MTT, FTD, TESLA and DATM differ in settings only, and so do the generative ones: no module asks for a
-    method's name."""
-    for family in (("datm", "mtt", "ftd", "tesla"), ("generative", "dim", "cgan")):
+    """MTT, FTD, TESLA and DATM differ in settings only, and so do the generative ones, and DC and DSA: no module
+    asks for a method's name."""
+    for family in (("datm", "mtt", "ftd", "tesla"), ("generative", "dim", "cgan"), ("dc", "dsa")):
         papers = {p: experiment_from(ROOT / f"configs/cifar10/{p}_ipc10.yaml", []) for p in family}
         assert len({type(e.method) for e in papers.values()}) == 1
     for file in (ROOT / "distributed_dd").rglob("*.py"):

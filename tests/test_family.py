@@ -6,10 +6,21 @@ from typing import Literal
 
 import pytest
 
-from distributed_dd.distillation.methods import METHODS
-from distributed_dd.distillation.methods.generative import Adam
 from distributed_dd.errors import ConfigError, UserError
-from distributed_dd.family import Family, build, build_member, choice, describe_type, plain, require, setting
+from distributed_dd.family import (
+    Family,
+    build,
+    build_member,
+    choice,
+    describe_type,
+    lifted_fields,
+    paths_where,
+    plain,
+    require,
+    setting,
+)
+from distributed_dd.learning.update_rules import Adam
+from distributed_dd.methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,7 @@ def test_a_partial_group_keeps_the_rest_of_its_default_and_another_kind_starts_a
         ({"count": 1, "names": ["a", 3]}, "names[1]", "text"),
         ({"count": 1, "mode": "fats"}, "mode", "did you mean 'fast'?"),
         ({"count": 1, "shape": {"kind": "rond"}}, "shape.kind", "did you mean 'round'?"),
+        ({"count": 1, "shape": {"kind": ["round"]}}, "shape.kind", "unknown kind ['round']"),
         ({"count": 1, "shape": 3}, "shape", "a group with 'kind'"),
         ({"count": 1, "shape": {"inner": {"radius": -1}}}, "shape.inner.radius", "above 0"),
         ({"count": 1, "shape": {"inner": 7}}, "shape.inner", "a group of keys"),
@@ -101,6 +113,23 @@ def test_a_class_that_cannot_be_a_kind_is_refused_when_the_table_is_made():
     for cls in (Bare, Melted, Mute):
         with pytest.raises(TypeError, match=r"@dataclass\(frozen=True\)"):
             Family("shape", {"bad": cls})
+
+
+def test_a_lifted_group_is_named_where_people_write_it():
+    @dataclass(frozen=True)
+    class Tool:
+        """With a hole that stands at the top level of a configuration."""
+
+        hole: Round = setting("a hole", default_factory=Round, lifted=True)
+        handle: Round = setting("a handle", default_factory=Round)
+
+    @dataclass(frozen=True)
+    class Box:
+        tool: Tool = setting("what is in it", default_factory=Tool)
+
+    assert lifted_fields(Tool) == ["hole"] and lifted_fields(Round) == []
+    paths = set(paths_where(Box(), "identity", True))
+    assert paths == {"tool", "hole", "hole.radius", "tool.handle", "tool.handle.radius"}
 
 
 def test_types_are_said_as_a_person_says_them():

@@ -1,19 +1,15 @@
 """How one distillation is divided over ranks: the `deepspeed` kind of a cluster file's engine."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
-
-from distributed_dd.backends.deepspeed_engine import Zero
 from distributed_dd.backends.gang import Gang
-from distributed_dd.distillation.methods import Generative, TrajectoryMatching
-from distributed_dd.distillation.methods.generative import refuse_mixing
+from distributed_dd.backends.zero import Zero
 from distributed_dd.errors import ConfigError
 from distributed_dd.family import require, setting
-from distributed_dd.stages.estimate import Sharing
+from distributed_dd.outer.division import Division
+from distributed_dd.outer.sharing import Sharing
 from distributed_dd.stages.ports import Job
 
 
@@ -26,9 +22,7 @@ class DeepSpeedRanks:
     """
 
     num_ranks: int = setting("how many processes")
-    split: Literal["segments", "student_batch", "grid"] = setting(
-        "what is divided over ranks", "student_batch"
-    )
+    split: Literal["segments", "student_batch", "grid"] = setting("what is divided over ranks", "student_batch")
     num_groups: int | None = setting("segments at a time, where split is grid", None)
     zero: Zero = setting("what of the set is sharded", default_factory=Zero)
     stored: Literal["auto", "device", "spread", "host"] = setting(
@@ -71,68 +65,48 @@ class DeepSpeedRanks:
         """Segments that are matched at a time."""
         return {"segments": self.num_ranks, "student_batch": 1, "grid": self.num_groups or 1}[self.split]
 
-    def check(self, method: TrajectoryMatching, num_images: int, network: nn.Module) -> None:
+    def check(self, division: Division) -> None:
         """Refuse a method that cannot be divided so, before any rank starts.
 
         Raises:
             ConfigError: with the reason.
         """
-        size, segments = self.num_ranks // self.groups, method.segments_per_outer_step
+        self._check_segments(division)
+        size, num_rows = self.num_ranks // self.groups, division.num_rows
         require(
-            segments % self.groups == 0,
-            "engine.split",
-            f"{self.split} matches {self.groups} segments at a time, and method.segments_per_outer_step is "
-            f"{segments}",
-            f"a multiple of {self.groups}",
-            f"method.segments_per_outer_step={self.groups}, which averages that many gradients in an outer "
-            "step; or engine.split=student_batch, which leaves the outer step as it is",
-        )
-        smallest = method.smallest_batch(num_images)
-        require(
-            size <= smallest,
-            "engine.num_ranks",
-            f"{size} ranks share a student batch, and the smallest has {smallest} of the {num_images} images",
-            f"at most {smallest} ranks for each segment",
-            "fewer ranks, or another method.batch_size",
-        )
-        require(
-            not self.zero.parted or self.num_ranks <= num_images,
-            "engine.num_ranks", f"{self.num_ranks} ranks for {num_images} images", f"at most {num_images}",
+            num_rows > 0 or not self.zero.own_rows, "engine.zero.own_rows", "what is learned has no rows",
+            "zero.stage: 0 to 3",
         )  # fmt: skip
         require(
-            method.unroll.shardable or (size == 1 and not self.zero.parted),
-            "method.unroll",
-            "the direct unroll keeps one graph of the whole batch, which cannot be divided over ranks",
-            "kind: replayed, which computes the same gradient; or split=segments with ZeRO stage 0 to 2",
-        )
-        mixing = [n for n, m in network.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        require(
-            size == 1 or not mixing,
-            "network", f"layer {mixing[0] if mixing else ''} normalises over the batch, of which a rank "
-            "sees a part", "norms of each image alone, such as instance or group norm", "split=segments",
+            not self.zero.parted or num_rows == 0 or self.num_ranks <= num_rows,
+            "engine.num_ranks", f"{self.num_ranks} ranks for {num_rows} images", f"at most {num_rows}",
         )  # fmt: skip
-
-    def check_generative(self, method: Generative, pool: Sequence[nn.Module]) -> None:
-        """Refuse a generator's distillation that cannot be divided so, before any rank starts.
-
-        Raises:
-            ConfigError: with the reason.
-        """
-        require(
-            self.split == "student_batch", "engine.split", f"{self.split}: a generator has no segments",
-            "student_batch: each rank has a part of every batch",
-        )  # fmt: skip
-        require(
-            not self.zero.own_rows, "engine.zero.own_rows", "a generator has no rows", "zero.stage: 0 to 3"
-        )
-        for field, size in (("batch_size", method.batch_size), ("gan.batch_size", method.gan.batch_size)):
+        for batch in division.batches:
             require(
-                self.num_ranks <= size, "engine.num_ranks",
-                f"{self.num_ranks} ranks share a batch of method.{field}={size}", f"at most {size}",
+                size <= batch.num_rows, "engine.num_ranks",
+                f"{size} ranks share a {batch.what}, and the smallest has {batch.num_rows} images "
+                f"({batch.field})", f"at most {batch.num_rows} ranks that share one",
+                f"fewer ranks, or another {batch.field}",
             )  # fmt: skip
-        if self.num_ranks > 1 and method.matched:
-            for number, network in enumerate(pool):
-                refuse_mixing(network, f"method.pool.networks[{number}]")
+        kept_apart = size > 1 or (self.zero.parted and num_rows > 0)
+        for obstacle in (*division.obstacles, *(division.mixing if size > 1 else ())):
+            require(not kept_apart, obstacle.field, obstacle.reason, obstacle.allowed, obstacle.fix)
+
+    def _check_segments(self, division: Division) -> None:
+        segments = division.num_segments
+        require(
+            segments is not None or self.split == "student_batch", "engine.split",
+            f"{self.split}: this method has no segments", "student_batch: each rank has a part of every batch",
+        )  # fmt: skip
+        field = division.segments_field
+        require(
+            (segments or 1) % self.groups == 0,
+            "engine.split",
+            f"{self.split} matches {self.groups} segments at a time, and {field} is {segments}",
+            f"a multiple of {self.groups}",
+            f"{field}={self.groups}, which averages that many gradients in an outer step; or "
+            "engine.split=student_batch, which leaves the outer step as it is",
+        )
 
     def sharing(self) -> Sharing:
         """What falls to a rank."""

@@ -1,16 +1,13 @@
 """Who does the distillation, by kind: this process, or ranks."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import nn
-
 from distributed_dd.backends.deepspeed_ranks import DeepSpeedRanks
 from distributed_dd.backends.local_workers import Local
-from distributed_dd.distillation.methods import Generative, TrajectoryMatching
 from distributed_dd.family import Family
-from distributed_dd.stages.estimate import Sharing
+from distributed_dd.outer.division import Division
+from distributed_dd.outer.sharing import Sharing
 from distributed_dd.stages.ports import Job, Workers
 
 
@@ -20,12 +17,8 @@ class Engine(Protocol):
     @property
     def max_restarts(self) -> int: ...
 
-    def check(self, method: TrajectoryMatching, num_images: int, network: nn.Module) -> None:
-        """Refuse, before anything starts, a distillation of a set that it cannot do."""
-        ...
-
-    def check_generative(self, method: Generative, pool: Sequence[nn.Module]) -> None:
-        """Refuse, before anything starts, a distillation of a generator that it cannot do."""
+    def check(self, division: Division) -> None:
+        """Refuse, before anything starts, a method that cannot be divided as this engine divides."""
         ...
 
     def refuse_without_room(self, cluster: Any) -> None:

@@ -5,19 +5,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
-from distributed_dd.backends.local_engine import LocalEngine
-from distributed_dd.backends.local_network_engine import LocalNetworkEngine
-from distributed_dd.distillation.methods import Generative, TrajectoryMatching
-from distributed_dd.distillation.methods.generative import Adam
-from distributed_dd.distillation.methods.trajectory_matching import ParameterSGD
+from distributed_dd.backends.local_learner import LocalLearner
 from distributed_dd.distillation.sharded import Alone, Ranks
 from distributed_dd.distillation.unroll import Stored
 from distributed_dd.family import setting
+from distributed_dd.learning.update_rules import UpdateRule
+from distributed_dd.outer.division import Division
+from distributed_dd.outer.sharing import Sharing
 from distributed_dd.stages.ahead import Ahead
 from distributed_dd.stages.checkpoint import Saved, Shard
-from distributed_dd.stages.estimate import Sharing
 from distributed_dd.stages.footprint import peak_bytes
 from distributed_dd.stages.ports import Job, Link, Worker
 from distributed_dd.stages.stored_choice import stored_in
@@ -33,11 +30,8 @@ class Local:
     )  # fmt: skip
     max_restarts = 0
 
-    def check(self, method: TrajectoryMatching, num_images: int, network: nn.Module) -> None:
-        """Everything can be done here."""
-
-    def check_generative(self, method: Generative, pool: Sequence[nn.Module]) -> None:
-        """Everything can be done here."""
+    def check(self, division: Division) -> None:
+        """One process can do everything."""
 
     def refuse_without_room(self, cluster: Any) -> None:
         """This process is there."""
@@ -56,19 +50,15 @@ class Local:
 
 
 @dataclass(frozen=True)
-class LocalEngines:
-    """Makes the engines of one process."""
+class LocalTools:
+    """What the only process works with."""
 
     settings: Local
     ranks: Ranks = field(default_factory=Alone)
 
-    def of_set(self, saved: Saved, optimizers: Mapping[str, ParameterSGD]) -> LocalEngine:
-        """A synthetic set, whole."""
-        return LocalEngine(saved, optimizers)
-
-    def of_network(self, saved: Saved, name: str, adam: Adam) -> LocalNetworkEngine:
-        """A network, whole."""
-        return LocalNetworkEngine(saved, name, adam)
+    def learner(self, saved: Saved, rules: Mapping[str, UpdateRule]) -> LocalLearner:
+        """Whole tensors, updated by torch."""
+        return LocalLearner(saved, rules)
 
     def stored(self, num_parameters: int, num_steps: int) -> Callable[[], Stored]:
         """On the device, or in the host's memory."""
@@ -96,7 +86,7 @@ class LocalWorkers:
             raise RuntimeError("a worker begins from a checkpoint, and there is none")
         if job.chain is not None and (threads := self.cluster.threads_beside_a_task()) is not None:
             torch.set_num_threads(threads)  # the cores that are left by what is made ahead
-        worker: Worker = job.worker(job.checkpoints.saved(record["newest"]), LocalEngines(self.settings))
+        worker: Worker = job.worker(job.checkpoints.saved(record["newest"]), LocalTools(self.settings))
         self.worker, self.ahead = worker, Ahead.of(job.chain, record["step"], self)
 
     def outer_steps(self, first: int, last: int) -> Iterator[dict[str, float]]:
@@ -111,9 +101,7 @@ class LocalWorkers:
         """Write everything as one shard."""
         return [self.worker.save(step)]
 
-    def map(
-        self, function: Callable[[Any, Any], Any], tasks: Sequence[Any], shared: Any
-    ) -> Iterator[tuple[int, Any]]:
+    def map(self, function: Callable[[Any, Any], Any], tasks: Sequence[Any], shared: Any) -> Iterator[tuple[int, Any]]:
         """Tasks on the cluster."""
         yield from self.cluster.map(function, tasks, shared)
 

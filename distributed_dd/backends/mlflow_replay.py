@@ -9,11 +9,10 @@ from distributed_dd.durable import read_json
 from distributed_dd.errors import MissingInputError
 
 RECORD = "tracker.json"
-ARTEFACTS = (
-    "generator", "distilled", "report.json", "report.md", "resolved.yaml", "environment.json", "log.txt",
-)  # fmt: skip
-PREVIEWS = ("generator/preview.png", "distilled/preview.png", "preview.png")
-SHELVES = ("sweeps", "gans")
+FILES = ("report.json", "report.md", "resolved.yaml", "environment.json", "log.txt")
+MANIFEST, PREVIEW = "manifest.json", "preview.png"
+OWN_ROLES = ("run", "trial", "sweep")
+"""Any other role is of something that runs share."""
 PARENT = "mlflow.parentRunId"
 
 
@@ -24,9 +23,12 @@ def recorded(source: Path) -> list[Path]:
 
 
 def output_of(folder: Path) -> Path:
-    """The folder of all results to which a run folder belongs: trials and GANs lie deeper."""
-    parents = [parent for parent in folder.absolute().parents if parent.name in SHELVES]
-    return parents[0].parent if parents else folder.absolute().parent
+    """The folder of all results to which a run folder belongs: trials, and what runs share, lie deeper."""
+    sweeps = [parent for parent in folder.absolute().parents if parent.name == "sweeps"]
+    if sweeps:
+        return sweeps[0].parent
+    parent = folder.absolute().parent
+    return parent if _role(folder) in OWN_ROLES else parent.parent
 
 
 def replay(folders: list[Path], database: Path, say: Callable[[str], None]) -> int:
@@ -43,9 +45,7 @@ def replay(folders: list[Path], database: Path, say: Callable[[str], None]) -> i
         if tags.get("sweep") in parents:
             tags[PARENT] = parents[tags["sweep"]]
         failed: list[str] = []
-        tracker = MlflowTracker(
-            database, folder / RECORD, Description(**{**told, "tags": tags}), failed.append
-        )
+        tracker = MlflowTracker(database, folder / RECORD, Description(**{**told, "tags": tags}), failed.append)
         if _role(folder) == "sweep":
             parents[tags["sweep_folder"]] = tracker.run_id
         _tell(folder, tracker)
@@ -71,17 +71,18 @@ def _tell(folder: Path, tracker: MlflowTracker) -> None:
                 tracker.artefact(path)
         tracker.end("FINISHED" if report.exists() else "KILLED")
         return
-    shown = [folder / name for name in PREVIEWS if (folder / name).exists()]
+    results = sorted((path.parent for path in folder.glob(f"*/{MANIFEST}")), key=lambda path: path.name, reverse=True)
+    shown = [place / PREVIEW for place in (*results, folder) if (place / PREVIEW).exists()]
     for preview in shown[:1]:
         tracker.picture(tracker.description.picture, step, preview)
     if report.exists():
         tracker.report(read_json(report))
-    for name in ARTEFACTS:
-        if (folder / name).exists():
-            tracker.artefact(folder / name)
-    # A trial that a search stopped early has done all that it was to do, and has no report; nor has a GAN.
-    trained = _role(folder) == "gan" and (folder / "manifest.json").exists()
-    over = report.exists() or _role(folder) == "trial" or trained
+    for path in (*results, *(folder / name for name in FILES)):
+        if path.exists():
+            tracker.artefact(path)
+    # A trial that a search stopped early has done all that it was to do, and has no report; nor has a prelude.
+    made = _role(folder) not in OWN_ROLES and (folder / MANIFEST).exists()
+    over = report.exists() or _role(folder) == "trial" or made
     tracker.end("FINISHED" if over else "KILLED")
 
 

@@ -13,8 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
+from distributed_dd.evaluation.words import Words, tracked
+from distributed_dd.outer.prelude import SharedRun
+
 TAG = "mlflow.sharedViewState."
-ACCURACY, TEST = "metrics.`validation_accuracy`", "metrics.`test_accuracy_distilled`"
+ACCURACY = "metrics.`validation_accuracy`"
 LAST_CHOICE = "last_choice_accuracy"
 PIXELS_PER_LETTER, PIXELS_MORE = 7, 50
 
@@ -73,44 +76,44 @@ class View:
         }  # fmt: skip
 
 
-def runs_view(
-    num_outer_steps: int, losses: Sequence[str], row: str, picture: str, parameters: Sequence[str]
-) -> View:
-    """Ordinary runs, the best test accuracy of a row of the report first."""
-    test = f"metrics.`test_accuracy_{row}`"
+def runs_view(num_outer_steps: int, words: Words) -> View:
+    """Ordinary runs, the best test accuracy of their headline row first."""
+    test = f"metrics.`test_accuracy_{words.headline}`"
     columns = (
         test, ACCURACY, "metrics.`test_accuracy_random_real`", "params.`images_per_class`",
-        *(f"params.`{name}`" for name in parameters), "params.`seed`", "attributes.`Dataset`",
+        *(f"params.`{tracked(words.parameters[key])}`" for key in words.compared), "params.`seed`",
+        "attributes.`Dataset`",
     )  # fmt: skip
-    first, *others = losses
+    first, *others = words.losses
     charts = (
-        line("validation_accuracy"), line(first), bar(f"test_accuracy_{row}"), *map(line, others),
-        images(picture, num_outer_steps),
+        line("validation_accuracy"), line(first), bar(f"test_accuracy_{words.headline}"), *map(line, others),
+        images(words.picture, num_outer_steps),
     )  # fmt: skip
     return View("runs", columns, charts, "tags.role = 'run'", test)
 
 
-def shared_view(name: str, role: str, num_steps: int, losses: Sequence[str], picture: str) -> View:
-    """What runs share and is trained as a run of its own, such as GANs; the newest losses first."""
-    columns = (*(f"metrics.`{loss}`" for loss in losses), "params.`seed`", "attributes.`Dataset`")
-    charts = (*map(line, losses), images(picture, num_steps))
-    return View(name, columns, charts, f"tags.role = '{role}'", columns[0])
+def shared_view(shared: SharedRun) -> View:
+    """What runs share and is made as a run of its own; the newest losses first."""
+    columns = (*(f"metrics.`{loss}`" for loss in shared.losses), "params.`seed`", "attributes.`Dataset`")
+    charts = (*map(line, shared.losses), images(shared.picture, shared.num_steps))
+    return View(shared.title, columns, charts, f"tags.role = '{shared.role}'", columns[0])
 
 
-def sweep_view(sweep: str, images_per_class: int, varied: Sequence[str], first_rung: int) -> View:
-    """Trials of one study, finalists first; ``varied`` are parameters by name.
+def sweep_view(sweep: str, images_per_class: int, varied: Sequence[str], first_rung: int, words: Words) -> View:
+    """Trials of one study, finalists first; ``varied`` are parameters by name, the most telling ones first.
 
     Pictures are those of the outer step ``first_rung``, which every trial made.
     """
     last = f"metrics.`{LAST_CHOICE}`"
     columns = (
-        last, ACCURACY, "tags.`outcome`", *(f"params.`{name}`" for name in varied), TEST,
+        last, ACCURACY, "tags.`outcome`", *(f"params.`{name}`" for name in varied),
+        f"metrics.`test_accuracy_{words.headline}`",
     )  # fmt: skip
-    axes = [name for name in varied if name != "T"]  # it lies between the others
+    first, *_ = words.losses
     charts = (
-        line("validation_accuracy"), parallel(axes[:3], "validation_accuracy"),
-        *(scatter(name, "validation_accuracy") for name in axes[:2]), line("matching_loss"),
-        images("synthetic_set", first_rung),
+        line("validation_accuracy"), parallel(varied[:3], "validation_accuracy"),
+        *(scatter(name, "validation_accuracy") for name in varied[:2]), line(first),
+        images(words.picture, first_rung),
     )  # fmt: skip
     search = f"tags.sweep = '{sweep}' and tags.images_per_class = '{images_per_class}'"
     name = f"sweep {sweep}, {images_per_class} per class"

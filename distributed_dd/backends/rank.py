@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distributed_dd.allocator import keep_freed_memory
-from distributed_dd.backends.deepspeed_engines import DeepSpeedEngines
+from distributed_dd.backends.deepspeed_tools import DeepSpeedTools
 from distributed_dd.backends.process_group import join
 from distributed_dd.backends.torch_ranks import TorchRanks
 from distributed_dd.errors import UserError
@@ -38,7 +38,7 @@ class Rank:
         torch.set_num_threads(settings.cpus_per_rank)
         keep_freed_memory()
         self.rank, self.settings = rank, settings
-        self.engines: DeepSpeedEngines | None = None
+        self.tools: DeepSpeedTools | None = None
 
     def address(self) -> tuple[str, int]:
         """Where the ranks can meet: this node, and a port that is free."""
@@ -64,10 +64,10 @@ class Rank:
                 fix="put output= on a disk that all nodes share",
             )
         saved = job.checkpoints.saved(record["newest"])
-        if self.engines is not None:
-            self.engines.close()
-        self.engines = DeepSpeedEngines(self.settings, self.ranks)
-        self.worker = job.worker(saved, self.engines)
+        if self.tools is not None:
+            self.tools.close()
+        self.tools = DeepSpeedTools(self.settings.zero, self.settings.stored, self.ranks)
+        self.worker = job.worker(saved, self.tools)
         self._say(record["step"], saved.num_rows)
 
     def _say(self, step: int, num_rows: int) -> None:

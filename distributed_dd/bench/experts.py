@@ -31,8 +31,8 @@ from distributed_dd.data import Facts
 from distributed_dd.distillation.augment import Siamese
 from distributed_dd.distillation.chance import generator
 from distributed_dd.distillation.networks import MLP, ConvNet
+from distributed_dd.outer.work import TRAIN_FACTOR, forward_flops
 from distributed_dd.stages.environment import versions
-from distributed_dd.stages.estimate import TRAIN_FACTOR, forward_flops
 from distributed_dd.training.optimizers import GSAM, SGD, Optimizer
 
 RECIPES = {

@@ -22,14 +22,15 @@ from distributed_dd.data import Images
 from distributed_dd.data.whitening import Standardise
 from distributed_dd.distillation.augment import Identity
 from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.methods.generative import Generative, Pool
 from distributed_dd.distillation.networks import ConvNet, initialised
 from distributed_dd.distillation.networks.discriminator import ConvDiscriminator
 from distributed_dd.distillation.networks.generator import ConvGenerator
+from distributed_dd.methods.generative.pool import PoolJob
+from distributed_dd.methods.generative.pool_settings import Pool
+from distributed_dd.methods.generative.settings import Generative
+from distributed_dd.methods.generative.steps import GenerativeJob
 from distributed_dd.stages.checkpoint import Checkpoints
 from distributed_dd.stages.environment import versions
-from distributed_dd.stages.generative_worker import GenerativeJob
-from distributed_dd.stages.pool import PoolJob
 
 NUM_IMAGES, NUM_CLASSES, SHAPE, NOISE = 5000, 10, (1, 32, 32), 64
 LOADER_WORKERS = 4

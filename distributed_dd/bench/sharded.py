@@ -14,28 +14,32 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from distributed_dd.backends.deepspeed_engine import DeepSpeedEngine, Zero
+from distributed_dd.backends.deepspeed_learner import DeepSpeedLearner
 from distributed_dd.backends.deepspeed_ranks import DeepSpeedRanks
+from distributed_dd.backends.deepspeed_tools import DeepSpeedTools
 from distributed_dd.backends.deepspeed_traffic import deepspeed_traffic
 from distributed_dd.backends.gang import Gang
-from distributed_dd.backends.local_engine import LocalEngine
+from distributed_dd.backends.local_learner import LocalLearner
 from distributed_dd.backends.ray_cluster import RayCluster
 from distributed_dd.backends.torch_ranks import TorchRanks
+from distributed_dd.backends.zero import Zero
 from distributed_dd.bench.rounds import device_name
+from distributed_dd.data.whitening import Standardise
 from distributed_dd.distillation.labels import ExpertEnsemble
-from distributed_dd.distillation.methods import TrajectoryMatching
-from distributed_dd.distillation.methods.trajectory_matching import ParameterSGD
 from distributed_dd.distillation.networks import ConvNet, Network, ResNet18
 from distributed_dd.distillation.segments import Window
-from distributed_dd.distillation.unroll import MatchingGradient, RowGradients
+from distributed_dd.learning.update_rules import SGD
+from distributed_dd.methods.trajectory_matching.settings import TrajectoryMatching
+from distributed_dd.outer.learner import Learner
+from distributed_dd.outer.set_worker import SetJob, SetWorker
+from distributed_dd.outer.work import size as told
+from distributed_dd.outer.world import World
 from distributed_dd.stages.checkpoint import Checkpoints, Shard
 from distributed_dd.stages.environment import versions
-from distributed_dd.stages.estimate import size as told
+from distributed_dd.stages.expert import Experts
 from distributed_dd.stages.live_bytes import LiveBytes
 from distributed_dd.stages.material import device
-from distributed_dd.stages.ports import Engine
-from distributed_dd.stages.set_worker import SetJob, SetWorker
-from distributed_dd.stages.stored_choice import stored_in
+from distributed_dd.stages.scoring import Evaluation
 
 SHARDINGS = {
     "ZeRO 0": Zero(0), "ZeRO 1": Zero(1), "ZeRO 2": Zero(2), "ZeRO 3": Zero(3), "own rows": Zero(0, True)
@@ -127,8 +131,8 @@ def _random_set(folder: Path, num_images: int) -> list[Shard]:
 
 def _method(size: Size) -> TrajectoryMatching:
     return TrajectoryMatching(
-        ParameterSGD(1.0, 0.5), ParameterSGD(1e-6, 0.5), Window(2), student_steps=size.steps,
-        expert_epochs=1, batch_size=size.batch, gate=None, labels=ExpertEnsemble(),
+        SGD(1.0, 0.5), SGD(1e-6, 0.5), Window(2), student_steps=size.steps, expert_epochs=1,
+        batch_size=size.batch, gate=None, labels=ExpertEnsemble(), experts=Experts(num_experts=1),
     )  # fmt: skip
 
 
@@ -150,39 +154,36 @@ class _RandomExperts:
 def _alone(folder: Path, shards: list[Shard]) -> dict[str, Any]:
     """The set in this process, without DeepSpeed."""
     saved = Checkpoints(folder, "bench").saved(shards)
-    found = _footprint(lambda: LocalEngine(saved, _method(STEP).optimizers()))
+    found = _footprint(lambda: LocalLearner(saved, _method(STEP).optimizers()))
     return {"ranks": 1, "sharding": "one process", **found}
 
 
 def set_memory(rank: Any, zero: Zero, folder: Path, shards: list[Shard]) -> dict[str, Any]:
     """Bytes between updates and at most in one, of a rank that reads its rows and gets their gradients."""
     ranks, saved = _ranks(rank), Checkpoints(folder, "bench").saved(shards)
-    return _footprint(lambda: DeepSpeedEngine(zero, ranks, saved, _method(STEP).optimizers()))
+    return _footprint(lambda: DeepSpeedLearner(zero, ranks, saved, _method(STEP).optimizers()))
 
 
-def _update(engine: Engine) -> None:
+def _update(learner: Learner) -> None:
     """One update with gradients of zero."""
-    held = engine.read()
-    gradients = RowGradients(held.images, held.labels)
-    rate = torch.zeros_like(held.learning_rate)
-    engine.step(MatchingGradient(torch.zeros(1), gradients.images, gradients.labels, rate))
+    held = learner.read()
+    learner.step({name: torch.zeros_like(tensor) for name, tensor in held.tensors.items()})
 
 
-def _footprint(make: Callable[[], Engine]) -> dict[str, Any]:
+def _footprint(make: Callable[[], Learner]) -> dict[str, Any]:
     gc.collect()
     with LiveBytes() as counter:
-        engine = make()
-        _update(engine)
+        learner = make()
+        _update(learner)
         gc.collect()
         idle = counter.now
         counter.from_now_on()
         started = time.monotonic()
-        _update(engine)
+        _update(learner)
         seconds = time.monotonic() - started
         peak = counter.peak
-        if hasattr(engine, "close"):
-            engine.close()
-        del engine
+        learner.close()
+        del learner
         gc.collect()
     return {"idle_bytes": idle, "peak_bytes": peak, "seconds": round(seconds, 3)}
 
@@ -196,11 +197,12 @@ def _worker(
     ranks: TorchRanks, zero: Zero, place: Any, folder: Path, shards: list[Shard], size: Size
 ) -> SetWorker:
     checkpoints, method = Checkpoints(folder, "bench"), _method(size)
-    saved = checkpoints.saved(shards)
-    store: Any = _RandomExperts(size.network)
-    job = SetJob(method, 0, 1, size.network, (3, SIDE, SIDE), NUM_CLASSES, store, checkpoints)
-    stored = stored_in(place, job.student.num_parameters, size.steps, ranks)
-    return SetWorker(job, DeepSpeedEngine(zero, ranks, saved, method.optimizers()), ranks, stored, saved)
+    world = World(
+        seed=0, network=size.network, image_shape=(3, SIDE, SIDE), num_classes=NUM_CLASSES,
+        images_per_class=size.num_images // NUM_CLASSES, num_outer_steps=1, preprocessing=Standardise(),
+        evaluate=Evaluation(), output=folder, real=None, shared=_RandomExperts(size.network),
+    )  # fmt: skip
+    return SetJob(method, world, checkpoints).worker(checkpoints.saved(shards), DeepSpeedTools(zero, place, ranks))
 
 
 def outer_step(
@@ -220,7 +222,7 @@ def outer_step(
     ranks.num_bytes.clear()
     with deepspeed_traffic() as traffic, LiveBytes() as counter:
         worker.outer_step(rounds + 1)
-    worker.engine.close()  # type: ignore[attr-defined]
+    worker.learner.close()
     return {
         "seconds": round(sorted(seconds)[len(seconds) // 2], 4), "peak_bytes": counter.peak,
         "sum_calls": ranks.calls["sum in group"], "sum_bytes": ranks.num_bytes["sum in group"],
@@ -236,7 +238,7 @@ def stored_bytes(rank: Any, place: Any, folder: Path, shards: list[Shard], size:
         started = time.monotonic()
         rate = worker.outer_step(0)["student_learning_rate"]
         seconds = time.monotonic() - started
-    worker.engine.close()  # type: ignore[attr-defined]
+    worker.learner.close()
     return {"peak_bytes": counter.peak, "seconds": round(seconds, 2), "learning_rate": rate}
 
 

@@ -3,36 +3,17 @@
 import dataclasses
 import typing
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 
 from distributed_dd.backends.clusters import CLUSTERS
-from distributed_dd.backends.engines import ENGINES
-from distributed_dd.commands.sample import Sampling
-from distributed_dd.data import DATA_SETS, PREPROCESSINGS
-from distributed_dd.distillation.augment import AUGMENTATIONS
-from distributed_dd.distillation.labels import LABELS
-from distributed_dd.distillation.methods import METHODS
-from distributed_dd.distillation.networks import NETWORKS
-from distributed_dd.distillation.segments import SEGMENTS
-from distributed_dd.distillation.starts import STARTS
-from distributed_dd.distillation.unroll import UNROLLS
-from distributed_dd.family import describe_type
-from distributed_dd.stages.cross_architecture import CrossArchitecture
-from distributed_dd.stages.experiment import Experiment
-from distributed_dd.stages.generator_evaluation import GeneratorEvaluation
-from distributed_dd.stages.space import DIMENSIONS
-from distributed_dd.stages.sweep import SCHEDULES, SEARCHES, Sweep
-from distributed_dd.training.curriculum import CURRICULA
-from distributed_dd.training.optimizers import OPTIMIZERS
-from distributed_dd.trajectories.forms import FORMS
-
-FAMILIES = (
-    DATA_SETS, PREPROCESSINGS, NETWORKS, METHODS, SEGMENTS, STARTS, LABELS, AUGMENTATIONS, UNROLLS,
-    OPTIMIZERS, CURRICULA, FORMS, CLUSTERS, ENGINES,
-    DIMENSIONS, SEARCHES, SCHEDULES,
-)  # fmt: skip
+from distributed_dd.evaluation.elsewhere import Elsewhere
+from distributed_dd.experiment import Experiment, lifted_groups
+from distributed_dd.family import Family, describe_type
+from distributed_dd.methods import DIMENSIONS, METHODS, Sampling
+from distributed_dd.stages.sweep import Sweep
 
 
 def kinds(options: Namespace) -> int:
@@ -40,20 +21,58 @@ def kinds(options: Namespace) -> int:
     console = Console(highlight=False, soft_wrap=True)
     console.print("[bold]a configuration[/bold] (FILE of run, show ..)")
     _settings(console, Experiment, "  ")
-    console.print("\n[bold]evaluate FOLDER[/bold] key=value, the folder of a set")
-    _settings(console, CrossArchitecture, "  ")
-    console.print("\n[bold]evaluate FOLDER[/bold] key=value, the folder of a generator")
-    _settings(console, GeneratorEvaluation, "  ")
+    for name, kinds_with_it in lifted_groups().items():
+        console.print(f"  {name} (a group, with method.kind {' or '.join(kinds_with_it)})")
+        group = METHODS.members[kinds_with_it[0]]
+        _settings(console, typing.get_type_hints(group)[name], "      ")
+    for elsewhere in _elsewheres():
+        console.print(f"\n[bold]evaluate FOLDER[/bold] key=value, the folder of {elsewhere.thing}")
+        _settings(console, elsewhere.settings, "  ")
     console.print("\n[bold]sample FOLDER[/bold] key=value")
     _settings(console, Sampling, "  ")
     console.print("\n[bold]a sweep[/bold] (FILE of tune)")
     _settings(console, Sweep, "  ")
-    for family in FAMILIES:
+    for family in _families([Experiment, *_elsewhere_settings(), Sampling, Sweep], [CLUSTERS, DIMENSIONS]):
         console.print(f"\n[bold]{family.name}[/bold], chosen by kind")
         for kind, cls in family.members.items():
             console.print(f"  {kind}: {(cls.__doc__ or '').strip().splitlines()[0]}", markup=False)
             _settings(console, cls, "      ")
     return 0
+
+
+def _elsewheres() -> list[type[Elsewhere]]:
+    """What of any method can be tried on other networks, each once."""
+    return list(dict.fromkeys(kind for cls in METHODS.members.values() for kind in cls.tried_elsewhere))
+
+
+def _elsewhere_settings() -> list[type]:
+    return [elsewhere.settings for elsewhere in _elsewheres()]
+
+
+def _families(groups: Sequence[type], more: Sequence[Family]) -> list[Family]:
+    """Every family that a field of these groups, or of what may stand in them, is chosen from; each once."""
+    known: dict[str, Family] = {}
+
+    def enter(family: Family) -> None:
+        if family.name not in known:
+            known[family.name] = family
+            for member in family.members.values():
+                look(member)
+
+    def look(cls: Any) -> None:
+        hints = typing.get_type_hints(cls)
+        for field in dataclasses.fields(cls):
+            family = field.metadata.get("family")
+            if family is not None:
+                enter(family)
+            elif dataclasses.is_dataclass(hints[field.name]):
+                look(hints[field.name])
+
+    for cls in groups:
+        look(cls)
+    for family in more:
+        enter(family)
+    return list(known.values())
 
 
 def _settings(console: Console, cls: Any, indent: str, group_default: Any = None) -> None:
@@ -63,17 +82,15 @@ def _settings(console: Console, cls: Any, indent: str, group_default: Any = None
     """
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
+        if field.metadata.get("lifted"):
+            continue  # listed where people write it
         family, hint = field.metadata.get("family"), hints[field.name]
         group = family is None and dataclasses.is_dataclass(hint)
         what = "a group" if group else describe_type(hint)
         if family is not None:
-            what = (
-                f"{'a list of kinds' if field.metadata.get('many') else 'one of the kinds'} of {family.name}"
-            )
+            what = f"{'a list of kinds' if field.metadata.get('many') else 'one of the kinds'} of {family.name}"
         meaning = field.metadata.get("meaning", "")
-        console.print(
-            f"{indent}{field.name} ({what}{_default(field, family, group_default)}): {meaning}", markup=False
-        )
+        console.print(f"{indent}{field.name} ({what}{_default(field, family, group_default)}): {meaning}", markup=False)
         if group:
             own = getattr(group_default, field.name, field.default)
             _settings(console, hint, indent + "    ", own if isinstance(own, hint) else None)

@@ -9,6 +9,7 @@ from rich.table import Column, Table
 from distributed_dd.commands.run import opened, print_report
 from distributed_dd.durable import read_json, write_bytes, write_json
 from distributed_dd.errors import MissingInputError
+from distributed_dd.methods import words_by_kind
 from distributed_dd.set_evaluation import is_set
 from distributed_dd.stages import comparison, plots
 
@@ -21,28 +22,29 @@ def report(options: Namespace) -> int:
         options.file = options.paths[0]
         whole = opened(options)
         if not whole.folder.report.exists():
-            raise MissingInputError(
-                str(whole.folder.report), "there is no report yet", fix="distributed-dd run"
-            )
+            raise MissingInputError(str(whole.folder.report), "there is no report yet", fix="distributed-dd run")
         print_report(whole, read_json(whole.folder.report))
         return 0
     return _compare(options.paths or [Path("runs")], options.to)
 
 
 def _compare(paths: list[Path], to: Path | None) -> int:
-    runs = comparison.collect(paths)
+    runs, words = comparison.collect(paths), words_by_kind()
     to = to or paths[0] / "comparison"
-    pictures = {"accuracy.png": plots.accuracy_png(runs)}
-    for name in plots.SERIES:
-        if (png := plots.series_png(runs, name)) is not None:
-            pictures[f"{name}.png"] = png
-    for name, png in pictures.items():
+    pictures: dict[str, bytes | None] = {"accuracy.png": plots.accuracy_png(runs, words)}
+    for own in words.values():
+        for name, title in own.losses.items():
+            pictures[f"{name}.png"] = plots.series_png(runs, name, title)
+        for name, title in own.series.items():
+            pictures[f"{name}.png"] = plots.series_png(runs, name, title, points=True)
+    drawn = {name: png for name, png in pictures.items() if png is not None}
+    for name, png in drawn.items():
         write_bytes(to / name, png)
     lines = comparison.flat(runs)
     write_json(to / "report.json", {"schema": comparison.SCHEMA, "rows": lines})
     write_bytes(to / "report.csv", comparison.as_csv(lines).encode())
-    write_bytes(to / "report.md", comparison.page(runs, list(pictures)).encode())
-    header, rows = comparison.table(runs)
+    write_bytes(to / "report.md", comparison.page(runs, list(drawn), words).encode())
+    header, rows = comparison.table(runs, words)
     table = Table(Column(header[0], no_wrap=True), *header[1:])
     for row in rows:
         table.add_row(*row)
@@ -50,7 +52,7 @@ def _compare(paths: list[Path], to: Path | None) -> int:
     if not console.is_terminal:
         console.width = WIDTH_OF_A_FILE
     console.print(table)
-    if note := comparison.protocols(runs):
+    if note := comparison.about_columns(runs, words):
         console.print(note)
     print(f"output:   {to / 'report.md'}")
     return 0

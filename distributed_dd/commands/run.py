@@ -11,16 +11,14 @@ from rich.table import Table
 
 from distributed_dd.allocator import keep_freed_memory
 from distributed_dd.backends.console import ConsoleProgress
-from distributed_dd.composition import cluster_from, experiment_from, run_of
+from distributed_dd.composition import cluster_from, experiment_from
 from distributed_dd.durable import read_json
 from distributed_dd.errors import MissingInputError
-from distributed_dd.runners.generative import GenerativeRun
-from distributed_dd.runners.run import Run
-from distributed_dd.runners.trajectory import TrajectoryRun
+from distributed_dd.outer.prelude import Listing
+from distributed_dd.run import Run
 from distributed_dd.set_evaluation import evaluate_folder, is_set
 from distributed_dd.stages import artefact
-from distributed_dd.stages import experts as expert_stage
-from distributed_dd.stages.report import chosen_by, remarks, row_title, title
+from distributed_dd.stages.report import chosen_by, remarks, title, titled
 
 ROWS_AT_EACH_END = 10
 
@@ -44,44 +42,37 @@ def run(options: Namespace) -> int:
 
 
 def experts(options: Namespace) -> int:
-    """The experts alone, or whatever else runs of the method share."""
+    """What runs of the method share, alone: experts, a GAN; some methods share nothing."""
     whole = opened(options)
+    if whole.prelude is None:
+        print(f"{whole.method.name} needs nothing made beforehand")
+        return 0
     whole.prepare(for_use=False)
-    if isinstance(whole, TrajectoryRun):
-        _print_experts(whole)
-        print(f"experts are in {whole.store.folder}")
-    elif isinstance(whole, GenerativeRun):
-        print(f"the conditional GAN is in {whole.gan.path}")
+    if (listing := whole.prelude.listing()) is not None:
+        _print_listing(listing)
+    print(whole.prelude.where())
     return 0
 
 
-def _print_experts(whole: TrajectoryRun) -> None:
-    """What each expert reached; of a long list its two ends."""
-    _, records = expert_stage.summary(whole.store, whole.experiment.experts.num_experts)
-    columns = ("expert", "train, %", "validation, %", "seconds", "epochs kept", "trained on")
-    table = Table(*columns, caption=f"content {whole.store.content_sha256[:16]}")
-    shown = records if len(records) <= 2 * ROWS_AT_EACH_END else [
-        *records[:ROWS_AT_EACH_END], None, *records[-ROWS_AT_EACH_END:]
-    ]  # fmt: skip
-    for record in shown:
-        if record is None:
-            table.add_row(f".. {len(records) - 2 * ROWS_AT_EACH_END} more in manifest.json")
-            continue
-        accuracies = (record.get("train_accuracy"), record.get("validation_accuracy"))
-        table.add_row(
-            str(record["expert"]), *("-" if a is None else f"{100 * a:.1f}" for a in accuracies),
-            str(record.get("seconds", "-")), record.get("epochs", "-"), record.get("device", "-"),
-        )  # fmt: skip
+def _print_listing(listing: Listing) -> None:
+    """What a prelude consists of; of a long list its two ends."""
+    table, lines = Table(*listing.columns, caption=listing.caption), listing.lines
+    num_left_out = len(lines) - 2 * ROWS_AT_EACH_END
+    if num_left_out > 0:
+        more = [f".. {num_left_out} more in manifest.json"]
+        lines = [*lines[:ROWS_AT_EACH_END], more, *lines[-ROWS_AT_EACH_END:]]
+    for line in lines:
+        table.add_row(*line)
     Console(highlight=False).print(table)
 
 
 def distill(options: Namespace) -> int:
-    """Experts where missing, then the set."""
+    """What runs share where it is missing, then the set or generator."""
     whole = opened(options)
     with whole.opened():
         whole.prepare()
         whole.distill()
-    print(f"what was distilled is in {whole.artefacts()[0]}")
+    print(f"what was distilled is in {whole.product.folders[0]}")
     return 0
 
 
@@ -90,10 +81,8 @@ def evaluate(options: Namespace) -> int:
     if is_set(options.file):
         return _evaluate_folder(options)
     whole = opened(options)
-    if not (whole.folder.distilled / artefact.MANIFEST).exists():
-        raise MissingInputError(
-            str(whole.folder.distilled), "holds no distilled set", fix="distributed-dd run"
-        )
+    if not whole.is_distilled:
+        raise MissingInputError(str(whole.folder.distilled), "holds no distilled set", fix="distributed-dd run")
     with whole.opened():
         whole.prepare()
         result = whole.evaluate()
@@ -115,7 +104,7 @@ def _evaluate_folder(options: Namespace) -> int:
 
 def opened(options: Namespace) -> Run:
     keep_freed_memory()
-    return run_of(experiment_from(options.file, options.overrides), cluster_from(options.on))
+    return Run(experiment_from(options.file, options.overrides), cluster_from(options.on))
 
 
 def print_report(whole: Run, result: dict[str, Any]) -> None:
@@ -124,7 +113,7 @@ def print_report(whole: Run, result: dict[str, Any]) -> None:
     table = Table(*columns, title=title(result), title_justify="left")
     for row in result["rows"]:
         accuracy = f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f}"
-        table.add_row(row_title(row), row["labels"], accuracy, str(row["num_networks"]))
+        table.add_row(titled(row["name"], whole.method.words.rows), row["labels"], accuracy, str(row["num_networks"]))
     console.print(table)
     say = whole.progress.say
     say(
@@ -133,7 +122,7 @@ def print_report(whole: Run, result: dict[str, Any]) -> None:
     )
     for line in remarks(result)[2:]:
         say(line)
-    say(f"preview:  {whole.artefacts()[0] / artefact.PREVIEW}")
+    say(f"preview:  {whole.product.folders[0] / artefact.PREVIEW}")
     if whole.experiment.tracker == "mlflow":
         say(f"compare:  {ui_command(Path(whole.experiment.output))}")
     say(f"output:   {whole.folder.path}")

@@ -1,19 +1,16 @@
 """What would happen, before anything does."""
 
 from argparse import Namespace
-from collections.abc import Iterator
 
 from rich.console import Console
 
 from distributed_dd import config
 from distributed_dd.commands.run import opened
 from distributed_dd.composition import cluster_from, experiment_from
-from distributed_dd.data import Facts
-from distributed_dd.distillation.methods import Generative
 from distributed_dd.errors import MissingInputError
+from distributed_dd.experiment import values_of
 from distributed_dd.family import plain
-from distributed_dd.stages import estimate, generative_estimate
-from distributed_dd.stages.experiment import Experiment
+from distributed_dd.run import estimate_lines, scale_of
 from distributed_dd.sweeps.plan import Plan, planned
 
 
@@ -24,12 +21,12 @@ def show(options: Namespace) -> int:
     e = experiment_from(options.file, options.overrides)
     asked = cluster_from(options.on).engine.sharing() if options.on else None
     console = Console(highlight=False, soft_wrap=True)
-    console.print(config.to_yaml(plain(e)), markup=False)
+    console.print(config.to_yaml(values_of(e)), markup=False)
     try:
         whole = opened(options)
     except MissingInputError:
         if facts := e.data.facts:
-            for line in without_data(e, facts, asked):
+            for line in estimate_lines(e, scale_of(e, facts, asked)):  # nothing is there yet
                 console.print(line)
         raise
     splits = whole.material.splits
@@ -39,7 +36,8 @@ def show(options: Namespace) -> int:
     )
     for note in splits.notes:
         console.print(f"          note: {note}")
-    console.print(whole.present())
+    if (present := whole.present()) is not None:
+        console.print(present)
     state = "finished" if whole.folder.report.exists() else "not finished"
     if not whole.folder.path.exists():
         state = "not started"
@@ -47,13 +45,6 @@ def show(options: Namespace) -> int:
     for line in whole.estimate(asked):
         console.print(line)
     return 0
-
-
-def without_data(e: Experiment, facts: Facts, asked: estimate.Sharing | None) -> Iterator[str]:
-    """The estimate of a run whose data are not here: nothing is there yet."""
-    if isinstance(e.method, Generative):
-        return generative_estimate.lines(e, facts, True, asked)
-    return estimate.lines(e, facts, e.experts.num_experts, asked)
 
 
 def _show_sweep(options: Namespace) -> int:
@@ -75,16 +66,11 @@ def _study_lines(plan: Plan, size: int) -> list[str]:
     base, values = plan.bases[size], plan.values(size)
     rungs, trials = plan.sweep.rungs(base.num_outer_steps), plan.num_trials(size)
     networks = plan.sweep.networks(len(rungs))
-    first = (
-        "is the first trial" if plan.space.located(values) else "lies outside of the space: it is no trial"
-    )
+    first = "is the first trial" if plan.space.located(values) else "lies outside of the space: it is no trial"
     scored = ", ".join(f"{step} by {n}" for step, n in zip(rungs, networks, strict=True))
     lines = [
         f"{size} per class: {trials} trials by {type(plan.search).__name__.lower()}; the base {first}",
         f"          scored after outer steps {scored} networks; {trials * rungs[0]} to {trials * rungs[-1]} "
         "outer steps in all",
     ]
-    if "method.segments" in plan.space.dimensions:
-        last = base.experts.num_epochs - base.matching.expert_epochs
-        lines.append(f"          windows of start epochs 0 to {last:g} at most")
-    return lines
+    return [*lines, *base.method.sweep_lines([*plan.space.dimensions])]

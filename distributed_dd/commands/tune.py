@@ -10,7 +10,7 @@ from rich.table import Column, Table
 from distributed_dd.allocator import keep_freed_memory
 from distributed_dd.commands.run import ui_command
 from distributed_dd.composition import cluster_from
-from distributed_dd.stages import sweep_report
+from distributed_dd.sweeps import tables
 from distributed_dd.sweeps.plan import planned
 from distributed_dd.sweeps.results import best_path
 from distributed_dd.sweeps.sweeping import sweeping
@@ -28,17 +28,17 @@ def tune(options: Namespace) -> int:
     if not console.is_terminal:
         console.width = WIDTH_OF_A_FILE
     for study in found:
-        header, rows = sweep_report.table(study)
+        header, rows = tables.table(study)
         columns = [Column(name, no_wrap=True) for name in header]
-        table = Table(*columns, title=sweep_report.size_of(study), title_justify="left")
+        table = Table(*columns, title=tables.size_of(study), title_justify="left")
         for row in rows:
             table.add_row(*row)
         console.print(table)
     say = sweep.progress.say
     elsewhere = "" if plan.sweep.output == "runs" else f" output={shlex.quote(plan.sweep.output)}"
     for study in found:
-        say(sweep_report.verdict(study))
-    if line := sweep_report.moves(found):
+        say(tables.verdict(study))
+    if line := tables.moves(found, plan.axis):
         say(line)
     for study in found:
         say(f"best:     distributed-dd run {shown(best_path(plan, study.images_per_class))}{elsewhere}")

@@ -23,6 +23,10 @@ class Segments(Protocol):
 
     def draw(self, outer_step: int, rng: torch.Generator) -> float: ...
 
+    def reached(self, outer_step: int) -> tuple[float, float]:
+        """First and last start epoch that can be drawn up to and with ``outer_step``."""
+        ...
+
 
 @dataclass(frozen=True)
 class Window:
@@ -42,6 +46,10 @@ class Window:
     def draw(self, outer_step: int, rng: torch.Generator) -> float:
         """A start epoch for this outer step."""
         return _uniform(self.starts(), rng)
+
+    def reached(self, outer_step: int) -> tuple[float, float]:
+        """The whole window."""
+        return self.min_start_epoch, self.max_start_epoch - self.step
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,10 @@ class Expanding:
     def draw(self, outer_step: int, rng: torch.Generator) -> float:
         """A start epoch for this outer step."""
         return _uniform(_grid(self.min_start_epoch, self.upper_bound(outer_step), self.step), rng)
+
+    def reached(self, outer_step: int) -> tuple[float, float]:
+        """As far as it has grown."""
+        return self.min_start_epoch, self.upper_bound(outer_step) - self.step
 
 
 def _grid(low: float, high: float, step: float) -> list[float]:

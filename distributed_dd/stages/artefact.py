@@ -10,9 +10,8 @@ from torch.utils.data import Dataset, TensorDataset
 from distributed_dd.data import DATA_SETS, Fitted, Splits
 from distributed_dd.durable import read_json, sha256_of, write_bytes, write_json
 from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError
-from distributed_dd.family import build_member, did_you_mean, identity
+from distributed_dd.family import build_member, did_you_mean
 from distributed_dd.stages.environment import versions
-from distributed_dd.stages.experiment import Experiment
 from distributed_dd.stages.run_folder import load_tensors
 
 SCHEMA = 1
@@ -30,7 +29,8 @@ class DistilledSet(Dataset):
     `torch.nn.CrossEntropyLoss` takes as they are, or the class number with ``labels="hard"``.
 
     Attributes:
-        images (n, C, H, W), labels (n, K) logits, classes (n), learning_rate: as distilled.
+        images (n, C, H, W), labels (n, K) logits, classes (n): as distilled.
+        learning_rate: as distilled, or that of the recipe where none was.
         preprocessing: `apply` does to real images (n, C, H, W) in [0, 1] what was done for the set; `invert`.
         manifest: method, data set, class names, network, evaluation recipe, versions.
     """
@@ -39,7 +39,8 @@ class DistilledSet(Dataset):
         self, tensors: dict[str, Tensor], manifest: dict[str, Any], kind: Literal["soft", "hard"]
     ) -> None:
         self.images, self.labels, self.classes = tensors["images"], tensors["labels"], tensors["classes"]
-        self.learning_rate = float(tensors["learning_rate"])
+        learned = tensors.get("learning_rate")
+        self.learning_rate = float(manifest["learning_rate"] if learned is None else learned)
         self.preprocessing = Fitted(*(tensors[f"preprocessing.{p}"] for p in FITTED))
         self.manifest = manifest
         if kind not in ("soft", "hard"):
@@ -98,19 +99,20 @@ def load_real(
 
 
 def describe(
-    experiment: Experiment, splits: Splits, digest: str, experts: dict[str, Any] | None, facts: dict
+    method: str, values: dict[str, Any], splits: Splits, digest: str, shared: dict[str, Any] | None, facts: dict
 ) -> dict[str, Any]:
-    """The manifest's account of a set: all that a stranger needs to use it as it was meant.
+    """The manifest's account of a result: all that a stranger needs to use it as it was meant.
 
-    ``experts``: the store that it came from and their number, where there were any.
+    Args:
+        values: the configuration, without paths of this machine. digest: of it and the data.
+        shared: what it was made from, where there was anything, as its prelude tells.
     """
-    e, values = experiment, identity(experiment)  # no paths of this machine
     return {
-        "method": e.method.name,
+        "method": method,
         "dataset": {
             "name": splits.name, "sha256": splits.sha256, "source": values["data"], "notes": splits.notes,
         },
-        "images_per_class": e.images_per_class,
+        "images_per_class": values["images_per_class"],
         "class_names": list(splits.class_names),
         "image_shape": list(splits.image_shape),
         "preprocessing": {
@@ -121,8 +123,8 @@ def describe(
         },
         "network": values["network"],
         "evaluation": {**values["evaluate"], "learning_rate": "the distilled one"},
-        "experts": experts,
-        "seed": e.seed,
+        "experts": shared,
+        "seed": values["seed"],
         "config": digest,
         "outer_step": facts["best_step"],
         "validation_accuracy": facts["best_accuracy"],
@@ -146,8 +148,8 @@ def write_artefact(
         if tensors is None:
             continue
         hashes[name] = write_bytes(folder / name, save({k: t.contiguous() for k, t in tensors.items()}))
-    rate = float(best["learning_rate"])
-    write_json(folder / MANIFEST, {"schema": SCHEMA, "sha256": hashes, "learning_rate": rate, **facts})
+    learned = {"learning_rate": float(best["learning_rate"])} if "learning_rate" in best else {}
+    write_json(folder / MANIFEST, {"schema": SCHEMA, "sha256": hashes, **learned, **facts})
 
 
 def load_last_step(folder: Path) -> dict[str, Tensor]:

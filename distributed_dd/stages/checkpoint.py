@@ -12,9 +12,8 @@ from torch import Tensor
 
 from distributed_dd.durable import is_half_written, read_json, sha256_of, write_bytes, write_json
 from distributed_dd.errors import IntegrityError
+from distributed_dd.learning.update_rules import is_by_row
 
-ROWS = ("images", "labels", "classes")
-SET = (*ROWS, "learning_rate")
 KEPT = ("newest", "best", "start")
 
 
@@ -31,9 +30,9 @@ class Shard:
 class Saved:
     """What shards hold, read row by row, so that nobody needs the whole.
 
-    Names of a set: ``images``, ``labels``, ``classes`` by row, ``learning_rate``; the same after
-    ``momentum.`` and ``average.``. Momenta are sums of gradients as torch's SGD keeps them. A generator has
-    no rows.
+    Names of a set: ``images``, ``labels``, ``classes`` by row, ``learning_rate`` where it is learned; the same
+    after ``average.`` and after the slots of update rules, such as ``momentum.``; ``state.`` is the method's
+    own. A generator has no rows.
     """
 
     def __init__(self, folder: Path, shards: Sequence[Shard]) -> None:
@@ -60,6 +59,10 @@ class Saved:
             parts = [self._read(self.shards[0], lambda file: file.get_slice(name)[0:0].clone())]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
+    def part(self, name: str, span: tuple[int, int]) -> Tensor:
+        """Rows of a tensor that is kept row by row; all of any other."""
+        return self.rows(name, *span) if is_by_row(name) else self.value(name)
+
     def value(self, name: str) -> Tensor:
         """A tensor that is not kept row by row."""
         return self._read(self.shards[0], lambda file: file.get_tensor(name).clone())
@@ -69,11 +72,12 @@ class Saved:
         return tuple(self._read(self.shards[0], lambda file: file.get_slice(name).get_shape()))[1:]
 
     def whole(self, averaged: bool = False) -> dict[str, Tensor]:
-        """The set, or the average of sets over outer steps: images, labels, classes, learning rate."""
+        """The set, or the average of sets over outer steps: images, labels, classes; a learned rate."""
         prefix = "average." if averaged else ""
         found = {name: self.rows(prefix + name, 0, self.num_rows) for name in ("images", "labels")}
         found["classes"] = self.rows("classes", 0, self.num_rows)
-        return found | {"learning_rate": self.value(f"{prefix}learning_rate")}
+        rate = f"{prefix}learning_rate"
+        return found | ({"learning_rate": self.value(rate)} if rate in self.names() else {})
 
     def _read(self, shard: Shard, take: Any) -> Any:
         path = self.folder / shard.file

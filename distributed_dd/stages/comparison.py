@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -10,12 +10,12 @@ from typing import Any
 
 from distributed_dd.durable import read_json
 from distributed_dd.errors import MissingInputError
+from distributed_dd.evaluation.words import Words
 from distributed_dd.family import flattened
 
 SCHEMA = 1
 MOST_DIFFERENCES = 3
 PUBLISHED = Path(__file__).with_name("published.json")
-FRESH = {"generated_fresh": "fresh noise"}
 COLUMNS = {
     "distilled": "distilled", "distilled_hard_labels": "its hard labels", "random_real": "random real",
     "random_real_soft_labels": "random, soft labels", "full_data": "full data", "expert": "experts",
@@ -40,6 +40,11 @@ class Finished:
         """The configuration as ``key.path`` -> value, where the set says it."""
         manifest = self.folder / "distilled" / "manifest.json"
         return dict(flattened(read_json(manifest).get("configuration", {}))) if manifest.exists() else {}
+
+    @property
+    def kind(self) -> str:
+        """The method's kind, where the run says it."""
+        return str(self.report.get("kind") or self.settings.get("method.kind", ""))
 
     def row(self, name: str) -> dict[str, Any] | None:
         """One row of the report."""
@@ -109,10 +114,14 @@ def as_csv(lines: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def table(runs: Sequence[Finished]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines: a run a line, in per cent, with what was published for the same setting."""
-    generated = any(run.row(name) for run in runs for name in FRESH)
-    columns = {**FRESH, **COLUMNS, "distilled": "distilled, frozen"} if generated else COLUMNS
+def table(runs: Sequence[Finished], words: Mapping[str, Words]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines: a run a line, in per cent, with what was published for the same setting.
+
+    ``words``: of every kind of method.
+    """
+    own = {name: head for kind in _kinds(runs, words) for name, head in words[kind].columns.items()}
+    columns = {**{name: head for name, head in own.items() if name not in COLUMNS}, **COLUMNS, **own}
+    columns = {name: head for name, head in columns.items() if any(run.row(name) for run in runs)}
     header = ["run", *columns.values(), "published"]
     lines = []
     for run in runs:
@@ -126,14 +135,14 @@ def table(runs: Sequence[Finished]) -> tuple[list[str], list[list[str]]]:
     return header, lines
 
 
-def protocols(runs: Sequence[Finished]) -> str:
-    """What the columns of generators mean, where there are any."""
-    if not any(run.row(name) for run in runs for name in FRESH):
-        return ""
-    return (
-        "Fresh noise: networks saw new images of a generator in every epoch, as many as a set would have. "
-        "Distilled, frozen: one frozen sample of a generator, or the distilled set of another method."
-    )
+def _kinds(runs: Sequence[Finished], words: Mapping[str, Words]) -> list[str]:
+    """Kinds of method among the runs, in the order of the table."""
+    return [kind for kind in words if any(run.kind == kind for run in runs)]
+
+
+def about_columns(runs: Sequence[Finished], words: Mapping[str, Words]) -> str:
+    """What columns mean that only some methods have."""
+    return " ".join(filter(None, (words[kind].about_columns for kind in _kinds(runs, words))))
 
 
 def _differences(run: Finished, peers: Sequence[Finished]) -> list[str]:
@@ -147,9 +156,9 @@ def _differences(run: Finished, peers: Sequence[Finished]) -> list[str]:
     return found if len(found) <= MOST_DIFFERENCES else [run.folder.name.rsplit("-", 1)[-1]]
 
 
-def page(runs: Sequence[Finished], plots: Sequence[str]) -> str:
+def page(runs: Sequence[Finished], plots: Sequence[str], words: Mapping[str, Words]) -> str:
     """The table and the plots as Markdown."""
-    header, lines = table(runs)
+    header, lines = table(runs, words)
     rows = [header, ["---"] * len(header), *lines]
     counts = {row["num_networks"] for run in runs for row in run.report["rows"] if row["name"] != "expert"}
     networks = " to ".join(map(str, sorted({min(counts), max(counts)})))
@@ -157,7 +166,7 @@ def page(runs: Sequence[Finished], plots: Sequence[str]) -> str:
     text = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     text += f"\nTest accuracy in %, mean ± standard deviation over {networks} fresh networks; "
     text += f"test images: {tested}. Published figures come from the sources' own protocols and sizes.\n"
-    text += f"{note}\n" if (note := protocols(runs)) else ""
+    text += f"{note}\n" if (note := about_columns(runs, words)) else ""
     return text + "".join(f"\n![{name}]({name})\n" for name in plots)
 
 

@@ -8,13 +8,13 @@ from typing import Any
 from distributed_dd.distillation.networks import NETWORKS, Network
 from distributed_dd.distillation.networks.convnet import ConvNet
 from distributed_dd.durable import read_json, write_bytes, write_json
+from distributed_dd.evaluation.rows import Entry, is_soft, without_augmentation
 from distributed_dd.family import choices, plain, require, setting
-from distributed_dd.stages.evaluate import Entry, candidates, score_rows, without_augmentation
-from distributed_dd.stages.material import Material
+from distributed_dd.outer.world import World
 from distributed_dd.stages.ports import Cluster, Progress
 from distributed_dd.stages.report import TITLES
 from distributed_dd.stages.robustness import scores
-from distributed_dd.stages.scoring import Evaluation
+from distributed_dd.stages.scoring import Candidate, score_rows
 
 SCHEMA = 1
 FILE, PAGE = "cross_architecture.json", "cross_architecture.md"
@@ -34,19 +34,22 @@ class CrossArchitecture:
         require(bool(self.networks), "networks", "empty", ", ".join(NETWORKS.members))
         require(self.num_networks >= 1, "num_networks", f"got {self.num_networks}", "1 or more")
 
+    def fitted_to(self, world: World) -> World:
+        """The world whose recipe trains as many networks as are asked for."""
+        return replace(world, evaluate=replace(world.evaluate, num_networks=self.num_networks))
+
 
 def cross_evaluate(
     settings: CrossArchitecture,
-    evaluation: Evaluation,
     entry: Entry,
-    material: Material,
+    rows: list[Candidate],
     cluster: Cluster,
     progress: Progress,
     folder: Path,
 ) -> dict[str, Any]:
-    """Score the set on every network; ``folder`` keeps what is done, network by network."""
-    evaluation = replace(evaluation, num_networks=settings.num_networks)
-    rows = candidates(entry, material, evaluation)
+    """Score the rows of a set on every network; ``folder`` keeps what is done, network by network."""
+    world = entry.world
+    evaluation, material = world.evaluate, world.real
     if not settings.full_data:
         rows = [row for row in rows if row.name != "full_data"]
     if settings.no_augmentation:
@@ -58,13 +61,13 @@ def cross_evaluate(
         "num_test": len(material.splits.test),
     }
     result = {"schema": SCHEMA, **identity, "networks": _known(folder / FILE, identity)}
-    soft = bool((entry.distilled.labels.softmax(1).max(1).values < 0.999).any())
+    soft = is_soft(entry.distilled.labels)
     for network in settings.networks:
         what = {"kind": NETWORKS.kind_of(network), **plain(network)}
         if any(known["network"] == what for known in result["networks"]):
             progress.say(f"{what['kind']}: already evaluated")
             continue
-        scored, _ = score_rows(rows, network, evaluation, entry.seed, material, cluster, progress)
+        scored, _ = score_rows(rows, network, evaluation, world.seed, material, cluster, progress)
         by_name = {row["name"]: row["accuracy_mean"] for row in scored}
         result["networks"].append({"network": what, "rows": scored, "scores": scores(by_name, soft)})
         write_json(folder / FILE, result)

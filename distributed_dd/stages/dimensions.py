@@ -26,7 +26,10 @@ class Coordinate:
 
 
 class Dimension(Protocol):
-    """One entry of a space, for the field or group ``key`` of a configuration with the values ``base``."""
+    """One entry of a space, for the field or group ``key`` of a configuration with the values ``base``.
+
+    ``depends_on_others = True`` says that it reads fields that others may set: it is worked out after them.
+    """
 
     def coordinates(self, key: str, base: Values) -> dict[str, Coordinate]: ...
 

@@ -34,9 +34,13 @@ class Experts(Recipe):
         "where experts lie: a folder, or a URI such as s3://bucket/experts (null: OUTPUT/experts)",
         None,
         identity=False,
+        place=True,
     )
     store: str | None = setting(
-        "use the experts in this folder or URI, such as imported ones, and train none", None, identity=False
+        "use the experts in this folder or URI, such as imported ones, and train none",
+        None,
+        identity=False,
+        place=True,
     )
     save_every: float = setting("seconds between saves of an expert in training", 60.0, identity=False)
 

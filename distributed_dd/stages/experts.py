@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from distributed_dd.data.splits import content_sha256
 from distributed_dd.distillation.networks import Network
 from distributed_dd.family import identity, plain, require
 from distributed_dd.stages.difficulty import ranking
 from distributed_dd.stages.expert import ExpertJob, Experts, train_expert
-from distributed_dd.stages.material import Material
 from distributed_dd.stages.ports import Cluster, Progress
 from distributed_dd.stages.watch import watched
 from distributed_dd.trajectories.epochs import format_epochs, parse_epochs, same_epoch
@@ -98,18 +96,6 @@ def summary(store: TrajectoryStore, num_experts: int) -> tuple[str, list[dict[st
         f"lowest {min(values):.1f} % (expert {lowest['expert']}), highest {max(values):.1f} %"
     )
     return line, records
-
-
-def identity_of(material: Material, preprocessing: Any) -> dict[str, Any]:
-    """The data that experts were trained on, for the store's identity."""
-    train = material.splits.train
-    return {
-        "data": material.splits.name,
-        "data_sha256": material.splits.sha256,
-        "num_train": len(train),
-        "train_sha256": content_sha256(train.images, train.targets),
-        "preprocessing": {"kind": type(preprocessing).__name__.lower(), **plain(preprocessing)},
-    }
 
 
 def check_complete(store: TrajectoryStore, num_experts: int) -> None:

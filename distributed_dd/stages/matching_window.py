@@ -20,6 +20,7 @@ class MatchingWindow:
     latest: float | None = setting("largest T+ (null: the experts' epochs - M)", None)
     spacing: float | None = setting("epochs between bounds that are tried (null: method.segments.step)", None)
     min_width: float | None = setting("least epochs from T- to the exclusive T+ (null: one spacing)", None)
+    depends_on_others = True
 
     def __post_init__(self) -> None:
         require(self.earliest >= 0, "earliest", f"got {self.earliest:g}", "0 or more")
@@ -59,6 +60,10 @@ class MatchingWindow:
         require(
             key == "method.segments", "kind", f"matching_window is for method.segments, not for {key}",
             "uniform, log_uniform, integers, choice",
+        )  # fmt: skip
+        require(
+            at(base, key) is not None, "kind", f"the base, with method.kind={at(base, 'method.kind')}, has no {key}",
+            "a base that matches segments of trajectories",
         )  # fmt: skip
         self._room(base)
         names = ["start", "end"] + ["initial"] * ("initial_max_start_epoch" in at(base, key))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -40,6 +41,11 @@ class Material:
         )
         return Fitted(**tensors)
 
+    @property
+    def pixels(self) -> Images:
+        """The training images as they are stored."""
+        return self.splits.train
+
     @cached_property
     def train(self) -> Images:
         """The training images as the networks see them."""
@@ -57,6 +63,18 @@ class Material:
 
     def _seen(self, images: Images) -> Images:
         return Images(self.fitted.apply(images.pixels()), images.targets)
+
+
+def identity_of_data(material: Material, preprocessing: Preprocessing) -> dict[str, Any]:
+    """The training images and what networks see of them, for the identity of what is made from them."""
+    splits = material.splits
+    return {
+        "data": splits.name,
+        "data_sha256": splits.sha256,
+        "num_train": len(splits.train),
+        "train_sha256": content_sha256(splits.train.images, splits.train.targets),
+        "preprocessing": {"kind": type(preprocessing).__name__.lower(), **plain(preprocessing)},
+    }
 
 
 def prepare(

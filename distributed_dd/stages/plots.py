@@ -2,26 +2,19 @@
 
 import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distributed_dd.evaluation.words import Words
 from distributed_dd.stages.comparison import Finished, published, unconfirmed
 from distributed_dd.stages.report import TITLES
 from distributed_dd.stages.run_folder import Metrics
 
 CONTROLS = {"random_real": ":", "random_real_soft_labels": "-.", "full_data": "--"}
-SERIES = {
-    "matching_loss": "matching loss",
-    "student_learning_rate": "student learning rate",
-    "start_epoch": "start epoch of the matched segment",
-    "discriminator_distance": "distance between real and generated",
-    "generator_global": "global loss, unweighted",
-    "generator_local": "local loss, unweighted",
-}
 SMOOTHED = 20
 
 
-def accuracy_png(runs: Sequence[Finished]) -> bytes:
+def accuracy_png(runs: Sequence[Finished], words: Mapping[str, Words]) -> bytes:
     """A panel for each data set: methods as lines, controls dashed and grey, published points hollow."""
     by_data: dict[str, list[Finished]] = defaultdict(list)
     for run in runs:
@@ -30,14 +23,16 @@ def accuracy_png(runs: Sequence[Finished]) -> bytes:
     for panel, (dataset, own) in zip(panels, by_data.items(), strict=True):
         for number, method in enumerate(sorted({run.report["method"] for run in own})):
             colour = f"C{number}"
-            points = _points([run for run in own if run.report["method"] == method], "distilled")
+            peers = [run for run in own if run.report["method"] == method]
+            points = _points(peers, "distilled")
             panel.errorbar(*points, color=colour, marker="o", capsize=3, label=f"{method}, distilled")
-            fresh = _points([run for run in own if run.report["method"] == method], "generated_fresh")
-            if fresh[0]:
-                panel.errorbar(
-                    *fresh, color=colour, linestyle="--", marker="s", mfc="none", capsize=3,
-                    label=f"{method}, fresh noise",
-                )  # fmt: skip
+            for row, head in _own_columns(peers, words).items():
+                more = _points(peers, row)
+                if more[0]:
+                    panel.errorbar(
+                        *more, color=colour, linestyle="--", marker="s", mfc="none", capsize=3,
+                        label=f"{method}, {head}",
+                    )  # fmt: skip
             known = {n: a for n, a in published(dataset, method).items() if n in points[0]}
             doubt = " (unconfirmed)" if (dataset, method) in unconfirmed() else ""
             if known:
@@ -65,9 +60,18 @@ def accuracy_png(runs: Sequence[Finished]) -> bytes:
     return as_png(figure)
 
 
-def series_png(runs: Sequence[Finished], name: str) -> bytes | None:
-    """One quantity of every run against outer steps, smoothed; None where no run recorded it."""
-    figure, (panel,) = figure_of(1, SERIES[name])
+def _own_columns(runs: Sequence[Finished], words: Mapping[str, Words]) -> dict[str, str]:
+    """Rows that only the method of these runs has -> head of their column."""
+    columns = words[runs[0].kind].columns if runs[0].kind in words else {}
+    return {name: head for name, head in columns.items() if name != "distilled"}
+
+
+def series_png(runs: Sequence[Finished], name: str, title: str, points: bool = False) -> bytes | None:
+    """One quantity of every run against outer steps; None where no run recorded it.
+
+    ``points``: as it is, step by step; smoothed otherwise.
+    """
+    figure, (panel,) = figure_of(1, title)
     drawn = False
     for run in runs:
         path = run.folder / "metrics.jsonl"
@@ -76,11 +80,11 @@ def series_png(runs: Sequence[Finished], name: str) -> bytes | None:
             continue
         drawn = True
         steps, values = [line["step"] for line in lines], [line[name] for line in lines]
-        if name == "start_epoch":
+        if points:
             panel.plot(steps, values, ".", markersize=2, label=run.folder.name)
         else:
             panel.plot(steps, _smoothed(values), label=run.folder.name)
-    panel.set_xlabel("outer step" if name == "start_epoch" else f"outer step (mean over {SMOOTHED})")
+    panel.set_xlabel("outer step" if points else f"outer step (mean over {SMOOTHED})")
     if not drawn:
         return None
     panel.legend(fontsize=6)

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import Tensor
-
-from distributed_dd.distillation.methods.generative import Adam
-from distributed_dd.distillation.methods.trajectory_matching import ParameterSGD
 from distributed_dd.distillation.sharded import Ranks
-from distributed_dd.distillation.unroll import MatchingGradient, Stored
+from distributed_dd.distillation.unroll import Stored
+from distributed_dd.learning.update_rules import UpdateRule
+from distributed_dd.outer.learner import Learner
 from distributed_dd.stages.checkpoint import Checkpoints, Saved, Shard
 
 Link = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -40,81 +38,14 @@ class Cluster(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Held:
-    """The rows of the set that a rank has at hand, from row ``first`` on, and the student learning rate."""
-
-    first: int
-    images: Tensor
-    labels: Tensor
-    learning_rate: Tensor
-
-
-class Engine(Protocol):
-    """Holds the synthetic set, or this rank's part of it, and updates it with ready-made gradients."""
-
-    num_rows: int
-
-    def read(self) -> Held:
-        """The set as it is now: all rows, or those that this rank keeps where the set is sharded."""
-        ...
-
-    def renew_labels(self, labels: Tensor) -> None:
-        """Replace the labels of the rows that `read` gives; they must not be learned ones."""
-        ...
-
-    def step(self, gradient: MatchingGradient) -> Tensor:
-        """One update. ``gradient`` holds parts, of the rows that `read` gave, whose sum over ranks counts.
-
-        Returns this rank's part of the squared norm of the image gradient.
-        """
-        ...
-
-    def keep_rate(self, floor: float) -> bool:
-        """Lift the student learning rate to ``floor`` if it is below; whether it was."""
-        ...
-
-    def rate(self) -> float:
-        """The student learning rate as it is now."""
-        ...
-
-    def kept(self) -> dict[str, Tensor]:
-        """Images, labels and classes of the rows that this rank keeps, and the learning rate; copies."""
-        ...
-
-    def momenta(self) -> dict[str, Tensor]:
-        """Momenta of what is learned (``images``, ..), of the rows that this rank keeps; copies."""
-        ...
-
-
-class NetworkEngine(Protocol):
-    """Holds the flat parameters of a network, or this rank's part of them, and updates them by Adam."""
-
-    def read(self) -> Tensor:
-        """All parameters (P,) as they are now."""
-        ...
-
-    def step(self, gradient_P: Tensor) -> None:
-        """One update. The gradients that ranks hand in add up."""
-        ...
-
-    def state(self) -> dict[str, Tensor]:
-        """``theta``, ``mean`` and ``square`` (P,), whole, and ``updates``; copies. All ranks must ask."""
-        ...
-
-
-class Engines(Protocol):
-    """Makes what holds and updates the learned things, from a checkpoint."""
+class RankTools(Protocol):
+    """What a rank makes its outer steps with."""
 
     @property
     def ranks(self) -> Ranks: ...
 
-    def of_set(self, saved: Saved, optimizers: Mapping[str, ParameterSGD]) -> Engine:
-        """A synthetic set."""
-        ...
-
-    def of_network(self, saved: Saved, name: str, adam: Adam) -> NetworkEngine:
-        """A network that the checkpoint holds under ``name``."""
+    def learner(self, saved: Saved, rules: Mapping[str, UpdateRule]) -> Learner:
+        """What holds and updates learned tensors of a checkpoint, each by its rule."""
         ...
 
     def stored(self, num_parameters: int, num_steps: int) -> Callable[[], Stored]:
@@ -157,7 +88,7 @@ class Job(Protocol):
     @property
     def chain(self) -> Chain | None: ...
 
-    def worker(self, saved: Saved, engines: Engines) -> Worker:
+    def worker(self, saved: Saved, tools: RankTools) -> Worker:
         """What makes this rank's outer steps, from a checkpoint on."""
         ...
 

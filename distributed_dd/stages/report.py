@@ -1,9 +1,8 @@
 """``report.json`` for programs, ``report.md`` for people."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from distributed_dd.stages.estimate import size
-from distributed_dd.stages.experiment import Experiment
 from distributed_dd.stages.footprint import Footprint
 
 SCHEMA = 1
@@ -15,26 +14,23 @@ TITLES = {
     "random_real_soft_labels": "random real images, same soft labels",
     "full_data": "full data",
     "expert": "experts",
-    "generated_fresh": "generated, fresh noise in every epoch",
-    "generated_fresh_last_step": "fresh noise, last outer step",
 }
-OF_A_GENERATOR = {"distilled": "generated, one frozen sample"}
 
 
 def assemble(
-    experiment: Experiment, rows: list[dict], costs: dict[str, Footprint], manifest: dict, num_test: int
+    about: dict[str, Any], rows: list[dict], costs: dict[str, Footprint], manifest: dict, num_test: int
 ) -> dict[str, Any]:
-    """``report.json``: accuracies in [0, 1], seconds and peak bytes of each stage."""
+    """``report.json``: accuracies in [0, 1], seconds and peak bytes of each stage.
+
+    ``about``: method, kind, dataset, images_per_class, num_outer_steps.
+    """
     return {
         "schema": SCHEMA,
-        "method": experiment.method.name,
-        "dataset": experiment.data.name,
-        "images_per_class": experiment.images_per_class,
+        **about,
         "rows": rows,
         "seconds": {stage: cost.seconds for stage, cost in costs.items()},
         "peak_memory_bytes": {stage: cost.peak_bytes for stage, cost in costs.items()},
         "best_step": manifest["outer_step"],
-        "num_outer_steps": experiment.num_outer_steps,
         "validation_accuracy": manifest["validation_accuracy"],
         "num_test": num_test,
     }
@@ -46,38 +42,28 @@ def title(report: dict[str, Any]) -> str:
     return f"{report['dataset']}, {report['method']}, {number} image{'s' * (number != 1)} per class"
 
 
-def row_title(row: dict[str, Any]) -> str:
-    """What a row's networks were trained on; of a generator also by which protocol."""
-    name = row["name"]
-    return OF_A_GENERATOR.get(name, TITLES.get(name, name)) if "protocol" in row else TITLES.get(name, name)
+def titled(row: str, own: Mapping[str, str]) -> str:
+    """What a row's networks were trained on; ``own`` are the titles that its method has of its own."""
+    return own.get(row, TITLES.get(row, row))
 
 
 def chosen_by(report: dict[str, Any]) -> str:
-    """By which protocol a generator was chosen; nothing of a set."""
-    words = {"fresh": " by the fresh-noise protocol", "frozen": " by the frozen protocol"}
-    return words.get(report.get("chosen_by", ""), "")
+    """By which protocol the outer step was chosen, where the method has several."""
+    return f" by {report['chosen_by_protocol']}" if "chosen_by_protocol" in report else ""
 
 
 def remarks(report: dict[str, Any]) -> list[str]:
-    """What was chosen how, and for a generator what it takes to keep."""
-    lines = [
+    """What was chosen how, and what the method says beside."""
+    return [
         f"Chosen on validation{chosen_by(report)}: outer step {report['best_step']} of "
         f"{report['num_outer_steps']} (validation accuracy {100 * report['validation_accuracy']:.1f} %).",
         f"Test set: {report['num_test']} images, touched once.",
+        *report.get("remarks", ()),
     ]
-    if storage := report.get("storage_bytes"):
-        seen = {row["protocol"]: row["num_images_seen"] for row in report["rows"] if "protocol" in row}
-        lines += [
-            f"Storage: the generator takes {size(storage['generator'])}, the frozen set "
-            f"{size(storage['set'])} (float32).",
-            f"A network saw {seen['fresh']:,} different images with fresh noise, {seen['frozen']:,} of the "
-            "frozen sample or of random real images.",
-        ]
-    return lines
 
 
-def page(report: dict[str, Any]) -> str:
-    """The report as Markdown."""
+def page(report: dict[str, Any], own: Mapping[str, str]) -> str:
+    """The report as Markdown; ``own`` are titles of rows that its method has of its own."""
     lines = [
         f"# {title(report)}",
         "",
@@ -87,7 +73,7 @@ def page(report: dict[str, Any]) -> str:
     for row in report["rows"]:
         accuracy = f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f}"
         lines.append(
-            f"| {row_title(row)} | {row['labels']} | {row['network']} | {accuracy} | {row['num_networks']} |"
+            f"| {titled(row['name'], own)} | {row['labels']} | {row['network']} | {accuracy} | {row['num_networks']} |"
         )
     lines += [
         "",

@@ -4,16 +4,17 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from distributed_dd.data import Images
 from distributed_dd.distillation.augment import Identity
 from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.networks import Network, initialised
+from distributed_dd.distillation.networks import NETWORKS, Network, initialised
 from distributed_dd.family import choice, require, setting
 from distributed_dd.stages.footprint import footprint
-from distributed_dd.stages.generated import Source
 from distributed_dd.stages.material import device
 from distributed_dd.stages.ports import Cluster, Progress
 from distributed_dd.training.loop import Recipe, Training, accuracy
@@ -56,11 +57,27 @@ class Contest:
     judge: Images
 
 
+class ImageStream(Protocol):
+    """Images that are new in every epoch."""
+
+    def keyed(self, *key: str | int) -> "ImageStream":
+        """The same with other draws."""
+        ...
+
+    def to(self, device: torch.device) -> "ImageStream":
+        """The same, computing on a device."""
+        ...
+
+    def epoch(self, number: int) -> Tensor:
+        """Images (n, C, H, W) of an epoch, as networks see them."""
+        ...
+
+
 @dataclass(frozen=True)
 class Trial:
     """One fresh network to train on one set, or on a source of images that are new in every epoch."""
 
-    images: Tensor | Source
+    images: Tensor | ImageStream
     labels: Tensor
     learning_rate: float | None
     member: int
@@ -87,7 +104,7 @@ def _accuracy(trial: Trial, contest: Contest) -> float:
     where = device()
     rng = generator(contest.seed, "evaluation", trial.member, "start")
     images, renewed = trial.images.to(where), None
-    if isinstance(images, Source):
+    if not isinstance(images, Tensor):
         renewed = images.keyed(trial.member).epoch
         images = renewed(0)
     shape = (images.shape[1], images.shape[2], images.shape[3])
@@ -130,7 +147,7 @@ class Candidate:
 
     name: str
     label_kind: str
-    sets: tuple[tuple[Tensor | Source, Tensor], ...]
+    sets: tuple[tuple[Tensor | ImageStream, Tensor], ...]
     learning_rates: tuple[float, ...]
     num_epochs: int | None = None
     augmented: bool = True
@@ -172,3 +189,34 @@ def row(name: str, network: str, label_kind: str, accuracies: Sequence[float]) -
         "name": name, "network": network, "labels": label_kind, "accuracy_mean": mean(accuracies),
         "accuracy_std": spread, "num_networks": len(accuracies),
     }  # fmt: skip
+
+
+def score_rows(
+    rows: list[Candidate],
+    network: Network,
+    evaluation: Evaluation,
+    seed: int,
+    material: Any,
+    cluster: Cluster,
+    progress: Progress,
+) -> tuple[list[dict[str, Any]], int]:
+    """Rows of ``report.json``, and the peak bytes of the tasks that made them.
+
+    Learning rates that a row leaves open are chosen on validation; then the test split is read, by
+    all rows together. Nothing afterwards depends on what it said.
+    """
+    num, kind = evaluation.num_networks, NETWORKS.kind_of(network)
+
+    def contest(judge: Images) -> Contest:
+        return Contest(network, evaluation.recipe(), seed, material.splits.num_classes, judge)
+
+    choosing = contest(material.validation)
+    rates, peak = choose_rates(rows, evaluation.num_validation_networks, choosing, cluster, progress)
+    trials = [r.trial(member, rate) for r, rate in zip(rows, rates, strict=True) for member in range(num)]
+    outcomes = score(trials, contest(material.test), cluster, progress, f"{kind} (test)")
+    result = []
+    for number, (candidate, rate) in enumerate(zip(rows, rates, strict=True)):
+        accuracies = [outcome.accuracy for outcome in outcomes[number * num : (number + 1) * num]]
+        scored = row(candidate.name, kind, candidate.label_kind, accuracies)
+        result.append({**scored, "learning_rate": rate})
+    return result, max([peak, *(outcome.peak_bytes for outcome in outcomes)])

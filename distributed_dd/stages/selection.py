@@ -8,7 +8,6 @@ from torch import Tensor
 from distributed_dd.data import Images
 from distributed_dd.distillation.chance import generator
 from distributed_dd.distillation.labels import ExpertEnsemble, Labels
-from distributed_dd.distillation.methods import TrajectoryMatching
 from distributed_dd.distillation.networks import Network, initialised
 from distributed_dd.distillation.starts import Start
 from distributed_dd.distillation.student import unflatten
@@ -64,15 +63,3 @@ class Jury:
         """The experts' soft labels, also where the method itself uses hard ones."""
         own = isinstance(labels, ExpertEnsemble)
         return self.labels(labels if own else ExpertEnsemble())
-
-
-def starting_set(method: TrajectoryMatching, jury: Jury, per_class: int, seed: int) -> dict[str, Tensor]:
-    """The synthetic set before the first outer step: images, labels, classes, learning rate."""
-    train = jury.train
-    index = jury.start(method.start, per_class, generator(seed, "starting images"))
-    labels = jury.labels(method.labels)[index]
-    rate = torch.tensor(method.student_learning_rate, dtype=torch.float32)
-    return {
-        "images": train.images[index], "labels": labels, "classes": train.targets[index],
-        "learning_rate": rate,
-    }  # fmt: skip

@@ -25,15 +25,11 @@ from distributed_dd.stages.dimensions import (
     Uniform,
     Values,
 )
-from distributed_dd.stages.matching_window import MatchingWindow
 
-DIMENSIONS = Family(
-    "dimension",
-    {
-        "matching_window": MatchingWindow, "log_uniform": LogUniform, "uniform": Uniform,
-        "integers": Integers, "choice": Choice,
-    },
-)  # fmt: skip
+SIMPLE_DIMENSIONS: Mapping[str, type] = {
+    "log_uniform": LogUniform, "uniform": Uniform, "integers": Integers, "choice": Choice,
+}  # fmt: skip
+"""Dimensions of any field, by kind."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +44,16 @@ class Space:
     told: tuple[str, ...]
 
     @staticmethod
-    def of(given: Mapping[str, Any]) -> "Space":
-        """From the ``space`` of a sweep file.
+    def of(given: Mapping[str, Any], family: Family) -> "Space":
+        """From the ``space`` of a sweep file, of dimensions in ``family``.
 
         Raises:
             ConfigError: it is empty, or a dimension is of an unknown kind or no dimension.
         """
         require(bool(given), "space", "is empty", "fields of a configuration, each with a kind")
         flat = _by_path(given)
-        members = {key: build_member(DIMENSIONS, value, f"space.{key}") for key, value in flat.items()}
-        # A window depends on fields that others may set.
-        ordered = sorted(members, key=lambda key: isinstance(members[key], MatchingWindow))
+        members = {key: build_member(family, value, f"space.{key}") for key, value in flat.items()}
+        ordered = sorted(members, key=lambda key: getattr(members[key], "depends_on_others", False))
         return Space({key: members[key] for key in ordered}, tuple(members))
 
     def coordinates(self, base: Values) -> dict[str, Coordinate]:

@@ -5,9 +5,6 @@ from dataclasses import asdict, dataclass, replace
 from statistics import mean, stdev
 from typing import Any, Literal
 
-from distributed_dd.distillation.segments import SEGMENTS, Expanding
-from distributed_dd.family import at, build_member
-
 Status = Literal["finished", "stopped", "diverged", "failed"]
 BASE = "base"
 
@@ -23,7 +20,7 @@ class TrialRecord:
         outer_step: the last one after which it was scored.
         accuracy, num_networks: of that score.
         base: whether these are the settings of the base configuration.
-        starts: first and last start epoch of its matching window; None where the method has none.
+        span: where it lies on the method's axis, such as first and last start epoch; None without one.
         final: accuracies of the fresh networks of the last choice, for finalists.
     """
 
@@ -35,7 +32,7 @@ class TrialRecord:
     accuracy: float = 0.0
     num_networks: int = 0
     base: bool = False
-    starts: tuple[float, float] | None = None
+    span: tuple[float, float] | None = None
     message: str = ""
     final: tuple[float, ...] = ()
 
@@ -91,16 +88,15 @@ class Study:
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> "Study":
         """The inverse of `as_json`."""
-        trials = tuple(
-            TrialRecord(
-                **{
-                    **trial, "starts": trial["starts"] and tuple(trial["starts"]),
-                    "final": tuple(trial["final"]),
-                }
-            )
-            for trial in values["trials"]
-        )  # fmt: skip
+        trials = tuple(map(_record, values["trials"]))
         return Study(values["images_per_class"], tuple(values["rungs"]), trials, values["winner"])
+
+
+def _record(values: Mapping[str, Any]) -> TrialRecord:
+    """A record from plain values; what is now ``span`` was once called ``starts``."""
+    rest = {key: value for key, value in values.items() if key not in ("span", "starts", "final")}
+    span = values.get("span", values.get("starts"))
+    return TrialRecord(**rest, span=tuple(span) if span else None, final=tuple(values["final"]))
 
 
 def finalists(trials: Sequence[TrialRecord], num: int) -> list[TrialRecord]:
@@ -121,18 +117,6 @@ def chosen(study: Study, finals: Mapping[int, Sequence[float]]) -> Study:
     contenders = [trial for trial in trials if trial.final]
     best = max(contenders, key=lambda trial: trial.final_mean, default=None)
     return replace(study, trials=trials, winner=best.number if best else None)
-
-
-def window_of(values: Mapping[str, Any], outer_steps: int) -> tuple[float, float] | None:
-    """First and last start epoch that a configuration could match within so many outer steps."""
-    given = at(values, "method.segments")
-    if given is None:
-        return None
-    segments = build_member(SEGMENTS, given)
-    high = segments.max_start_epoch
-    if isinstance(segments, Expanding):
-        high = segments.upper_bound(max(0, outer_steps - 1))
-    return segments.min_start_epoch, high - segments.step
 
 
 def _is_sound(trial: TrialRecord) -> bool:

@@ -192,7 +192,6 @@ class Sweep:
             bool(networks) and min(networks) >= 1, "validation_networks", f"got {list(networks)}",
             "a list of numbers, each 1 or more",
         )  # fmt: skip
-        Space.of(self.space)
 
     def rungs(self, num_outer_steps: int) -> tuple[int, ...]:
         """Outer steps after which a trial is scored."""

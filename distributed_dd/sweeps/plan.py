@@ -6,24 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from distributed_dd import config
-from distributed_dd.distillation.methods import TrajectoryMatching
 from distributed_dd.durable import digest
 from distributed_dd.errors import ConfigError
-from distributed_dd.family import at, build, identity, placed, plain, require
-from distributed_dd.stages.experiment import Experiment
-from distributed_dd.stages.gan_store import SETTINGS
+from distributed_dd.evaluation.words import SweepAxis
+from distributed_dd.experiment import Experiment, experiment_of, identity_of, values_of
+from distributed_dd.family import at, build, identity, lifted_fields, paths_where, placed, require
+from distributed_dd.methods import DIMENSIONS
+from distributed_dd.outer.method import Method
 from distributed_dd.stages.space import Space, laid_over
 from distributed_dd.stages.sweep import Automatic, Grid, Population, Search, Sweep
 
 SIZE = "{images_per_class}"
-# They decide how trials are compared, or where things lie: searched, they would win by other means.
-NOT_SEARCHED = (
-    "images_per_class", "num_outer_steps", "seed", "output", "results", "resume", "tracker",
-    "checkpoint_every", "data", "evaluate", "experts.storage", "experts.store", "experts.save_every",
-    "method.gan.storage", "method.gan.show_every", "method.judged_by",
-)  # fmt: skip
-# Folders that trials, which start elsewhere, must find.
-PLACES = ("experts.storage", "experts.store", "method.gan.storage")
+NOT_SEARCHED = ("images_per_class", "num_outer_steps", "seed", "data", "evaluate")
+"""They decide how trials are compared: searched, they would win by other means."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,7 @@ class Plan:
     @property
     def digest(self) -> str:
         """Of all that decides about the result."""
-        bases = {str(size): identity(base) for size, base in self.bases.items()}
+        bases = {str(size): identity_of(base) for size, base in self.bases.items()}
         return digest({"sweep": identity(self.sweep), "bases": bases})
 
     @property
@@ -54,21 +49,25 @@ class Plan:
 
     def values(self, size: int) -> dict[str, Any]:
         """The base for ``size`` images per class, as plain values whose folders hold from anywhere."""
-        values: dict[str, Any] = plain(self.bases[size])
+        base = self.bases[size]
+        values = values_of(base)
         values["output"] = str(Path(values["output"]).absolute())
         values["results"] = None  # of the sweep's report and its winners, not of every trial
-        for key in PLACES:
+        for key in paths_where(base, "place", True):
             given = at(values, key)
             if given is not None and "://" not in given:
                 values = placed(values, key, str(Path(given).absolute()))
         return values
 
     @property
-    def shared_fields(self) -> tuple[str, ...]:
-        """Fields that decide about what trials share."""
-        if isinstance(next(iter(self.bases.values())).method, TrajectoryMatching):
-            return "experts", "network", "preprocessing"
-        return tuple(f"method.{name}" for name in SETTINGS)
+    def method(self) -> Method:
+        """That of the first base: all studies of a sweep are of one kind."""
+        return next(iter(self.bases.values())).method
+
+    @property
+    def axis(self) -> SweepAxis | None:
+        """Along which its trials are shown."""
+        return self.method.sweep_axis()
 
     def points(self, size: int) -> list[dict[str, float]]:
         """What is tried first: the base, where it lies in the space; for a grid, then all the rest."""
@@ -87,17 +86,6 @@ class Plan:
             return min(self.sweep.num_trials, len(self.points(size)))
         return self.sweep.num_trials
 
-    def epochs(self, size: int) -> tuple[float, ...]:
-        """Expert epochs that trials may read beside those of the base."""
-        if not isinstance(self.bases[size].method, TrajectoryMatching):
-            return ()
-        if not self.space.touches("method.segments", "method.expert_epochs", "method.start", "method.labels"):
-            return ()
-        base = self.bases[size]
-        step = base.matching.segments.step
-        count = int(base.experts.num_epochs / step + 1e-9)
-        return tuple(round(number * step, 6) for number in range(count + 1))
-
 
 def planned(file: Path, overrides: list[str]) -> Plan:
     """The plan that a sweep file and overrides describe.
@@ -112,21 +100,31 @@ def planned(file: Path, overrides: list[str]) -> Plan:
         f"distributed-dd run {file}, if it is a configuration",
     )  # fmt: skip
     sweep: Sweep = build(Sweep, values)
-    require(
-        "images_per_class" not in sweep.settings, "settings.images_per_class", "is what studies differ in"
-    )
-    space = Space.of(sweep.space)
-    for key in space.dimensions:
-        field = next((name for name in NOT_SEARCHED if f"{key}.".startswith(f"{name}.")), "")
-        require(
-            not field, f"space.{key}", "decides how trials are compared, not what is distilled",
-            "fields of method, network, preprocessing and experts", f"settings.{key} sets it for all trials",
-        )  # fmt: skip
+    require("images_per_class" not in sweep.settings, "settings.images_per_class", "is what studies differ in")
+    space = Space.of(sweep.space, DIMENSIONS)
     bases = {size: _base(file, sweep, size) for size in sweep.images_per_class}
+    for base in bases.values():
+        _check_fields(space, base)
     plan = Plan(sweep, sweep.name or file.stem, bases, space)
     for size in bases:
         _check(plan, size)
     return plan
+
+
+def _check_fields(space: Space, base: Experiment) -> None:
+    """Refuse fields that decide how trials are compared, or where things lie.
+
+    Raises:
+        ConfigError: a dimension sets one.
+    """
+    unsearched = (*NOT_SEARCHED, *base.method.unsearched, *paths_where(base, "identity", False))
+    for key in space.dimensions:
+        field = next((name for name in unsearched if f"{key}.".startswith(f"{name}.")), "")
+        groups = ", ".join(["method", "network", "preprocessing", *lifted_fields(type(base.method))])
+        require(
+            not field, f"space.{key}", "decides how trials are compared, not what is distilled",
+            f"fields of {groups}", f"settings.{key} sets it for all trials",
+        )  # fmt: skip
 
 
 def _base(file: Path, sweep: Sweep, size: int) -> Experiment:
@@ -136,7 +134,7 @@ def _base(file: Path, sweep: Sweep, size: int) -> Experiment:
     if sweep.tracker is not None:
         values["tracker"] = sweep.tracker
     try:
-        base: Experiment = build(Experiment, values)
+        base = experiment_of(values)
     except ConfigError as error:
         where = f"{path}, with the sweep's settings: {error.where}"
         raise ConfigError(where, error.problem, allowed=error.allowed, fix=error.fix) from None
@@ -150,7 +148,7 @@ def _check(plan: Plan, size: int) -> None:
     for probe in space.probes(values, plan.sweep.seed):
         settings = space.settings(probe, values)
         try:
-            build(Experiment, laid_over(values, settings))
+            experiment_of(laid_over(values, settings))
         except ConfigError as error:
             told = ", ".join(f"{key}={value}" for key, value in settings.items())
             keys = [key for key in settings if f"{key}.".startswith(f"{error.where}.")]

@@ -7,13 +7,13 @@ from distributed_dd import config
 from distributed_dd.backends.mlflow_tracker import MlflowTracker
 from distributed_dd.backends.no_tracker import NoTracker
 from distributed_dd.durable import write_bytes, write_json
-from distributed_dd.family import build, identity
-from distributed_dd.stages import sweep_plots, sweep_report
+from distributed_dd.experiment import experiment_of, identity_of
 from distributed_dd.stages.environment import commit, versions
-from distributed_dd.stages.experiment import Experiment
 from distributed_dd.stages.space import laid_over
 from distributed_dd.stages.study import Study
 from distributed_dd.stages.sweep import Population
+from distributed_dd.sweeps import pictures as drawing
+from distributed_dd.sweeps import tables
 from distributed_dd.sweeps.plan import Plan
 
 
@@ -34,11 +34,10 @@ def write_best(plan: Plan, study: Study) -> None:
     }
     if isinstance(plan.search, Population):
         provenance["note"] = (
-            "the rates changed on the way, these are the last ones; checkpoint/lineage.json of the run "
-            "folder has all"
+            "the rates changed on the way, these are the last ones; checkpoint/lineage.json of the run folder has all"
         )
-    yaml = config.to_yaml(identity(build(Experiment, settings)))
-    text = sweep_report.best_file(study, yaml, provenance)
+    yaml = config.to_yaml(identity_of(experiment_of(settings)))
+    text = tables.best_file(study, yaml, provenance)
     write_bytes(best_path(plan, study.images_per_class), text.encode())
 
 
@@ -47,17 +46,18 @@ def write_report(
 ) -> None:
     """Page, tables and pictures of the studies so far; ``tests`` say what winners reached, by size."""
     folder = plan.folder
-    pictures = {"windows.png": sweep_plots.windows_png(found)}
-    pictures |= {f"parallel_ipc{s.images_per_class}.png": sweep_plots.parallel_png(s) for s in found}
+    axis = plan.axis
+    pictures = {"windows.png": drawing.axis_png(found, axis)}
+    pictures |= {f"parallel_ipc{s.images_per_class}.png": drawing.parallel_png(s) for s in found}
     drawn = {name: png for name, png in pictures.items() if png is not None}
     for name, png in drawn.items():
         write_bytes(folder / name, png)
     left = len(plan.bases) - len(found)
     notes = [f"{left} studies are still to come"] if left else []
-    page = sweep_report.page(plan.name, found, tests, list(drawn), notes)
+    page = tables.page(plan.name, found, tests, list(drawn), notes, axis)
     write_bytes(folder / "report.md", page.encode())
-    write_bytes(folder / "trials.csv", sweep_report.as_csv(found).encode())
-    values = {"schema": sweep_report.SCHEMA, "sweep": plan.name, "tests": dict(tests),
+    write_bytes(folder / "trials.csv", tables.as_csv(found).encode())
+    values = {"schema": tables.SCHEMA, "sweep": plan.name, "tests": dict(tests),
               "studies": [study.as_json() for study in found]}  # fmt: skip
     write_json(folder / "report.json", values)
     _tell(plan, found, tests, tracker)
@@ -65,11 +65,9 @@ def write_report(
         tracker.artefact(folder / name)
 
 
-def _tell(
-    plan: Plan, found: Sequence[Study], tests: Mapping[int, str], tracker: MlflowTracker | NoTracker
-) -> None:
+def _tell(plan: Plan, found: Sequence[Study], tests: Mapping[int, str], tracker: MlflowTracker | NoTracker) -> None:
     """The sweep's own run: what was found in words, scores, and the best configurations."""
-    lines = [*map(sweep_report.verdict, found), *tests.values(), sweep_report.moves(found)]
+    lines = [*map(tables.verdict, found), *tests.values(), tables.moves(found, plan.axis)]
     tracker.tag({"mlflow.note.content": "\n\n".join(filter(None, lines))})
     for study in found:
         if study.best:

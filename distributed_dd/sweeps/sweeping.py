@@ -15,23 +15,22 @@ from distributed_dd.backends.no_tracker import NoTracker
 from distributed_dd.backends.ray_cluster import RayCluster
 from distributed_dd.backends.tune_events import Reported
 from distributed_dd.backends.tune_search import TuneStudy
-from distributed_dd.composition import run_of
 from distributed_dd.data.cache import silent
 from distributed_dd.durable import locked, read_json, write_bytes, write_json
 from distributed_dd.errors import ConfigError, UserError
-from distributed_dd.family import build, flattened, plain
+from distributed_dd.experiment import Experiment, experiment_of
+from distributed_dd.family import flattened, plain
+from distributed_dd.methods.names import parameter, rank
+from distributed_dd.run import Run
 from distributed_dd.stages import study as studies
-from distributed_dd.stages import sweep_report
 from distributed_dd.stages.copies import Copies
 from distributed_dd.stages.environment import environment
-from distributed_dd.stages.experiment import Experiment
 from distributed_dd.stages.judging import Judging
 from distributed_dd.stages.material import Material
-from distributed_dd.stages.names import parameter
 from distributed_dd.stages.space import laid_over
 from distributed_dd.stages.study import Study, TrialRecord
 from distributed_dd.stages.sweep import Population
-from distributed_dd.stages.sweep_report import told_of
+from distributed_dd.sweeps import tables
 from distributed_dd.sweeps.listening import Clock, StudyListener
 from distributed_dd.sweeps.plan import Plan
 from distributed_dd.sweeps.results import write_best, write_report
@@ -118,7 +117,8 @@ class Sweeping:
         varied = plan.space.settings(plan.space.probes(values, sweep.seed)[0], values)
         for size, own in plan.bases.items():
             rungs = sweep.rungs(own.num_outer_steps)
-            tracker.view(sweep_view(self.folder.name, size, [*map(parameter, varied)], rungs[0]))
+            names = [parameter(key) for key in sorted(varied, key=rank)]
+            tracker.view(sweep_view(self.folder.name, size, names, rungs[0], own.method.words))
         return tracker
 
     def _tags(self, role: str) -> dict[str, str]:
@@ -133,7 +133,7 @@ class Sweeping:
         more = cut.exists() and (left is None or left > 0)
         if done.exists() and not more:
             study = Study.from_json(read_json(done))
-            self.progress.say(f"{size} per class: already searched, {sweep_report.verdict(study)}")
+            self.progress.say(f"{size} per class: already searched, {tables.verdict(study)}")
             return study
         job, material = self._prepared(size)
         reported = self._searched(size, job, material, num_left)
@@ -143,17 +143,17 @@ class Sweeping:
                   for t in trials]  # fmt: skip
         study = self._chosen(Study(size, job.rungs, tuple(trials)), reported, job, material)
         write_json(done, study.as_json())
-        self.progress.say(sweep_report.verdict(study))
+        self.progress.say(tables.verdict(study))
         return study
 
     def _prepared(self, size: int) -> tuple[TrialJob, Material]:
         """What trials share, made once for all, and the images as all of them see them."""
         plan, values = self.plan, self.plan.values(size)
-        base: Experiment = build(Experiment, values)
-        run = run_of(base, self.cluster, self.progress, epochs=plan.epochs(size))
-        if plan.space.touches(*plan.shared_fields):
+        base = experiment_of(values)
+        run = Run(base, self.cluster, self.progress, varied=[*plan.space.dimensions])
+        if run.prelude is not None and plan.space.touches(*base.method.shared_fields):
             self.progress.say(
-                f"note: the space varies what the {run.shared_stage} depend on; such trials train their own"
+                f"note: the space varies what the {run.prelude.stage} depend on; such trials train their own"
             )
         run.prepare()
         material = replace(run.material, say=silent)
@@ -178,12 +178,10 @@ class Sweeping:
             plan.search, plan.sweep.schedule, job.rungs, plan.num_trials(size), plan.sweep.seed,
             plan.sweep.max_concurrent,
         )  # fmt: skip
-        self.progress.say(
-            f"{size} per class: {search.num_trials} trials, scored after outer steps {list(job.rungs)}"
-        )
+        self.progress.say(f"{size} per class: {search.num_trials} trials, scored after outer steps {list(job.rungs)}")
 
         def told(point: Mapping[str, float]) -> str:
-            return told_of(job.space.settings(point, job.base))
+            return tables.told_of(job.space.settings(point, job.base))
 
         def close(run: str, outcome: str, number: int) -> None:
             tags = {"outcome": outcome, "mlflow.runName": f"ipc{size} trial {number}"}
@@ -238,9 +236,9 @@ class Sweeping:
         size, plan = study.images_per_class, self.plan
         assert study.best is not None
         values = plan.values(size)
-        winner: Experiment = build(Experiment, laid_over(values, study.best.settings))
+        winner: Experiment = experiment_of(laid_over(values, study.best.settings))
         winner = replace(winner, output=plan.sweep.output, results=plan.bases[size].results)
-        run = run_of(winner, self.cluster, ConsoleProgress(), tags=self._tags("run") | {"outcome": "winner"})
+        run = Run(winner, self.cluster, ConsoleProgress(), tags=self._tags("run") | {"outcome": "winner"})
         if isinstance(plan.search, Population):
             # Rates that changed on the way cannot be repeated from a file: the member's own set is tested.
             rungs = plan.sweep.rungs(winner.num_outer_steps)
@@ -251,7 +249,7 @@ class Sweeping:
             run.prepare()
             run.distill()
             report = run.evaluate()
-        row = next(row for row in report["rows"] if row["name"] == run.headline_row)
+        row = next(row for row in report["rows"] if row["name"] == run.method.words.headline)
         told = f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f} %"
         self.tracker.summary({f"ipc{size} test_accuracy": row["accuracy_mean"]})
         self.progress.say(f"{size} per class: test accuracy of the best {told}")
@@ -295,5 +293,5 @@ def _record(job: TrialJob, number: int, one: Reported, material: Material) -> Tr
     return replace(
         record, run=run.name, status="finished" if step == job.rungs[-1] else "stopped", outer_step=step,
         accuracy=known[step], num_networks=job.networks[job.rungs.index(step)],
-        starts=studies.window_of(job.values(one.point), step),
+        span=run.method.on_axis(step),
     )  # fmt: skip

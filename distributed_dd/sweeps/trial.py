@@ -10,12 +10,10 @@ from typing import Any, Protocol
 from distributed_dd.backends.console import ConsoleProgress
 from distributed_dd.backends.in_process_cluster import InProcess
 from distributed_dd.backends.ray_cluster import RayCluster
-from distributed_dd.composition import run_of
 from distributed_dd.durable import locked, read_json, write_json
 from distributed_dd.errors import DivergedError, LockedError, UserError
-from distributed_dd.family import build
-from distributed_dd.runners.run import Run
-from distributed_dd.stages.experiment import Experiment
+from distributed_dd.experiment import Experiment, experiment_of
+from distributed_dd.run import Run
 from distributed_dd.stages.judging import Judging
 from distributed_dd.stages.material import Material
 from distributed_dd.stages.space import Space, laid_over
@@ -44,7 +42,7 @@ class TrialJob:
     Attributes:
         base: the base configuration as plain values.
         below: folder of the trials' run folders.
-        shared_digest: of the experts, or the GAN, trained beforehand for all trials that use these.
+        shared_digest: of what was made beforehand, for all trials that use it.
         cluster: where a trial's own tasks run: its process, or ranks that it starts.
         carries: whether trials hand checkpoints on to each other.
     """
@@ -65,8 +63,7 @@ class TrialJob:
 
     def experiment(self, point: Mapping[str, float]) -> Experiment:
         """The configuration at ``point``."""
-        experiment: Experiment = build(Experiment, self.values(point))
-        return experiment
+        return experiment_of(self.values(point))
 
 
 def run_trial(point: Mapping[str, float], session: Session, job: TrialJob, material: Material) -> None:
@@ -118,15 +115,13 @@ class _Line:
         self.session.report(facts, folder if folder and folder.exists() else None)
 
 
-def trial_run(
-    job: TrialJob, point: Mapping[str, float], material: Material, judging: Judging | None = None
-) -> Run:
+def trial_run(job: TrialJob, point: Mapping[str, float], material: Material, judging: Judging | None = None) -> Run:
     """The run of the configuration at ``point``, as a trial; ``material`` is the base's."""
     e = job.experiment(point)
-    base: Experiment = build(Experiment, job.base)
+    base = experiment_of(job.base)
     same = e.data == base.data and e.preprocessing == base.preprocessing
     given = material if same else None
-    return run_of(e, job.cluster, ConsoleProgress(), job.below, given, judging, job.tags)
+    return Run(e, job.cluster, ConsoleProgress(), job.below, given, judging, job.tags)
 
 
 def scores(run: Run) -> dict[int, float]:

@@ -63,14 +63,14 @@ def test_an_address_for_each_saved_view_is_told(tmp_path):
     from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker
     from distributed_dd.backends.mlflow_ui import views
     from distributed_dd.backends.mlflow_views import TAG, runs_view, sweep_view
+    from distributed_dd.methods import words_by_kind
 
     told = Description("distributed_dd/digits/datm", "a run", {}, {})
     tracker = MlflowTracker(tmp_path / "mlflow.db", tmp_path / "tracker.json", told, print)
 
-    def of_runs(num_outer_steps):
-        return runs_view(num_outer_steps, ("matching_loss",), "distilled", "synthetic_set", ("T_minus",))
-
-    for view in (of_runs(150), sweep_view("s-1", 10, ["T_minus", "T", "T_plus"], 150), of_runs(300)):
+    words = words_by_kind()["trajectory_matching"]
+    of_sweep = sweep_view("s-1", 10, ["T_minus", "T", "T_plus"], 150, words)
+    for view in (runs_view(150, words), of_sweep, runs_view(300, words)):
         tracker.view(view)
     lines = views(f"sqlite:///{tmp_path / 'mlflow.db'}", "http://127.0.0.1:5000")
     assert len(lines) == 2, "a view that is kept again replaces itself"

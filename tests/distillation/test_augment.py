@@ -35,9 +35,7 @@ def sampled(x, matrices):
 def test_color_is_brightness_then_saturation_then_contrast():
     """Catches another order, and means taken over the wrong axes."""
     x = batch()
-    drawn = Color(
-        torch.tensor([0.3, -0.2, 0.0]), torch.tensor([0.5, 2.0, 1.0]), torch.tensor([1.4, 0.5, 1.0])
-    )
+    drawn = Color(torch.tensor([0.3, -0.2, 0.0]), torch.tensor([0.5, 2.0, 1.0]), torch.tensor([1.4, 0.5, 1.0]))
     for i in range(3):
         one = x[i] + float(drawn.brightness[i])
         grey = (one[0] + one[1]) / 2

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from distributed_dd.backends.deepspeed_ranks import DeepSpeedRanks
 from distributed_dd.distillation.adversarial import discriminator_losses, generator_losses
 from distributed_dd.distillation.augment import InTurn, part_of
 from distributed_dd.distillation.chance import generator
 from distributed_dd.distillation.correspondence import global_loss, local_loss
 from distributed_dd.distillation.endless import endless_batch
 from distributed_dd.distillation.generator_step import Adversaries, Matching
-from distributed_dd.distillation.methods.generative import Generative, Pool, refuse_mixing, standing_noise
 from distributed_dd.distillation.networks import NETWORKS, ConvNet, ResNet10, initialised
 from distributed_dd.distillation.networks.batch_norm import (
     BatchNorm,
@@ -23,6 +23,10 @@ from distributed_dd.distillation.networks.generator import ConvGenerator, condit
 from distributed_dd.distillation.networks.stages import FeatureNetwork, layer_named
 from distributed_dd.distillation.student import flatten, unflatten
 from distributed_dd.errors import ConfigError
+from distributed_dd.methods.generative.pool_settings import Pool
+from distributed_dd.methods.generative.settings import Generative
+from distributed_dd.methods.generative.source import standing_noise
+from tests.references import small_job
 
 B, K, SHAPE = 6, 3, (1, 8, 8)
 
@@ -111,9 +115,7 @@ def test_the_discriminators_loss_and_gradient_are_those_of_the_papers(world):
     fake = world.generator(conditioned(world.noise, world.classes, K)).detach()
     mix, asked = torch.rand(B, generator=rng("mix")).double(), world.classes.roll(1)
     loss = reference_discriminator_loss(world.discriminator, world.real, world.classes, fake, asked, mix)
-    expected = torch.cat(
-        [g.flatten() for g in torch.autograd.grad(loss, [*world.discriminator.parameters()])]
-    )
+    expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, [*world.discriminator.parameters()])])
     adversaries = Adversaries(world.generator, world.discriminator)
     thetas = flatten(world.generator), flatten(world.discriminator)
     losses, gradient = adversaries.discriminator_step(
@@ -144,9 +146,7 @@ def test_parts_of_a_batch_add_up_to_its_losses(world):
         )  # fmt: skip
         return judged | {
             f"generator {name}": value
-            for name, value in generator_losses(
-                world.discriminator(fake[rows]), world.classes[rows], B
-            ).items()
+            for name, value in generator_losses(world.discriminator(fake[rows]), world.classes[rows], B).items()
         }
 
     whole, first, second = losses(slice(None)), losses(slice(0, 2)), losses(slice(2, None))
@@ -368,5 +368,12 @@ def test_a_pool_that_cannot_be_is_refused(settings, says):
 
 
 def test_a_judge_that_mixes_images_is_refused_where_ranks_see_parts():
-    with pytest.raises(ConfigError, match="normalises over the batch"):
-        refuse_mixing(ConvNet(2, 4, norm="batch").build((1, 8, 8), K), "method.pool.networks[0]")
+    mixing = ConvNet(2, 4, norm="batch")
+    for number, networks in enumerate([(mixing,), (ConvNet(2, 4), mixing)]):
+        division = Generative(pool=Pool(networks)).division(small_job.world())
+        with pytest.raises(ConfigError, match="normalises over the batch") as caught:
+            DeepSpeedRanks(2).check(division)
+        assert caught.value.where == f"method.pool.networks[{number}]"
+        DeepSpeedRanks(1).check(division)
+    unmatched = Generative(pool=Pool((mixing,)), global_weight=0, local_weight=0)
+    DeepSpeedRanks(2).check(unmatched.division(small_job.world()))

@@ -5,15 +5,16 @@ import torch
 
 from distributed_dd.distillation.chance import generator
 from distributed_dd.distillation.labels import ExpertEnsemble, Hard
-from distributed_dd.distillation.methods import TrajectoryMatching
-from distributed_dd.distillation.methods.trajectory_matching import ParameterSGD
 from distributed_dd.distillation.segments import Expanding, Window
 from distributed_dd.distillation.starts import CorrectlyPredicted
 from distributed_dd.errors import ConfigError
+from distributed_dd.learning.update_rules import SGD
+from distributed_dd.methods.trajectory_matching.settings import TrajectoryMatching
+from distributed_dd.stages.expert import Experts
 
 
 def method(**changed):
-    sgd = ParameterSGD(1.0)
+    sgd = SGD(1.0)
     settings = dict(segments=Window(4), student_steps=7, batch_size=4, student_learning_rate=0.1)
     return TrajectoryMatching(sgd, sgd, label_optimizer=sgd, **{**settings, **changed})
 
@@ -48,9 +49,9 @@ def test_impossible_windows_are_refused(make, where):
 
 
 def test_the_last_target_may_be_the_last_epoch_and_no_later():
-    method(expert_epochs=2).check(5)  # starts 0..3, targets 2..5
+    method(expert_epochs=2, experts=Experts(num_epochs=5))  # starts 0..3, targets 2..5
     with pytest.raises(ConfigError, match="at most 3"):
-        method(expert_epochs=2).check(4)
+        method(expert_epochs=2, experts=Experts(num_epochs=4))
 
 
 def test_every_expert_comes_once_per_pass_in_changing_order():

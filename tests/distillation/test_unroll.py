@@ -83,10 +83,7 @@ def test_every_gradient_equals_finite_differences(how):
 def test_detached_equals_replayed_at_one_step_and_not_at_more():
     one, more = problem(steps=1), problem(steps=6)
     for name in GRADIENTS:
-        a, b = (
-            getattr(distributed_dd.matching_gradient(**one, how=how), name)
-            for how in ("detached", "replayed")
-        )
+        a, b = (getattr(distributed_dd.matching_gradient(**one, how=how), name) for how in ("detached", "replayed"))
         assert torch.allclose(a, b, rtol=1e-12, atol=1e-18)
     a, b = (distributed_dd.matching_gradient(**more, how=how) for how in ("detached", "replayed"))
     assert torch.equal(a.loss, b.loss)

@@ -18,9 +18,7 @@ def gangs():
     cluster, started = RayCluster(num_cpus=8), {}
 
     def gang(num_ranks: int) -> Gang:
-        found = started.setdefault(
-            num_ranks, Gang(None, cluster, DeepSpeedRanks(num_ranks, timeout=60.0), None)
-        )
+        found = started.setdefault(num_ranks, Gang(None, cluster, DeepSpeedRanks(num_ranks, timeout=60.0), None))
         if not found.actors:  # a test that failed takes its gang down
             found.gather()
         return found

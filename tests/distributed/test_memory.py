@@ -2,7 +2,7 @@
 
 import pytest
 
-from distributed_dd.backends.deepspeed_engine import Zero
+from distributed_dd.backends.zero import Zero
 from distributed_dd.bench import sharded
 from distributed_dd.distillation.networks import ConvNet, ResNet18
 
@@ -44,8 +44,7 @@ def test_a_resnet18_over_80_steps_spreads_what_it_stores(gangs, tmp_path):
     shards = sharded._random_set(tmp_path, size.num_images)
     vectors = size.steps * sharded._described(size)["num_parameters"] * 4
     peaks = {
-        place: gangs(2).call(sharded.stored_bytes, place, tmp_path, shards, size)
-        for place in ("device", "spread")
+        place: gangs(2).call(sharded.stored_bytes, place, tmp_path, shards, size) for place in ("device", "spread")
     }
     saved = largest(peaks["device"], "peak_bytes") - largest(peaks["spread"], "peak_bytes")
     assert 0.4 * vectors <= saved <= 0.55 * vectors

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from distributed_dd.backends.deepspeed_engine import Zero
-from distributed_dd.backends.deepspeed_network_engine import DeepSpeedNetworkEngine
-from distributed_dd.backends.local_network_engine import LocalNetworkEngine
+from distributed_dd.backends.deepspeed_learner import DeepSpeedLearner
+from distributed_dd.backends.local_learner import LocalLearner
+from distributed_dd.backends.zero import Zero
 from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.methods.generative import Adam
 from distributed_dd.distillation.networks.batch_norm import batch_norms
 from distributed_dd.distillation.sharded import Alone, span
+from distributed_dd.learning.update_rules import Adam
+from distributed_dd.methods.generative.pool import Span, train_span
 from distributed_dd.stages.checkpoint import Checkpoints
-from distributed_dd.stages.pool import Span, train_span
 from tests.references import small_gan, small_job
 
 STAGES = [Zero(0), Zero(1), Zero(2), Zero(3), Zero(2, offload="momenta")]
@@ -19,6 +19,8 @@ NAMES = ["zero0", "zero1", "zero2", "zero3", "zero2_offload"]
 # Measured over all cases: 2e-7 at most, relative to the largest entry.
 ROUNDING = 2e-6
 NUM_PARAMETERS, NUM_UPDATES = 1001, 4  # divides by no number of ranks
+THETA = "generator.theta"
+RULES = {THETA: Adam(0.01, 0.5, 0.9)}
 
 
 def outer_step(ranks, checkpoints):
@@ -74,13 +76,18 @@ def updated(rank, zero, folder, start, num_updates):
     torch.set_num_threads(1)
     ranks, checkpoints = small_job.ranks_of(rank, 1), Checkpoints(folder, "config")
     saved = checkpoints.saved([checkpoints.write_shard(0, ranks.layout.rank, 9, 0, start)])
-    engine = DeepSpeedNetworkEngine(zero, ranks, saved, "generator", Adam(0.01, 0.5, 0.9))
+    learner = DeepSpeedLearner(zero, ranks, saved, RULES)
     for update in range(num_updates):
-        engine.read()  # a network is also read where it is not updated
-        engine.step(gradient(update, (ranks.layout.rank, ranks.layout.num_ranks)))
-    found, read = engine.state(), engine.read()
-    engine.close()
+        learner.read()  # a network is also read where it is not updated
+        learner.step({THETA: gradient(update, (ranks.layout.rank, ranks.layout.num_ranks))})
+    found, read = everything(learner), learner.read().tensors[THETA]
+    learner.close()
     return {name: value.cpu() for name, value in found.items()}, read.cpu()
+
+
+def everything(learner):
+    """What a checkpoint keeps of a network."""
+    return learner.kept() | learner.slots()
 
 
 @pytest.mark.parametrize("zero", STAGES, ids=NAMES)
@@ -88,15 +95,13 @@ def updated(rank, zero, folder, start, num_updates):
 def test_adam_is_that_of_one_process(gangs, tmp_path, num_ranks, zero):
     """Catches averaged gradients, clipping, a lost count of updates, state that was not taken over."""
     checkpoints = Checkpoints(tmp_path, "config")
-    local = LocalNetworkEngine(
-        checkpoints.saved([checkpoints.write_shard(0, 8, 9, 0, state())]), "generator", Adam(0.01, 0.5, 0.9)
-    )
+    local = LocalLearner(checkpoints.saved([checkpoints.write_shard(0, 8, 9, 0, state())]), RULES)
     for update in range(NUM_UPDATES):
-        local.step(gradient(update))
-    expected = local.state()
-    assert float(expected["updates"]) == 11
+        local.step({THETA: gradient(update)})
+    expected = everything(local)
+    assert expected.keys() == state().keys() and float(expected["generator.updates"]) == 11
     for found, read in gangs(num_ranks).call(updated, zero, tmp_path, state(), NUM_UPDATES):
-        assert torch.equal(read, found["theta"])
+        assert torch.equal(read, found[THETA])
         for name, value in expected.items():
             assert (found[name] - value).abs().max() <= ROUNDING * value.abs().max(), name
 
@@ -105,17 +110,14 @@ def test_adam_is_that_of_one_process(gangs, tmp_path, num_ranks, zero):
 def test_what_ranks_keep_one_process_goes_on_from(gangs, tmp_path, zero):
     """The state of ranks is whole: saved after two updates and carried on alone it is the same network."""
     ((halfway, _), _) = gangs(2).call(updated, zero, tmp_path, state(), 2)
-    named = {f"generator.{name}": value for name, value in halfway.items()}
     checkpoints = Checkpoints(tmp_path / "alone", "config")
 
     def through(start, first):
-        engine = LocalNetworkEngine(
-            checkpoints.saved([checkpoints.write_shard(0, 0, 1, 0, start)]), "generator", Adam(0.01, 0.5, 0.9)
-        )
+        learner = LocalLearner(checkpoints.saved([checkpoints.write_shard(0, 0, 1, 0, start)]), RULES)
         for update in range(first, NUM_UPDATES):
-            engine.step(gradient(update))
-        return engine.state()
+            learner.step({THETA: gradient(update)})
+        return everything(learner)
 
-    expected, found = through(state(), 0), through(named, 2)
+    expected, found = through(state(), 0), through(halfway, 2)
     for name, value in expected.items():
         assert (found[name] - value).abs().max() <= ROUNDING * value.abs().max(), name

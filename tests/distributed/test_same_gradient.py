@@ -5,21 +5,25 @@ import torch
 
 from distributed_dd.distillation.sharded import Alone, Spread
 from distributed_dd.distillation.unroll import Detached, Direct, OnDevice, Replayed
-from distributed_dd.stages.checkpoint import Checkpoints, Saved
-from distributed_dd.stages.set_worker import SetWorker
+from distributed_dd.stages.checkpoint import Checkpoints
 from tests.references import small_job
 
 GRIDS = [(1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4)]
 
 
+def worker_of(ranks, folder, parted, spread, **settings):
+    """A worker of one rank, and its tools, which catch the gradient."""
+    checkpoints = Checkpoints(folder, "config")
+    layout = ranks.layout
+    saved = checkpoints.saved([small_job.first_shard(folder, layout.rank, layout.num_ranks)])
+    caught = small_job.Caught(ranks, parted, torch.float64, (lambda: Spread(ranks)) if spread else OnDevice)
+    return small_job.job(checkpoints, torch.float64, **settings).worker(saved, caught), caught
+
+
 def gradient_of(ranks, folder, parted, spread, unroll):
     """Metrics and whole gradient of outer step 0."""
-    checkpoints = Checkpoints(folder, "config")
-    job = small_job.job(checkpoints, torch.float64, unroll=unroll)
-    engine = small_job.Caught(ranks, parted, torch.float64)
-    stored = (lambda: Spread(ranks)) if spread else OnDevice
-    metrics = SetWorker(job, engine, ranks, stored, Saved(folder, [])).outer_step(0)
-    return metrics, engine.whole
+    worker, caught = worker_of(ranks, folder, parted, spread, unroll=unroll)
+    return worker.outer_step(0), caught.whole
 
 
 def in_rank(rank, num_groups, *given):
@@ -62,11 +66,9 @@ def counted(rank, folder):
     ranks = small_job.ranks_of(rank, 1)
     ranks.calls.clear()
     ranks.num_bytes.clear()
-    job = small_job.job(Checkpoints(folder, "config"), torch.float64, segments_per_outer_step=1)
-    engine = small_job.Caught(ranks, True, torch.float64)
-    worker = SetWorker(job, engine, ranks, lambda: Spread(ranks), Saved(folder, []))
+    worker, _ = worker_of(ranks, folder, True, True, segments_per_outer_step=1)
     worker.outer_step(0)
-    return dict(ranks.calls), dict(ranks.num_bytes), job.student.num_parameters
+    return dict(ranks.calls), dict(ranks.num_bytes), worker.steps.student.num_parameters
 
 
 def test_communication_is_two_vectors_a_student_step(gangs, tmp_path):

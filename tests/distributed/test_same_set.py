@@ -3,13 +3,15 @@
 import pytest
 import torch
 
-from distributed_dd.backends.deepspeed_engine import DeepSpeedEngine, Zero
-from distributed_dd.backends.local_engine import LocalEngine
-from distributed_dd.distillation.sharded import Alone, Spread
-from distributed_dd.distillation.unroll import Direct, MatchingGradient, OnDevice, Replayed
+from distributed_dd.backends.deepspeed_learner import DeepSpeedLearner
+from distributed_dd.backends.deepspeed_tools import DeepSpeedTools
+from distributed_dd.backends.local_learner import LocalLearner
+from distributed_dd.backends.local_workers import Local, LocalTools
+from distributed_dd.backends.zero import Zero
+from distributed_dd.distillation.unroll import Direct, Replayed
 from distributed_dd.stages.checkpoint import Checkpoints
-from distributed_dd.stages.set_worker import SetWorker
 from tests.references import small_job
+from tests.references.small_job import first_shard
 
 NUM_STEPS = 5
 # Measured over all cases: 4e-7 at most, relative to the largest entry of each tensor.
@@ -27,16 +29,11 @@ NAMES = ["zero0", "zero1", "zero2", "zero3", "own_rows", "zero2_offload", "zero3
 LEARNED = ("images", "labels", "learning_rate")
 
 
-def first_shard(folder):
-    """Checkpoint 0, written once for all ranks."""
-    return Checkpoints(folder, "config").write_shard(0, 0, 1, 0, small_job.starting())
-
-
 def alone(folder, shards, steps, unroll=None, **settings):
     """The worker of one process after some outer steps, and what they measured."""
     checkpoints = Checkpoints(folder, "config")
-    job, saved = small_job.job(checkpoints, unroll=unroll or Direct(), **settings), checkpoints.saved(shards)
-    worker = SetWorker(job, LocalEngine(saved, job.method.optimizers()), Alone(), OnDevice, saved)
+    job = small_job.job(checkpoints, unroll=unroll or Direct(), **settings)
+    worker = job.worker(checkpoints.saved(shards), LocalTools(Local(stored="device")))
     return worker, [worker.outer_step(step) for step in steps]
 
 
@@ -44,12 +41,12 @@ def in_rank(rank, num_groups, zero, folder, shards, steps, save_at=None, setting
     """On every rank: what the steps measured, and the shard that is written after them."""
     torch.set_num_threads(1)
     ranks, checkpoints = small_job.ranks_of(rank, num_groups), Checkpoints(folder, "config")
-    job, saved = small_job.job(checkpoints, unroll=Replayed(), **(settings or {})), checkpoints.saved(shards)
-    engine = DeepSpeedEngine(zero, ranks, saved, job.method.optimizers())
-    worker = SetWorker(job, engine, ranks, lambda: Spread(ranks), saved)
+    tools = DeepSpeedTools(zero, "spread", ranks)
+    job = small_job.job(checkpoints, unroll=Replayed(), **(settings or {}))
+    worker = job.worker(checkpoints.saved(shards), tools)
     metrics = [worker.outer_step(step) for step in steps]
     shard = None if save_at is None else worker.save(save_at)
-    engine.close()
+    tools.close()
     return metrics, shard
 
 
@@ -105,9 +102,7 @@ def test_going_on_with_as_many_ranks_is_bit_identical(gangs, tmp_path, zero):
 
 
 @pytest.mark.parametrize(("before", "then"), [(2, 1), (1, 2), (2, 4), (4, 2)])
-@pytest.mark.parametrize(
-    "zero", [Zero(1), Zero(3), Zero(0, own_rows=True)], ids=["zero1", "zero3", "own_rows"]
-)
+@pytest.mark.parametrize("zero", [Zero(1), Zero(3), Zero(0, own_rows=True)], ids=["zero1", "zero3", "own_rows"])
 def test_going_on_with_other_ranks_is_the_same_to_rounding(gangs, tmp_path, reference, zero, before, then):
     """15 rows divide by neither 2 nor 4: catches shards that were cut at another place than read."""
     halfway = gangs(before).call(in_rank, 1, zero, tmp_path, [first_shard(tmp_path)], range(2), 2)
@@ -139,9 +134,7 @@ def test_the_gate_leaves_out_the_same_segments_on_all_ranks(gangs, tmp_path, zer
     assert largest_difference(found, after(folder, [worker.save(4)])) <= ROUNDING
 
 
-@pytest.mark.parametrize(
-    "zero", [Zero(0), Zero(3), Zero(0, own_rows=True)], ids=["zero0", "zero3", "own_rows"]
-)
+@pytest.mark.parametrize("zero", [Zero(0), Zero(3), Zero(0, own_rows=True)], ids=["zero0", "zero3", "own_rows"])
 def test_a_floor_of_the_learning_rate_and_an_average_are_the_same_on_ranks(gangs, tmp_path, zero):
     settings = {"student_learning_rate_min": 0.0999, "ema_decay": 0.8}
     folder = tmp_path / "alone"
@@ -162,13 +155,12 @@ def compiled(rank, folder, shards):
     linear = functional.linear
     settings = {"student_steps": 2, "batch_size": 15, "segments_per_outer_step": 1}
     ranks, checkpoints = small_job.ranks_of(rank, 1), Checkpoints(folder, "config")
-    saved = checkpoints.saved(shards)
+    tools = DeepSpeedTools(Zero(3), "device", ranks)
     job = small_job.job(checkpoints, unroll=Replayed(compile=True), **settings)
-    engine = DeepSpeedEngine(Zero(3), ranks, saved, job.method.optimizers())
-    worker = SetWorker(job, engine, ranks, OnDevice, saved)
+    worker = job.worker(checkpoints.saved(shards), tools)
     worker.outer_step(0)
     shard = worker.save(1)
-    engine.close()
+    tools.close()
     return shard, functional.linear is linear
 
 
@@ -188,23 +180,23 @@ def diverging(rank, zero, folder, shards):
     from distributed_dd.errors import DivergedError
 
     ranks, checkpoints = small_job.ranks_of(rank, 2), Checkpoints(folder, "config")
-    job, saved = small_job.job(checkpoints, segments_per_outer_step=2), checkpoints.saved(shards)
-    engine = DeepSpeedEngine(zero, ranks, saved, job.method.optimizers())
-    worker = SetWorker(job, engine, ranks, OnDevice, saved)
-    before = engine.kept()
-    match = worker._match
+    tools = DeepSpeedTools(zero, "device", ranks)
+    job = small_job.job(checkpoints, segments_per_outer_step=2)
+    worker = job.worker(checkpoints.saved(shards), tools)
+    before = worker.learner.kept()
+    match = worker.steps._match
 
     def broken(*given):
-        found = match(*given)
+        found, renewed = match(*given)
         if ranks.layout.rank == 1:
             found.learning_rate.fill_(float("inf"))
-        return found
+        return found, renewed
 
-    worker._match = broken
+    worker.steps._match = broken
     try:
         worker.outer_step(0)
     except DivergedError as error:
-        after_it = engine.kept()
+        after_it = worker.learner.kept()
         return str(error), all(torch.equal(before[name], after_it[name]) for name in LEARNED)
     return None
 
@@ -217,26 +209,24 @@ def test_a_number_that_is_not_finite_on_one_rank_stops_all_before_the_update(gan
 
 
 def given_gradients(rank, zero, folder, shards, gradients):
-    """Hand gradients straight to the engine: whole on rank 0, or each rank its rows."""
+    """Hand gradients straight to the learner: whole on rank 0, or each rank its rows."""
     ranks, checkpoints = small_job.ranks_of(rank, 1), Checkpoints(folder, "config")
     saved = checkpoints.saved(shards)
-    engine = DeepSpeedEngine(zero, ranks, saved, small_job.method().optimizers())
+    learner = DeepSpeedLearner(zero, ranks, saved, small_job.method().optimizers())
     norms = []
     for given in gradients:
-        held = engine.read()
+        held = learner.read()
         last, first = held.first + len(held.images), held.first
         mine = {name: value.clone() for name, value in given.items()}
         if ranks.layout.rank and not zero.parted:
             mine = {name: torch.zeros_like(value) for name, value in mine.items()}
         if ranks.layout.rank:
             mine["learning_rate"].zero_()
-        part = (mine["images"][first:last], mine["labels"][first:last], mine["learning_rate"])
-        norms.append(ranks.sum(engine.step(MatchingGradient(torch.zeros(1), *part))).sqrt().item())
-    kept = engine.kept() | {f"momentum.{name}": value for name, value in engine.momenta().items()}
-    engine.close()
-    return checkpoints.write_shard(
-        9, rank.rank, ranks.layout.num_ranks, ranks.layout.kept(15)[0], kept
-    ), norms
+        part = {name: rows[first:last] if name != "learning_rate" else rows for name, rows in mine.items()}
+        norms.append(ranks.sum(learner.step(part)).sqrt().item())
+    kept = learner.kept() | learner.slots()
+    learner.close()
+    return checkpoints.write_shard(9, rank.rank, ranks.layout.num_ranks, ranks.layout.kept(15)[0], kept), norms
 
 
 @pytest.mark.parametrize("zero", STAGES, ids=NAMES)
@@ -258,12 +248,13 @@ def test_the_update_is_that_of_plain_sgd_to_the_bit(gangs, tmp_path, zero):
             given["images"][3:9], given["labels"][3:9] = 0, 0
         gradients.append(given)
     saved = Checkpoints(tmp_path, "config").saved([first_shard(tmp_path)])
-    engine = LocalEngine(saved, small_job.method().optimizers())
+    learner = LocalLearner(saved, small_job.method().optimizers())
     norms = []
     for given in gradients:
-        copies = [given[name].clone() for name in LEARNED]
-        norms.append(engine.step(MatchingGradient(torch.zeros(1), *copies)).sqrt().item())
-    expected = engine.kept() | {f"momentum.{name}": value for name, value in engine.momenta().items()}
+        copies = {name: given[name].clone() for name in LEARNED}
+        norms.append(learner.step(copies).sqrt().item())
+    expected = learner.kept() | learner.slots()
+    assert {f"momentum.{name}" for name in LEARNED} <= expected.keys()
     answers = gangs(2).call(given_gradients, zero, tmp_path, saved.shards, gradients)
     found = after(tmp_path, [shard for shard, _ in answers])
     assert found.keys() == expected.keys()

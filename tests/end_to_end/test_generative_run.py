@@ -17,6 +17,7 @@ from distributed_dd.cli import main
 from distributed_dd.durable import sha256_of
 from distributed_dd.errors import IntegrityError, MissingInputError
 from tests.conftest import ROOT
+from tests.test_experiment import OLD_EXPERTS
 
 HERE = ["--on", str(ROOT / "configs/clusters/in_process.yaml")]
 ROWS = ["generated_fresh", "generated_fresh_last_step", "distilled", "random_real", "full_data"]
@@ -210,6 +211,9 @@ def test_what_ray_trains_ahead_is_what_one_process_trains(tiny_gan, tmp_path):
         (["method.pool.networks=[{kind: resnet10}]"], 2, "16 pixels or more"),
         (["method.logits=sofmax"], 2, "did you mean 'log_softmax'?"),
         (["method.ema_decay=1"], 2, "between 0 and 1"),
+        (["experts.num_epochs=50"], 2, "error: experts: method.kind=generative has no experts"),
+        (["experts.num_epochs=50"], 2, "(experts=null on the command line)"),
+        (["expert.num_epochs=50"], 2, "did you mean 'experts'?"),
     ],
 )
 def test_bad_input_is_one_clear_error_and_nothing_is_started(
@@ -223,8 +227,8 @@ def test_bad_input_is_one_clear_error_and_nothing_is_started(
 
 def test_an_engine_that_cannot_divide_a_generator_is_refused(tiny_gan, tmp_path, capsys):
     for engine, says in (
-        ({"split": "segments", "num_ranks": 2}, "a generator has no segments"),
-        ({"num_ranks": 2, "zero": {"own_rows": True}}, "a generator has no rows"),
+        ({"split": "segments", "num_ranks": 2}, "engine.split: segments: this method has no segments"),
+        ({"num_ranks": 2, "zero": {"own_rows": True}}, "engine.zero.own_rows: what is learned has no rows"),
         ({"num_ranks": 9}, "at most 8"),
     ):
         path = tmp_path / "ranks.yaml"
@@ -249,6 +253,32 @@ def test_a_damaged_generator_is_refused_and_a_folder_without_one_explained(tiny_
     assert main(["sample", str(tmp_path / "nowhere"), "images_per_class=1"]) == 3
     assert main(["sample", str(folder), "images_per_clas=1"]) == 2
     assert "did you mean 'images_per_class'?" in capsys.readouterr().err
+
+
+def test_a_generator_that_an_older_version_made_is_evaluated_and_sampled(tiny_gan, capsys):
+    """Its files say how experts would have been trained, though it had none."""
+    assert main(["distill", str(tiny_gan), "experts=null", *HERE]) == 0
+    run = folder_of(tiny_gan)
+    resolved = yaml.safe_load((run / "resolved.yaml").read_text())
+    assert "experts" not in resolved
+    (run / "resolved.yaml").write_text(yaml.safe_dump({**resolved, "experts": OLD_EXPERTS}))
+    for place in ("generator", "distilled"):
+        manifest = run / place / "manifest.json"
+        values = json.loads(manifest.read_text())
+        values["configuration"]["experts"] = OLD_EXPERTS
+        manifest.write_text(json.dumps(values))
+    small = ["num_networks=1", "full_data=false"]
+    assert main(["evaluate", str(run), *small, *HERE]) == 0
+    assert main(["evaluate", str(run / "generator"), *small, *HERE]) == 0
+    assert main(["sample", str(run / "generator"), "images_per_class=1"]) == 0
+    assert main(["evaluate", str(run / "samples" / "ipc1-seed0"), *small, "no_augmentation=false", *HERE]) == 0
+    (entry,) = json.loads((run / "generator_evaluation.json").read_text())["entries"]
+    assert [row["name"] for row in entry["rows"]] == ["generated_fresh", "distilled", "random_real"]
+    capsys.readouterr()
+    assert main(["run", str(run / "resolved.yaml"), *HERE]) == 2
+    assert "leave experts out" in capsys.readouterr().err
+    assert main(["run", str(run / "resolved.yaml"), "experts=null", *HERE]) == 0
+    assert folder_of(tiny_gan) == run, "the same run"
 
 
 def test_weights_of_losses_are_searched_and_the_gan_is_trained_once(tiny_gan, tmp_path, capsys):

@@ -16,6 +16,7 @@ from distributed_dd.cli import main
 from distributed_dd.durable import sha256_of
 from distributed_dd.errors import ConfigError, IntegrityError
 from tests.conftest import ROOT
+from tests.references.families import families
 
 HERE = ["--on", str(ROOT / "configs/clusters/in_process.yaml")]
 ROWS = ["distilled", "distilled_hard_labels", "distilled_last_step", "random_real",
@@ -300,12 +301,14 @@ def test_show_starts_nothing(tiny_yaml, capsys):
 
 
 def test_kinds_lists_every_member(capsys):
-    from distributed_dd.commands.kinds import FAMILIES
-
     assert main(["kinds"]) == 0
     out = capsys.readouterr().out
-    for family in FAMILIES:
-        assert all(f"  {kind}: " in out for kind in family.members)
+    assert len(families()) >= 19
+    for family in families():
+        _, _, listed = out.partition(f"\n{family.name}, chosen by kind\n")
+        own = listed.partition(", chosen by kind")[0]
+        assert own and all(f"  {kind}: " in own for kind in family.members), family.name
+    assert "  experts (a group, with method.kind trajectory_matching)\n      num_epochs (" in out
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").rglob("digits/*.yaml")), ids=lambda p: p.name)

@@ -284,12 +284,30 @@ def test_a_state_that_a_kill_cut_short_is_done_without(sweep):
         (["base=missing.yaml"], 3, "missing.yaml: there is no such file"),
         (["settings.evaluate.num_epoch=3"], 2, "did you mean 'num_epochs'"),
         (["settings.images_per_class=3"], 2, "is what studies differ in"),
+        (["settings.experts.num_epoch=3"], 2, "experts.num_epoch: unknown key (did you mean 'num_epochs'?)"),
+        (["space={experts.save_every: {kind: choice, values: [1, 2]}}"], 2, "space.experts.save_every: decides how"),
+        (["space={experts.num_experts: {kind: integers, low: 0, high: 4}}"], 2, "space.experts.num_experts: got 0"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_searched_is_one_message_and_nothing_is_started(sweep, capsys, overrides, code, told):
     assert tune(sweep, *overrides) == code
     assert told in capsys.readouterr().err
     assert not (sweep.parent / "runs").exists()
+
+
+@pytest.mark.parametrize("kind", ["generative_ipc10", "dm_ipc1"])
+def test_what_only_experts_have_is_refused_where_there_are_none(sweep, capsys, kind):
+    base = f"base={ROOT / 'configs' / 'digits' / kind}.yaml"
+    for space, told in (
+        ("experts.num_epochs: {kind: integers, low: 1, high: 4}", "space.experts.num_epochs: method.kind="),
+        ("method.segments: {kind: matching_window}", "space.method.segments.kind: the base, with method.kind="),
+    ):
+        sweep.write_text(sweep.read_text().partition("space:")[0] + f"space:\n  {space}\n")
+        assert tune(sweep, base, "settings={num_outer_steps: 9}") == 2
+        error = capsys.readouterr().err
+        assert told in error and ("has no experts" in error or "has no method.segments" in error)
+    assert tune(sweep, base, "settings={experts: {num_epochs: 4}}") == 2
+    assert "with the sweep's settings: experts: method.kind=" in capsys.readouterr().err
 
 
 def test_a_sweep_and_a_configuration_are_told_apart(sweep, tiny_yaml, capsys):

@@ -113,9 +113,7 @@ def test_experts_on_cuda_can_be_trained_in_every_precision(tiny_yaml, fast, tmp_
 def test_a_rank_over_nccl_makes_the_set_of_one_process(tiny_yaml, tmp_path, zero):
     """One card holds one rank; what the collectives of several give is tested on gloo."""
     cluster = tmp_path / "cluster.yaml"
-    cluster.write_text(
-        f"{{kind: ray, engine: {{kind: deepspeed, num_ranks: 1, zero: {zero}, stored: host}}}}"
-    )
+    cluster.write_text(f"{{kind: ray, engine: {{kind: deepspeed, num_ranks: 1, zero: {zero}, stored: host}}}}")
     sets = []
     for name, on in (("alone", HERE), ("rank", ["--on", str(cluster)])):
         assert main(["distill", str(tiny_yaml), f"output={tmp_path / name}", *on]) == 0
@@ -139,12 +137,12 @@ def test_what_an_unroll_stores_comes_back_with_its_bits(stored):
 def test_a_generators_gradients_on_cuda_are_those_on_the_cpu(tmp_path, monkeypatch):
     """Both networks, the penalty's second derivative, batch norm, the pool; channels last only here."""
     from distributed_dd.distillation.sharded import Alone
-    from distributed_dd.stages import generative_worker, pool
+    from distributed_dd.methods.generative import pool, steps
     from distributed_dd.stages.checkpoint import Checkpoints
     from tests.references import small_gan
 
     def gradients(where):
-        for module in (generative_worker, pool):
+        for module in (steps, pool):
             monkeypatch.setattr(module, "device", lambda: torch.device(where))
         checkpoints = Checkpoints(tmp_path / where, "config")
         job = small_gan.job(checkpoints)
@@ -154,9 +152,7 @@ def test_a_generators_gradients_on_cuda_are_those_on_the_cpu(tmp_path, monkeypat
         return job.worker(saved, caught).outer_step(1, prepared), caught.gradients
 
     monkeypatch.setattr(pool, "device", lambda: torch.device("cpu"))
-    trained, _ = pool.train_span(
-        pool.Span(0, 0, 2), None, small_gan.job(Checkpoints(tmp_path / "pool", "config")).pool
-    )
+    trained, _ = pool.train_span(pool.Span(0, 0, 2), None, small_gan.job(Checkpoints(tmp_path / "pool", "config")).pool)
     (here, expected), (there, found) = gradients("cpu"), gradients("cuda")
     assert there == pytest.approx(here, rel=1e-7)
     for name, gradient in expected.items():

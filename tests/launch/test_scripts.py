@@ -169,8 +169,8 @@ shift
 """,
     "distributed-dd": """#!/bin/bash
 trap 'kill $!; exit 130' TERM
-echo "$RAY_AUTH_MODE $RAY_ADDRESS $OMP_NUM_THREADS: $*" >> "$SAID"
 sleep ${LASTS:-0} &
+echo "$RAY_AUTH_MODE $RAY_ADDRESS $OMP_NUM_THREADS: $*" >> "$SAID"
 wait $!
 exit ${CODE:-0}
 """,
@@ -227,6 +227,18 @@ def test_sbatch_ends_the_driver_gently_and_requeues_at_the_time_limit_only(slurm
     job.communicate(timeout=30)
     assert ("requeue 123456" in said.read_text().splitlines()) == requeued
     assert job.returncode == (0 if requeued else 130)
+
+
+def test_sbatch_passes_the_exit_code_of_a_driver_that_ends_at_once(slurm, tmp_path):
+    """Catches the code of the signal in its place, where the driver is gone before the script looks again."""
+    start, said = slurm
+    (tmp_path / "slow").write_text('kill() { builtin kill "$@" && { [ "$1" != -TERM ] || sleep 1; }; }\n')
+    job = start("distill", "file.yaml", LASTS="60", BASH_ENV=str(tmp_path / "slow"))
+    until(lambda: "distill" in said.read_text().partition("\n")[2])
+    time.sleep(0.3)
+    job.send_signal(signal.SIGTERM)
+    job.communicate(timeout=30)
+    assert job.returncode == 130
 
 
 def test_sbatch_signals_itself_before_the_time_limit():

@@ -5,12 +5,14 @@ import torch
 from distributed_dd.data import Images
 from distributed_dd.data.whitening import Standardise
 from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.methods.generative import Generative, Pool
 from distributed_dd.distillation.networks import ConvNet
 from distributed_dd.distillation.networks.discriminator import ConvDiscriminator
 from distributed_dd.distillation.networks.generator import ConvGenerator
-from distributed_dd.stages.generative_worker import GenerativeJob
-from distributed_dd.stages.pool import PoolJob
+from distributed_dd.methods.generative.pool import PoolJob
+from distributed_dd.methods.generative.pool_settings import Pool
+from distributed_dd.methods.generative.settings import Generative
+from distributed_dd.methods.generative.steps import GenerativeJob
+from distributed_dd.outer.learner import Held, require_gradients
 
 NUM_CLASSES, SHAPE = 3, (1, 8, 8)
 # Over 2 ranks 5 + 4 rows, over 4 ranks 3 + 2 + 2 + 2.
@@ -40,24 +42,26 @@ def layers():
 class _Network:
     """Parameters in float64; an update only catches the gradient, summed over ranks."""
 
-    def __init__(self, theta, ranks, catch):
-        self.theta, self.ranks, self.catch = theta, ranks, catch
+    def __init__(self, tensors, ranks, catch):
+        self.tensors, self.ranks, self.catch = tensors, ranks, catch
 
     def read(self):
-        return self.theta
+        return Held(0, self.tensors)
 
-    def step(self, gradient_P):
-        self.catch(self.ranks.sum(gradient_P.clone()))
+    def step(self, gradients):
+        require_gradients(gradients, self.tensors)
+        for name, gradient_P in gradients.items():
+            self.catch[name.removesuffix(".theta")] = self.ranks.sum(gradient_P.clone())
+        return torch.zeros((), dtype=torch.float64)
 
 
 class Caught:
-    """Engines that catch the gradients of one outer step."""
+    """Tools of a rank whose learners catch the gradients of one outer step, by network."""
 
     def __init__(self, ranks, where="cpu"):
         self.ranks, self.gradients, self.where = ranks, {}, where
 
-    def of_network(self, saved, name, adam):
-        def catch(gradient):
-            self.gradients[name] = gradient
-
-        return _Network(saved.value(f"{name}.theta").double().to(self.where), self.ranks, catch)
+    def learner(self, saved, rules):
+        """Of the networks that ``rules`` name."""
+        tensors = {name: saved.value(name).double().to(self.where) for name in rules}
+        return _Network(tensors, self.ranks, self.gradients)

@@ -1,19 +1,32 @@
 """A distillation of milliseconds, whose ranks can be compared with one process."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from distributed_dd.backends.torch_ranks import TorchRanks
+from distributed_dd.data.whitening import Standardise
 from distributed_dd.distillation.augment import Siamese
 from distributed_dd.distillation.chance import generator
 from distributed_dd.distillation.labels import ExpertEnsemble
-from distributed_dd.distillation.methods import TrajectoryMatching
-from distributed_dd.distillation.methods.trajectory_matching import ParameterSGD
-from distributed_dd.distillation.networks import ConvNet
+from distributed_dd.distillation.networks import ConvNet, Network
 from distributed_dd.distillation.segments import Window
-from distributed_dd.distillation.unroll import MatchingGradient
-from distributed_dd.stages.ports import Held
-from distributed_dd.stages.set_worker import SetJob
+from distributed_dd.distillation.sharded import Ranks
+from distributed_dd.distillation.unroll import Stored
+from distributed_dd.learning.update_rules import SGD, UpdateRule
+from distributed_dd.methods.trajectory_matching.settings import TrajectoryMatching
+from distributed_dd.methods.trajectory_matching.steps import TrajectorySteps, student_of
+from distributed_dd.outer.learner import Held, require_gradients
+from distributed_dd.outer.method import Seat
+from distributed_dd.outer.set_worker import SetJob
+from distributed_dd.outer.world import World
+from distributed_dd.stages.checkpoint import Checkpoints, Saved, Shard
+from distributed_dd.stages.expert import Experts
+from distributed_dd.stages.scoring import Evaluation
 
 NUM_CLASSES, PER_CLASS, SHAPE = 5, 3, (1, 8, 8)
 NUM_ROWS = NUM_CLASSES * PER_CLASS
@@ -22,15 +35,30 @@ NETWORK = ConvNet(depth=2, width=4)
 BATCH = 9
 
 
-def method(**settings) -> TrajectoryMatching:
+@dataclass(frozen=True)
+class Smooth(TrajectoryMatching):
+    """Trajectory matching of a smooth student: with ReLU two correct float32 paths flip masks (docs/derivations)."""
+
+    dtype: torch.dtype = torch.float32
+
+    def steps(self, world: World, seat: Seat) -> TrajectorySteps:
+        """With Softplus, in any precision."""
+        student = student_of(self, world)
+        for module in student.network.modules():
+            for name, child in module.named_children():
+                if isinstance(child, nn.ReLU):
+                    setattr(module, name, nn.Softplus())
+        return TrajectorySteps(self, world, seat, student.to(torch.device("cpu"), self.dtype))
+
+
+def method(**settings: Any) -> Smooth:
     """Four segments of four student steps, all augmentations, all three things learned."""
     common = dict(
         segments=Window(3), student_steps=4, expert_epochs=1, batch_size=BATCH, student_learning_rate=0.1,
         segments_per_outer_step=4, gate=None, augment=Siamese(), labels=ExpertEnsemble(),
-        label_optimizer=ParameterSGD(2.0, 0.9),
+        label_optimizer=SGD(2.0, 0.9), experts=Experts(num_experts=3),
     )  # fmt: skip
-    sgd = ParameterSGD(1.0, 0.5), ParameterSGD(1e-3, 0.5)
-    return TrajectoryMatching(*sgd, **{**common, **settings})
+    return Smooth(SGD(1.0, 0.5), SGD(1e-3, 0.5), **{**common, **settings})
 
 
 def starting() -> dict[str, torch.Tensor]:
@@ -41,6 +69,11 @@ def starting() -> dict[str, torch.Tensor]:
         "classes": torch.arange(NUM_CLASSES).repeat_interleave(PER_CLASS),
         "learning_rate": torch.tensor(0.1),
     }
+
+
+def first_shard(folder: Path, part: int = 0, num_parts: int = 1) -> Shard:
+    """Checkpoint 0, whole; ``part`` keeps the files of ranks that each write one apart."""
+    return Checkpoints(folder, "config").write_shard(0, part, num_parts, 0, starting())
 
 
 class Drifting:
@@ -60,47 +93,64 @@ class Drifting:
         return (start + epoch * drift).to(self.dtype)
 
 
-def job(checkpoints, dtype=torch.float32, **settings) -> SetJob:
-    """The job, its student smooth: with ReLU two correct float32 paths flip masks (docs/derivations)."""
-    made = SetJob(method(**settings), 0, 3, NETWORK, SHAPE, NUM_CLASSES, Drifting(dtype), checkpoints)
-    for module in made.student.network.modules():
-        for name, child in module.named_children():
-            if isinstance(child, nn.ReLU):
-                setattr(module, name, nn.Softplus())
-    made.student.to(torch.device("cpu"), dtype)
-    return made
+def world(shared: Any = None, network: Network = NETWORK) -> World:
+    """An experiment of this size, without real images."""
+    return World(
+        seed=0, network=network, image_shape=SHAPE, num_classes=NUM_CLASSES, images_per_class=PER_CLASS,
+        num_outer_steps=5, preprocessing=Standardise(), evaluate=Evaluation(), output=Path("runs"), real=None,
+        shared=shared,
+    )  # fmt: skip
+
+
+def job(checkpoints: Checkpoints, dtype: torch.dtype = torch.float32, **settings: Any) -> SetJob:
+    """The distillation as every rank is told it."""
+    return SetJob(method(dtype=dtype, **settings), world(Drifting(dtype)), checkpoints)
 
 
 class Caught:
-    """An engine that only catches the gradient of one outer step, in any precision."""
+    """Tools of a rank whose learner only catches the gradient of one outer step, in any precision."""
 
     num_rows = NUM_ROWS
 
-    def __init__(self, ranks, parted: bool, dtype):
+    def __init__(self, ranks: Ranks, parted: bool, dtype: torch.dtype, place: Callable[[], Stored]) -> None:
         now = {name: t.to(dtype) if t.is_floating_point() else t for name, t in starting().items()}
         first, last = ranks.layout.kept(NUM_ROWS) if parted else (0, NUM_ROWS)
-        rows = now["images"][first:last], now["labels"][first:last]
-        self.held, self.span, self.ranks = Held(first, *rows, now["learning_rate"]), (first, last), ranks
+        now |= {name: now[name][first:last] for name in ("images", "labels")}
+        self.held = Held(first, {name: value for name, value in now.items() if name != "classes"})
+        self.span, self.ranks, self.place = (first, last), ranks, place
 
-    def read(self):
+    def learner(self, saved: Saved, rules: Mapping[str, UpdateRule]) -> "Caught":
+        """This is the learner too."""
+        self.rules = rules
+        return self
+
+    def stored(self, num_parameters: int, num_steps: int) -> Callable[[], Stored]:
+        """Where it was said."""
+        return self.place
+
+    def read(self) -> Held:
+        """The set as it was at the start."""
         return self.held
 
-    def step(self, gradient: MatchingGradient):
-        """Put the parts of all ranks together, as the contract of engines says: they add up."""
+    def step(self, gradients: Mapping[str, Tensor]) -> Tensor:
+        """Put the parts of all ranks together, as the contract of learners says: they add up."""
+        require_gradients(gradients, self.rules)
         first, last = self.span
-        images = torch.zeros(NUM_ROWS, *SHAPE, dtype=gradient.images.dtype)
-        labels = torch.zeros(NUM_ROWS, NUM_CLASSES, dtype=gradient.images.dtype)
-        images[first:last], labels[first:last] = gradient.images, gradient.labels
-        rate = gradient.learning_rate.clone()
-        parts = {"images": images, "labels": labels, "learning_rate": rate}
+        dtype = gradients["images"].dtype
+        images = torch.zeros(NUM_ROWS, *SHAPE, dtype=dtype)
+        labels = torch.zeros(NUM_ROWS, NUM_CLASSES, dtype=dtype)
+        images[first:last], labels[first:last] = gradients["images"], gradients["labels"]
+        parts = {"images": images, "labels": labels, "learning_rate": gradients["learning_rate"].clone()}
         self.whole = {name: self.ranks.sum(part) for name, part in parts.items()}
         return torch.zeros((), dtype=torch.float64)
 
-    def keep_rate(self, floor):
+    def lift(self, name: str, floor: float) -> bool:
+        """Nothing is lifted."""
         return False
 
-    def rate(self):
-        return self.held.learning_rate.item()
+    def value(self, name: str) -> float:
+        """A number as it was at the start."""
+        return self.held.tensors[name].item()
 
 
 def ranks_of(rank, num_groups: int) -> TorchRanks:

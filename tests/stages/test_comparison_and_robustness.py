@@ -9,6 +9,7 @@ import pytest
 
 from distributed_dd.cli import main
 from distributed_dd.errors import MissingInputError
+from distributed_dd.methods import words_by_kind
 from distributed_dd.stages.comparison import as_csv, collect, flat, page, published, table
 from distributed_dd.stages.robustness import normalised, scores
 from distributed_dd.stages.scoring import row
@@ -44,13 +45,24 @@ def runs(tmp_path):
 
 
 def test_the_table_has_a_line_per_run_in_order_with_what_was_published(runs):
-    header, lines = table(collect([runs]))
+    header, lines = table(collect([runs]), words_by_kind())
     assert [line[0] for line in lines] == [
         "cifar10 ipc1 datm", "cifar10 ipc10 datm seed=0", "cifar10 ipc10 datm seed=1", "cifar10 ipc10 mtt",
     ]  # fmt: skip
     cells = dict(zip(header, lines[1], strict=True))
     assert cells["distilled"] == "60.0 ± 1.4" and cells["random real"] == "30.0 ± 0.0"
-    assert cells["full data"] == "-" and cells["published"] == "66.8" and lines[3][-1] == "65.4"
+    assert cells["published"] == "66.8" and lines[3][-1] == "65.4"
+
+
+def test_a_column_that_some_run_has_is_there_for_all_and_one_that_none_has_is_left_out(runs):
+    assert "full data" not in table(collect([runs]), words_by_kind())[0]
+    report = runs / "b" / "report.json"
+    values = json.loads(report.read_text())
+    values["rows"].append(row("full_data", "convnet", "hard", [0.8, 0.8]))
+    report.write_text(json.dumps(values))
+    header, lines = table(collect([runs]), words_by_kind())
+    cells = [dict(zip(header, line, strict=True))["full data"] for line in lines]
+    assert cells == ["-", "-", "-", "80.0 ± 0.0"]
 
 
 def test_a_copy_of_the_data_under_another_name_has_no_published_figure():
@@ -61,7 +73,7 @@ def test_a_figure_not_read_in_its_source_is_marked(tmp_path):
     finished(tmp_path / "runs" / "a", "mtt", 1)
     report = tmp_path / "runs" / "a" / "report.json"
     report.write_text(report.read_text().replace("cifar10", "mnist"))
-    assert table(collect([tmp_path / "runs"]))[1][0][-1] == "91.4 (unconfirmed)"
+    assert table(collect([tmp_path / "runs"]), words_by_kind())[1][0][-1] == "91.4 (unconfirmed)"
 
 
 def test_csv_and_json_hold_every_row(runs, tmp_path):
@@ -87,7 +99,7 @@ def test_the_command_writes_tables_and_plots(runs, tmp_path, capsys):
 
 
 def test_the_page_names_the_number_of_networks(runs):
-    assert "over 2 fresh networks" in page(collect([runs]), [])
+    assert "over 2 fresh networks" in page(collect([runs]), [], words_by_kind())
 
 
 def test_a_folder_without_a_finished_run_is_an_error(tmp_path):

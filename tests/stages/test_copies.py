@@ -77,7 +77,7 @@ def test_a_copy_in_a_bucket_goes_on_on_another_machine(tiny_yaml, tmp_path, buck
     assert main(["run", str(tiny_yaml), results, *other, *HERE]) == 0
     out = capsys.readouterr().out
     assert "fetched what is known of this run from s3://lab/runs/digits-" in out
-    assert "distilled set: already in" in out
+    assert "datm: already distilled, in" in out
     (there,) = (tmp_path / "elsewhere").glob("digits-*")
     second = files(there)
     assert all(second[name] == first[name] for name in first if name.startswith(("distilled", "checkpoint")))

@@ -15,19 +15,21 @@ from distributed_dd.data import Images
 from distributed_dd.data.whitening import Standardise
 from distributed_dd.distillation.augment import InTurn
 from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.methods.generative import Adam, GanTraining, Generative, Pool
 from distributed_dd.distillation.networks import ConvNet
 from distributed_dd.distillation.networks.discriminator import ConvDiscriminator
 from distributed_dd.distillation.networks.generator import ConvGenerator
 from distributed_dd.errors import DivergedError
-from distributed_dd.stages.distill import Distillation
-from distributed_dd.stages.gan_store import GanStore
-from distributed_dd.stages.generated import Source, all_classes, finished, frozen
-from distributed_dd.stages.generative_worker import GenerativeJob
-from distributed_dd.stages.generator_artefact import FreshImages
-from distributed_dd.stages.generator_subject import GeneratorSubject, theta_of
+from distributed_dd.learning.update_rules import Adam
+from distributed_dd.methods.generative.artefact import FreshImages
+from distributed_dd.methods.generative.gan_store import GanStore
+from distributed_dd.methods.generative.pool import PoolJob, Span, train_span
+from distributed_dd.methods.generative.pool_settings import Pool
+from distributed_dd.methods.generative.product import everything, theta_of
+from distributed_dd.methods.generative.settings import GanTraining, Generative
+from distributed_dd.methods.generative.source import Source, all_classes, finished, frozen
+from distributed_dd.methods.generative.steps import GenerativeJob
+from distributed_dd.outer.loop import Distillation, Subject
 from distributed_dd.stages.judging import Judging
-from distributed_dd.stages.pool import PoolJob, Span, train_span
 from distributed_dd.stages.run_folder import RunFolder
 from distributed_dd.stages.scoring import Contest, Trial, run_trial
 from distributed_dd.training.loop import Recipe, Training
@@ -60,7 +62,8 @@ def pool_job(**settings):
 def method(**settings):
     common = dict(
         generator=ConvGenerator(4, 8), discriminator=ConvDiscriminator(4), gan=GanTraining(4, 8),
-        batch_size=8, generator_optimizer=Adam(1e-3), discriminator_optimizer=Adam(1e-3), pool=pool(),
+        batch_size=8, generator_optimizer=Adam(1e-3, 0.0, 0.9), discriminator_optimizer=Adam(1e-3, 0.0, 0.9),
+        pool=pool(),
     )  # fmt: skip
     return Generative(**{**common, **settings})
 
@@ -80,14 +83,16 @@ class World:
         self.workers = LocalWorkers(self.job, InProcess(), Local())
 
     def loop(self, num_outer_steps, every=100):
-        subject = GeneratorSubject(
-            self.job.starting,
-            lambda tensors, networks, cluster: self.scores.pop(0) if self.scores else 0.5,
-            lambda step, tensors: None,
-        )
+        subject = Subject(
+            starting=self.job.starting, read=everything, noted=self.method.words.noted, count=self.method.count,
+            no_facts=self.method.no_facts,
+            score=lambda tensors, networks, cluster: self.scores.pop(0) if self.scores else 0.5,
+            show=lambda step, start, tensors: None,
+        )  # fmt: skip
         return Distillation(
-            num_outer_steps, Judging.every(every, num_outer_steps, 1), 3, subject, self.workers, self.folder,
-            NoTracker(), ConsoleProgress(),
+            num_outer_steps=num_outer_steps, judging=Judging.every(every, num_outer_steps, 1), checkpoint_every=3,
+            subject=subject, workers=self.workers, folder=self.folder, tracker=NoTracker(),
+            progress=ConsoleProgress(),
         )  # fmt: skip
 
 
@@ -153,13 +158,13 @@ def test_a_number_that_is_not_finite_stops_before_the_update(tmp_path, who):
     """The last good state is kept, whole and finite."""
     good = world(tmp_path, scores=[0.5]).loop(3).run()[1]
     broken = World(tmp_path)
-    engines = {}
+    learners = {}
     start = broken.workers.start
 
     def poisoned():
         start()
         worker = broken.workers.worker
-        engines.update(worker.engines)
+        learners.update(worker.learners)
         step = getattr(worker.adversaries, f"{who}_step")
 
         def nan(*given):
@@ -172,7 +177,7 @@ def test_a_number_that_is_not_finite_stops_before_the_update(tmp_path, who):
     with pytest.raises(DivergedError, match=rf"{who}.* not finite") as error:
         broken.loop(6).run()
     assert f"{who}_optimizer.learning_rate" in str(error.value) and "outer step 3" in str(error.value)
-    assert engines[who].read().isfinite().all()
+    assert learners[who].read().tensors[f"{who}.theta"].isfinite().all()
     assert same(World(tmp_path).loop(3).run()[1], good)
 
 
@@ -232,7 +237,7 @@ def _sgd(job):
 
 def test_spans_cover_all_steps_in_order_and_end_with_turns(monkeypatch):
     job = pool_job()
-    monkeypatch.setattr("distributed_dd.stages.pool.SPAN_BYTES", 3 * 4 * 300)
+    monkeypatch.setattr("distributed_dd.methods.generative.pool.SPAN_BYTES", 3 * 4 * 300)
     taken, step = [], 2
     for first, last, span in job.spans(2):
         assert first == step and (span.turn, span.first) == divmod(first, 4) and span.last <= 4

@@ -6,6 +6,7 @@ import numpy
 import torch
 from PIL import Image
 
+from distributed_dd.methods import words_by_kind
 from distributed_dd.stages.preview import preview_png
 from distributed_dd.stages.report import page
 from distributed_dd.stages.scoring import row
@@ -69,6 +70,6 @@ def test_the_page_is_a_table_in_per_cent():
         "validation_accuracy": 0.25, "num_test": 540, "seconds": {"experts": 1.25},
         "peak_memory_bytes": {"experts": 2**21},
     }  # fmt: skip
-    text = page(report)
+    text = page(report, words_by_kind()["trajectory_matching"].rows)
     assert "| random real images | hard | mlp | 60.0 ± 14.1 | 2 |" in text
     assert "| experts | 1.2 | 2 |" in text and "25.0 %" in text and "540 images" in text

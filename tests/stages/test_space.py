@@ -7,8 +7,8 @@ import torch
 
 from distributed_dd.distillation.chance import generator
 from distributed_dd.errors import ConfigError
-from distributed_dd.family import build, plain
-from distributed_dd.stages.experiment import Experiment
+from distributed_dd.experiment import experiment_of, values_of
+from distributed_dd.methods import DIMENSIONS
 from distributed_dd.stages.space import Space, laid_over
 
 EPOCHS, STEP = 8, 0.5
@@ -28,7 +28,12 @@ def base(kind="expanding", **segments):
         "images_per_class": 1, "num_outer_steps": 10, "data": {"kind": "digits"}, "method": method,
         "experts": {"num_epochs": EPOCHS, "trajectory": {"kind": "full", "keep_epochs": "0-8:0.5"}},
     }  # fmt: skip
-    return plain(build(Experiment, values))
+    return values_of(experiment_of(values))
+
+
+def space_of(given):
+    """A space of all dimensions that methods have."""
+    return Space.of(given, DIMENSIONS)
 
 
 def triple(settings):
@@ -47,7 +52,7 @@ def random_points(space, values, num):
 
 def test_every_point_is_a_window_that_the_experts_have():
     """Also where M, on which the limit depends, is searched with it: the window is worked out last."""
-    space = Space.of({
+    space = space_of({
         "method.segments": {"kind": "matching_window"},
         "method.expert_epochs": {"kind": "integers", "low": 1, "high": 6},
         "experts.num_epochs": {"kind": "choice", "values": [8, 12]},
@@ -56,7 +61,7 @@ def test_every_point_is_a_window_that_the_experts_have():
     corners = space.probes(values, 0)
     for point in itertools.chain(corners, random_points(space, values, 500)):
         settings = space.settings(point, values)
-        experiment = build(Experiment, laid_over(values, settings))  # checks the last target itself
+        experiment = experiment_of(laid_over(values, settings))  # checks the last target itself
         low, initial, high = triple(settings)
         m, epochs = settings["method.expert_epochs"], settings["experts.num_epochs"]
         assert 0 <= low <= initial - STEP <= high - STEP <= epochs - m
@@ -67,7 +72,7 @@ def test_every_point_is_a_window_that_the_experts_have():
 
 def test_the_grid_is_every_window_once():
     """A wrong limit would lose windows, or bring some in that lie outside."""
-    space = Space.of({"method.segments": {"kind": "matching_window", "earliest": 1, "min_width": 1}})
+    space = space_of({"method.segments": {"kind": "matching_window", "earliest": 1, "min_width": 1}})
     values = base()
     last = EPOCHS - 2
     bounds = [1 + STEP * k for k in range(int((last - 1) / STEP) + 2)]
@@ -82,9 +87,9 @@ def test_the_grid_is_every_window_once():
 
 def test_a_space_may_be_nested_and_overridden():
     """What YAML and the command line make of key.path."""
-    flat = Space.of({"method.student_steps": {"kind": "integers", "low": 1, "high": 9}})
-    nested = Space.of({"method": {"student_steps": {"kind": "integers", "low": 1, "high": 9}}})
-    over = Space.of({
+    flat = space_of({"method.student_steps": {"kind": "integers", "low": 1, "high": 9}})
+    nested = space_of({"method": {"student_steps": {"kind": "integers", "low": 1, "high": 9}}})
+    over = space_of({
         "method.student_steps": {"kind": "integers", "low": 1, "high": 5},
         "method": {"student_steps": {"high": 9}},
     })  # fmt: skip
@@ -94,7 +99,7 @@ def test_a_space_may_be_nested_and_overridden():
 @pytest.mark.parametrize("kind", ["expanding", "window"])
 def test_the_base_is_found_in_its_space_and_leads_back_to_itself(kind):
     values = base(kind, min_start_epoch=0.5)
-    space = Space.of({
+    space = space_of({
         "method.segments": {"kind": "matching_window"},
         "method.image_optimizer.learning_rate": {"kind": "log_uniform", "low": 0.1, "high": 10},
         "method.student_steps": {"kind": "integers", "low": 20, "high": 100, "step": 20},
@@ -102,7 +107,7 @@ def test_the_base_is_found_in_its_space_and_leads_back_to_itself(kind):
     })  # fmt: skip
     point = space.located(values)
     again = laid_over(values, space.settings(point, values))
-    assert build(Experiment, again) == build(Experiment, values)
+    assert experiment_of(again) == experiment_of(values)
 
 
 @pytest.mark.parametrize(
@@ -116,18 +121,18 @@ def test_the_base_is_found_in_its_space_and_leads_back_to_itself(kind):
     ],
 )
 def test_a_base_outside_is_said_to_be_outside(space):
-    assert Space.of(space).located(base()) is None
+    assert space_of(space).located(base()) is None
 
 
 def test_two_windows_that_differ_by_spacing_only():
-    space = Space.of({"method.segments": {"kind": "matching_window", "spacing": 2}})
+    space = space_of({"method.segments": {"kind": "matching_window", "spacing": 2}})
     found = {triple(space.settings(p, base())) for p in space.grid(base())}
     assert found == {(0, 2, 2), (0, 2, 4), (0, 4, 4), (0, 2, 6), (0, 4, 6), (0, 6, 6), (2, 4, 4), (2, 4, 6),
                      (2, 6, 6), (4, 6, 6)}  # fmt: skip
 
 
 def test_log_uniform_is_uniform_in_the_logarithm():
-    space = Space.of({"method.student_learning_rate": {"kind": "log_uniform", "low": 1e-3, "high": 10,
+    space = space_of({"method.student_learning_rate": {"kind": "log_uniform", "low": 1e-3, "high": 10,
                                                        "num_grid": 5}})  # fmt: skip
     tried = [space.settings(p, base())["method.student_learning_rate"] for p in space.grid(base())]
     assert tried == pytest.approx([1e-3, 1e-2, 1e-1, 1, 10])
@@ -157,7 +162,7 @@ def test_log_uniform_is_uniform_in_the_logarithm():
 )  # fmt: skip
 def test_what_cannot_be_searched_is_told_with_its_place(space, where, told):
     with pytest.raises(ConfigError) as caught:
-        found = Space.of(space)
+        found = space_of(space)
         found.coordinates(base())
         found.settings(found.probes(base(), 0)[0], base())
     assert caught.value.where == where and told in str(caught.value)

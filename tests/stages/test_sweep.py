@@ -4,15 +4,19 @@ from dataclasses import replace
 
 import pytest
 
+from distributed_dd.distillation.segments import Window
 from distributed_dd.errors import ConfigError
 from distributed_dd.family import build
+from distributed_dd.learning.update_rules import SGD
+from distributed_dd.methods.trajectory_matching.settings import TrajectoryMatching
 from distributed_dd.stages import study as studies
-from distributed_dd.stages import sweep_plots, sweep_report
 from distributed_dd.stages.study import Study, TrialRecord
 from distributed_dd.stages.sweep import Asha, Population, Sweep, ToTheEnd
+from distributed_dd.sweeps import pictures, tables
 
 SPACE = {"method.student_steps": {"kind": "integers", "low": 1, "high": 9}}
 FILE = {"base": "b.yaml", "images_per_class": [1], "space": SPACE, "num_trials": 4}
+AXIS = TrajectoryMatching(SGD(1.0), SGD(1.0), Window(3)).sweep_axis()
 
 
 @pytest.mark.parametrize(
@@ -60,7 +64,7 @@ def test_an_empty_budget_is_refused(key, value):
 
 
 def record(number, step, accuracy, status="finished", **more):
-    more = {"starts": (number, number + 1.0), "num_networks": 1, **more}
+    more = {"span": (number, number + 1.0), "num_networks": 1, **more}
     return TrialRecord(
         number, {"method.student_steps": number + 1}, f"run{number}", status, step, accuracy, **more
     )
@@ -86,37 +90,45 @@ def test_the_last_choice_is_by_the_new_scores_not_by_those_that_chose():
     assert study.winner == 6 and study.best.final_mean == pytest.approx(0.86)
     assert [trial.number for trial in study.ranked()][:4] == [6, 3, 0, 2]
     assert [trial.number for trial in study.ranked()][-1] == 4
-    assert "86.0 ± 1.4 %" in sweep_report.verdict(study) and "81.0 ± 1.4 %" in sweep_report.verdict(study)
+    assert "86.0 ± 1.4 %" in tables.verdict(study) and "81.0 ± 1.4 %" in tables.verdict(study)
 
 
 def test_a_study_comes_back_from_its_file():
     import json
 
     study = studies.chosen(Study(10, (3, 9), TRIALS), {3: [0.84, 0.86]})
-    assert Study.from_json(json.loads(json.dumps(study.as_json()))) == study
+    values = json.loads(json.dumps(study.as_json()))
+    assert Study.from_json(values) == study
+    for trial in values["trials"]:  # as older versions wrote it
+        trial["starts"] = trial.pop("span")
+    assert Study.from_json(values) == study and study.trials[3].span == (3, 4.0)
 
 
 @pytest.mark.parametrize(
     ("later", "told"), [((6.0, 9.0), "lies later"), ((0.0, 1.0), "does not always lie later")]
 )
 def test_whether_the_window_moves_is_said(later, told):
-    def won(size, starts):
-        return studies.chosen(Study(size, (9,), (record(0, 9, 0.5, starts=starts),)), {0: [0.5]})
+    def won(size, span):
+        return studies.chosen(Study(size, (9,), (record(0, 9, 0.5, span=span),)), {0: [0.5]})
 
-    line = sweep_report.moves([won(10, later), won(1, (2.0, 3.0))])
+    line = tables.moves([won(10, later), won(1, (2.0, 3.0))], AXIS)
     assert told in line and line.index("1 per class: start epochs 2 to 3") < line.index("10 per class")
-    assert sweep_report.moves([won(1, (0.0, 1.0))]) == ""
+    assert line.startswith("the best window ")
+    assert tables.moves([won(1, (0.0, 1.0))], AXIS) == ""
+    assert tables.moves([won(10, later), won(1, (2.0, 3.0))], None) == "", "other methods have no window"
 
 
 def test_the_report_names_every_trial_and_pictures_are_drawn():
     study = studies.chosen(Study(10, (3, 9), TRIALS), {3: [0.84, 0.86]})
-    page = sweep_report.page("s", [study], {10: "Test accuracy of the best: 1 %"}, ["windows.png"], [])
+    page = tables.page("s", [study], {10: "Test accuracy of the best: 1 %"}, ["windows.png"], [], AXIS)
     assert "| 3 | 4 | 9 | 90.0 (1) | 85.0 ± 1.4 (2) | finished, best |" in page
     assert "Trial 4 diverged: loss inf" in page and "1 diverged" in page
-    assert len(sweep_report.as_csv([study]).splitlines()) == 1 + len(TRIALS)
+    assert len(tables.as_csv([study]).splitlines()) == 1 + len(TRIALS)
     many = tuple(
         replace(trial, settings={f"method.a{n}": trial.number + n for n in range(8)}) for trial in TRIALS
     )
-    wide = sweep_plots.parallel_png(replace(study, trials=many))
-    for png in (sweep_plots.windows_png([study]), sweep_plots.parallel_png(study), wide):
+    wide = pictures.parallel_png(replace(study, trials=many))
+    for png in (pictures.axis_png([study], AXIS), pictures.parallel_png(study), wide):
         assert png is not None and png.startswith(b"\x89PNG")
+    spanless = replace(study, trials=tuple(replace(trial, span=None) for trial in TRIALS))
+    assert pictures.axis_png([study], None) is None and pictures.axis_png([spanless], AXIS) is None

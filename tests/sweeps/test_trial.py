@@ -9,11 +9,9 @@ from safetensors.torch import load_file
 
 from distributed_dd.backends.console import ConsoleProgress
 from distributed_dd.backends.in_process_cluster import InProcess
-from distributed_dd.composition import run_of
 from distributed_dd.durable import locked, read_json
-from distributed_dd.family import build
-from distributed_dd.runners.trajectory import TrajectoryRun
-from distributed_dd.stages.experiment import Experiment
+from distributed_dd.experiment import experiment_of
+from distributed_dd.run import Run
 from distributed_dd.sweeps import trial as trials
 from distributed_dd.sweeps.plan import planned
 from distributed_dd.sweeps.trial import TrialJob, run_trial, trial_run
@@ -51,7 +49,7 @@ def job(tiny_yaml, tmp_path):
     file.write_text(SWEEP.format(output=tmp_path / "runs"))
     plan = planned(file, [])
     values = plan.values(1)
-    run = run_of(build(Experiment, values), InProcess(), ConsoleProgress(), epochs=plan.epochs(1))
+    run = Run(experiment_of(values), InProcess(), ConsoleProgress(), varied=[*plan.space.dimensions])
     run.prepare()
     made = TrialJob(values, plan.space, (1, 3, 9), (1, 2, 4), plan.folder / "trials", run.shared_digest, {})
     return made, run.material
@@ -96,7 +94,7 @@ def test_a_trial_that_was_stopped_goes_on_to_the_same_bits(job, stop_after, tmp_
 
 def test_the_same_settings_again_cost_nothing(job, monkeypatch):
     run_trial({RATE: 0.5}, Line(), *job)
-    monkeypatch.setattr(TrajectoryRun, "validation_accuracies", lambda *given: pytest.fail("scored again"))
+    monkeypatch.setattr(Run, "validation_accuracies", lambda *given: pytest.fail("scored again"))
     again = Line()
     run_trial({RATE: 0.5}, again, *job)
     assert again.scores() == [(9, 4)]

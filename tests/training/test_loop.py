@@ -128,9 +128,7 @@ def test_only_chosen_images_are_trained_on():
 def test_compiled_follows_eager_and_the_odd_batch_is_not_left_out(optimizer):
     """A smooth network in float64, so that the two paths may differ by rounding alone."""
     torch.manual_seed(0)
-    network = torch.nn.Sequential(
-        torch.nn.Flatten(), torch.nn.Linear(64, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)
-    )
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
     network, (images, targets) = network.double(), data()
     thetas = []
     for compiled in (False, True):

@@ -153,9 +153,7 @@ def test_another_network_or_too_few_epochs_are_refused(root):
 
 
 def test_a_place_is_a_folder_or_an_address(tmp_path):
-    assert isinstance(folder_at(tmp_path), LocalFolder) and isinstance(
-        folder_at(f"file://{tmp_path}"), LocalFolder
-    )
+    assert isinstance(folder_at(tmp_path), LocalFolder) and isinstance(folder_at(f"file://{tmp_path}"), LocalFolder)
     assert isinstance(folder_at("s3://bucket/experts"), RemoteFolder)
     assert str(inside("s3://bucket/experts/", "abc")) == "s3://bucket/experts/abc"
 

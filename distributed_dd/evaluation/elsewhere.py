@@ -1,0 +1,83 @@
+"""What lies in a folder, tried on other networks: the verb ``evaluate FOLDER``."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from distributed_dd.data import Fitted
+from distributed_dd.evaluation.rows import Entry, candidates
+from distributed_dd.outer.world import World
+from distributed_dd.stages import cross_architecture
+from distributed_dd.stages.artefact import load_distilled
+from distributed_dd.stages.cross_architecture import CrossArchitecture, cross_evaluate
+from distributed_dd.stages.ports import Cluster, Progress
+from distributed_dd.stages.scoring import Candidate
+
+Table = tuple[list[str], list[list[str]]]
+"""Header and lines."""
+
+
+class Elsewhere(ABC):
+    """One kind of thing in a folder.
+
+    Attributes:
+        thing: as a person calls it. settings: what may be set on the command line.
+        page: the file that people read.
+        num_real: real images of each class that its controls need at least; None: as many as it has itself.
+    """
+
+    thing: ClassVar[str]
+    settings: ClassVar[type]
+    page: ClassVar[str]
+    num_real: ClassVar[int | None] = None
+
+    @abstractmethod
+    def opened(self, folder: Path) -> tuple[dict[str, Any], Fitted]:
+        """Its manifest, and from pixels to what networks see.
+
+        Raises:
+            MissingInputError: there is none. IntegrityError: it is not what was written.
+        """
+
+    def values(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Settings as a person typed them -> as they are built."""
+        return given
+
+    @abstractmethod
+    def evaluate(
+        self, settings: Any, world: World, cluster: Cluster, progress: Progress, folder: Path
+    ) -> dict[str, Any]:
+        """Score it; ``folder`` keeps what is done."""
+
+    @abstractmethod
+    def table(self, result: dict[str, Any]) -> Table:
+        """The result for people."""
+
+
+@dataclass(frozen=True)
+class SetElsewhere(Elsewhere):
+    """A distilled set. ``rows_of``: the set and its controls."""
+
+    rows_of: Callable[[Entry], list[Candidate]] = candidates
+
+    thing: ClassVar[str] = "a set"
+    settings: ClassVar[type] = CrossArchitecture
+    page: ClassVar[str] = cross_architecture.PAGE
+
+    def opened(self, folder: Path) -> tuple[dict[str, Any], Fitted]:
+        """Of a run folder or its ``distilled/``."""
+        distilled = load_distilled(folder)
+        return distilled.manifest, distilled.preprocessing
+
+    def evaluate(
+        self, settings: CrossArchitecture, world: World, cluster: Cluster, progress: Progress, folder: Path
+    ) -> dict[str, Any]:
+        """On every network, beside the controls."""
+        entry = Entry(distilled=load_distilled(folder), last=None, world=settings.fitted_to(world))
+        return cross_evaluate(settings, entry, self.rows_of(entry), cluster, progress, folder)
+
+    def table(self, result: dict[str, Any]) -> Table:
+        """A line a row, a column a network."""
+        return cross_architecture.table(result)

@@ -1,0 +1,73 @@
+"""The rows of a report about a set: the set and its controls."""
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from distributed_dd.distillation.chance import generator
+from distributed_dd.distillation.labels import hard_logits
+from distributed_dd.distillation.starts import random_per_class
+from distributed_dd.outer.world import World
+from distributed_dd.stages.artefact import DistilledSet
+from distributed_dd.stages.scoring import Candidate
+
+SURE = 0.999
+"""The least probability of its class with which a label counts as hard."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What is evaluated: the set, its last step, which may be absent, and the world that it was made in."""
+
+    distilled: DistilledSet
+    last: dict[str, Tensor] | None
+    world: World
+
+
+def is_soft(labels: Tensor) -> bool:
+    """Whether label logits (n, K) say more than a class."""
+    return bool((labels.softmax(1).max(1).values < SURE).any())
+
+
+def candidates(entry: Entry, soft_labels: Tensor | None = None) -> list[Candidate]:
+    """The set, the set with hard labels where its own are soft, random real images, all real images.
+
+    A control may take the distilled learning rate or the recipe's own, whichever serves it better on
+    validation: a control that is trained badly would flatter the distilled set.
+
+    Args:
+        soft_labels: logits (n, K) of the training images, for random real images with labels of that kind.
+    """
+    world, best = entry.world, entry.distilled
+    train, evaluation = world.real.train, world.evaluate
+    hard = hard_logits(train.targets, world.num_classes)
+    picks = [
+        random_per_class(train.targets, world.images_per_class, generator(world.seed, "random real", member))
+        for member in range(evaluation.num_networks)
+    ]
+    only = (best.learning_rate,)
+    either = tuple(dict.fromkeys((evaluation.optimizer.learning_rate, best.learning_rate)))
+
+    def real(labels: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+        return tuple((train.images[pick], labels[pick]) for pick in picks)
+
+    kind = "soft" if is_soft(best.labels) else "hard"
+    rows = [Candidate("distilled", kind, ((best.images, best.labels),), only)]
+    if kind == "soft":
+        rows.append(Candidate("distilled_hard_labels", "hard", ((best.images, best.classes),), either))
+    if entry.last is not None:
+        last = ((entry.last["images"], entry.last["labels"]),)
+        rate = float(entry.last.get("learning_rate", best.learning_rate))
+        rows.append(Candidate("distilled_last_step", kind, last, (rate,)))
+    rows.append(Candidate("random_real", "hard", real(hard), either))
+    if soft_labels is not None:
+        rows.append(Candidate("random_real_soft_labels", "soft", real(soft_labels), either))
+    everything = ((train.images, train.targets),)
+    epochs = evaluation.num_epochs_full_data
+    return [*rows, Candidate("full_data", "hard", everything, either, epochs)]
+
+
+def without_augmentation(rows: list[Candidate]) -> list[Candidate]:
+    """The rows that the augmentation-robust score needs once more, trained without augmentation."""
+    wanted = ("distilled", "random_real_soft_labels", "random_real")
+    return [replace(row, name=f"{row.name}_no_augmentation", augmented=False) for row in rows if row.name in wanted]

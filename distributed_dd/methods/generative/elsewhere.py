@@ -1,0 +1,155 @@
+"""One generator, many set sizes and networks: both protocols beside controls."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from distributed_dd.data import Fitted
+from distributed_dd.distillation.networks import NETWORKS, Network
+from distributed_dd.durable import read_json, write_bytes, write_json
+from distributed_dd.evaluation.elsewhere import Elsewhere, Table
+from distributed_dd.family import build_member, choices, plain, require, setting
+from distributed_dd.methods.generative.artefact import WEIGHTS, Generator, load_generator
+from distributed_dd.methods.generative.rows import TITLES, Generated, candidates, told
+from distributed_dd.outer.work import size
+from distributed_dd.outer.world import World
+from distributed_dd.stages.cross_architecture import name_of, percent
+from distributed_dd.stages.ports import Cluster, Progress
+from distributed_dd.stages.report import titled
+from distributed_dd.stages.scoring import score_rows
+
+SCHEMA = 1
+FILE, PAGE = "generator_evaluation.json", "generator_evaluation.md"
+FULL = "full_data"
+
+
+@dataclass(frozen=True)
+class GeneratorEvaluation:
+    """Which set sizes and networks a generator is tried on. Training follows the recipe frozen in it."""
+
+    images_per_class: tuple[int, ...] = setting("sizes of sets (empty: the size of its run)", ())
+    networks: tuple[Network, ...] = choices(NETWORKS, "networks to train (empty: that of its run)")
+    num_networks: int = setting("fresh networks per row", 5)
+    full_data: bool = setting("train on all real images too, once for each network", True)
+
+    def __post_init__(self) -> None:
+        require(self.num_networks >= 1, "num_networks", f"got {self.num_networks}", "1 or more")
+        good = all(number >= 1 for number in self.images_per_class)
+        require(good, "images_per_class", f"got {list(self.images_per_class)}", "each 1 or more")
+
+
+class GeneratorElsewhere(Elsewhere):
+    """A distilled generator."""
+
+    thing: ClassVar[str] = "a generator"
+    settings: ClassVar[type] = GeneratorEvaluation
+    page: ClassVar[str] = PAGE
+    num_real: ClassVar[int | None] = 1
+
+    def opened(self, folder: Path) -> tuple[dict[str, Any], Fitted]:
+        """Of a run folder or its ``generator/``."""
+        made = load_generator(folder)
+        return made.manifest, made.preprocessing
+
+    def values(self, given: dict[str, Any]) -> dict[str, Any]:
+        """One size may stand without a list."""
+        number = given.get("images_per_class")
+        return {**given, "images_per_class": [number]} if isinstance(number, int) else given
+
+    def evaluate(
+        self, settings: GeneratorEvaluation, world: World, cluster: Cluster, progress: Progress, folder: Path
+    ) -> dict[str, Any]:
+        """Every size on every network."""
+        return evaluate_generator(settings, load_generator(folder), world, cluster, progress, folder)
+
+    def table(self, result: dict[str, Any]) -> Table:
+        """A line a size and row, a column a network."""
+        return table(result)
+
+
+def evaluate_generator(
+    settings: GeneratorEvaluation,
+    made: Generator,
+    world: World,
+    cluster: Cluster,
+    progress: Progress,
+    folder: Path,
+) -> dict[str, Any]:
+    """Score the generator at every size on every network; ``folder`` keeps what is done, entry by entry."""
+    evaluation, seed, material = world.evaluate, world.seed, world.real
+    evaluation = replace(evaluation, num_networks=settings.num_networks)
+    identity = {
+        "generator_sha256": made.manifest["sha256"][WEIGHTS], "recipe": plain(evaluation), "seed": seed,
+        "num_test": len(material.splits.test), "storage_bytes": made.num_bytes,
+    }  # fmt: skip
+    result = {"schema": SCHEMA, **identity, "entries": _known(folder / FILE, identity)}
+    sizes = settings.images_per_class or (made.manifest["images_per_class"],)
+    own = build_member(NETWORKS, made.manifest["network"], "network")
+    for network in settings.networks or (own,):
+        for number in sizes:
+            what = {"kind": NETWORKS.kind_of(network), **plain(network)}
+            full = settings.full_data and not _has(result["entries"], what, FULL)
+            done = any(e["network"] == what and e["images_per_class"] == number for e in result["entries"])
+            if done and not full:
+                progress.say(f"{what['kind']}, {number} per class: already evaluated")
+                continue
+            sample = made.sample(number, seed)
+            entry = Generated(made.source(number, seed), None, {"images": sample.images}, number, seed)
+            rows = [row for row in candidates(entry, material, evaluation) if row.name != FULL or full]
+            rows = [row for row in rows if row.name == FULL or not done]
+            scored, _ = score_rows(rows, network, evaluation, seed, material, cluster, progress)
+            count = number * made.num_classes
+            result["entries"].append(
+                {
+                    "images_per_class": number, "network": what, "set_bytes": sample.images.nbytes,
+                    "rows": [told(row, count, evaluation.num_epochs) for row in scored],
+                }
+            )  # fmt: skip
+            write_json(folder / FILE, result)
+    write_bytes(folder / PAGE, page(result).encode())
+    return result
+
+
+def _has(entries: Iterable[dict[str, Any]], network: dict[str, Any], name: str) -> bool:
+    return any(row["name"] == name for e in entries if e["network"] == network for row in e["rows"])
+
+
+def _known(path: Path, identity: dict[str, Any]) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    found = read_json(path)
+    return found["entries"] if all(found.get(key) == value for key, value in identity.items()) else []
+
+
+def table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines in per cent: a line for each size and row, a column for each network."""
+    networks = list({str(e["network"]): e["network"] for e in result["entries"]}.values())
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    order: dict[tuple[int, str], tuple[str, str]] = {}
+    for entry in sorted(result["entries"], key=lambda entry: entry["images_per_class"]):
+        for row in entry["rows"]:
+            per_class = "all" if row["name"] == FULL else str(entry["images_per_class"])
+            key = (per_class, titled(row["name"], TITLES))
+            order.setdefault(
+                (10**9 if per_class == "all" else entry["images_per_class"], titled(row["name"], TITLES)), key
+            )
+            cells.setdefault(key, {})[str(entry["network"])] = percent(row)
+    places = sorted(order, key=lambda place: place[0])
+    lines = [[*order[place], *(cells[order[place]].get(str(network), "-") for network in networks)] for place in places]
+    return ["per class", "trained on", *map(name_of, networks)], lines
+
+
+def page(result: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    header, lines = table(result)
+    rows = [header, ["---"] * len(header), *lines]
+    text = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    count = result["recipe"]["num_networks"]
+    sets = {e["images_per_class"]: e["set_bytes"] for e in result["entries"]}
+    told_sets = ", ".join(f"{size(value)} at {number} per class" for number, value in sorted(sets.items()))
+    return (
+        f"Test accuracy in %, mean ± standard deviation over {count} fresh networks, "
+        f"{result['num_test']} test images.\n\n{text}\n"
+        f"Storage: the generator takes {size(result['storage_bytes'])}, a frozen set {told_sets} (float32).\n"
+    )

@@ -1,0 +1,149 @@
+"""A distilled generator as a result: the generator itself, and a frozen sample of it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor
+
+from distributed_dd.durable import write_bytes
+from distributed_dd.evaluation.product import Describe, Product, Tensors
+from distributed_dd.methods.generative import artefact as generators
+from distributed_dd.methods.generative import rows as generator_rows
+from distributed_dd.methods.generative.source import Source, all_classes, finished, frozen
+from distributed_dd.methods.generative.steps import AVERAGE
+from distributed_dd.outer.loop import Subject
+from distributed_dd.outer.work import size
+from distributed_dd.outer.world import World
+from distributed_dd.stages import artefact
+from distributed_dd.stages.checkpoint import Saved
+from distributed_dd.stages.preview import preview_png
+from distributed_dd.stages.run_folder import load_tensors
+from distributed_dd.stages.scoring import Candidate, Trial
+
+SHOWN_PER_CLASS = 10
+LAST = "last_step.safetensors"
+PICTURE = "generated_images"
+CALLED = {"fresh": "fresh-noise", "frozen": "frozen"}
+NOTED = {"discriminator_distance": "distance", "generator_global": "global", "generator_local": "local"}
+
+
+def theta_of(tensors: Tensors) -> Tensor:
+    """The parameters (P,) of the generator that counts: its average over steps, where there is one."""
+    return tensors.get(AVERAGE, tensors["generator.theta"])
+
+
+def everything(saved: Saved) -> Tensors:
+    """Both networks of a checkpoint with Adam's state."""
+    return {name: saved.value(name) for name in sorted(saved.names())}
+
+
+def gan_subject(starting: Callable[[], Tensors], show: Callable[[int, Tensors, Tensors], None]) -> Subject:
+    """A GAN as the outer loop sees it: shown, never scored."""
+    return Subject(starting=starting, read=everything, show=show, noted=NOTED)
+
+
+def source_of(method: Any, world: World, tensors: Tensors, per_class: int, *key: str | int) -> Source:
+    """The generator of a checkpoint as a source of images."""
+    member = method.generator
+    return Source(
+        finished(member, world.image_shape, world.num_classes, theta_of(tensors)), world.real.fitted,
+        member.noise_size, world.num_classes, all_classes(world.num_classes, per_class), world.seed, key,
+    )  # fmt: skip
+
+
+def picture_of(method: Any, world: World, tensors: Tensors, title: str) -> bytes:
+    """Images of every class, from the same noise every time."""
+    source = source_of(method, world, tensors, SHOWN_PER_CLASS, "picture")
+    pixels = world.real.fitted.invert(source.epoch(0))
+    return preview_png(None, pixels, source.classes, world.real.splits.class_names, title, "generated")
+
+
+@dataclass(frozen=True)
+class GeneratorProduct(Product):
+    """A generator in ``generator/`` and a frozen sample of it in ``distilled/`` of a run folder."""
+
+    method: Any
+    world: World
+    folder: Path
+
+    def starting(self) -> Tensors:
+        """The conditional GAN."""
+        return self.world.shared.store.load()
+
+    def read(self, saved: Saved) -> Tensors:
+        """Both networks."""
+        return everything(saved)
+
+    def trials(self, tensors: Tensors, members: Iterable[int]) -> list[Trial]:
+        """Networks trained by the method's protocol: on fresh images, or on one frozen sample."""
+        source = source_of(self.method, self.world, tensors, self.world.images_per_class, "validation")
+        given: Source | Tensor = source
+        if self.method.judged_by == "frozen":
+            given = frozen(source, 1.0)["images"]
+        return [Trial(given, source.classes, None, member) for member in members]
+
+    def picture(self, start: Tensors, tensors: Tensors, title: str) -> bytes:
+        """Images of every class."""
+        return picture_of(self.method, self.world, tensors, title)
+
+    def write(self, best: Tensors, last: Tensors, start: Tensors, facts: dict[str, Any], describe: Describe) -> None:
+        """The generator and its last step, pictures, then the frozen sample, whose manifest ends it."""
+        world, (folder, sample_folder) = self.world, self.folders
+        rate = world.evaluate.optimizer.learning_rate
+        write_bytes(folder / LAST, save({"theta": theta_of(last).contiguous()}))
+        png = self.picture(start, best, f"outer step {facts['best_step']}, chosen on validation")
+        for place in (folder, sample_folder):
+            write_bytes(place / artefact.PREVIEW, png)
+        described = describe(facts)
+        described["evaluation"]["learning_rate"] = rate  # none was distilled
+        made = generators.write_generator(folder, self.method.generator, world, theta_of(best), described)
+        sample = frozen(made.source(world.images_per_class, world.seed), rate)
+        manifest = made.sample_manifest(world.images_per_class, world.seed)
+        artefact.write_artefact(sample_folder, sample, None, world.real.fitted, manifest)
+
+    def verify(self) -> None:
+        """Open the generator and the frozen sample."""
+        generators.load_generator(self.folder)
+        artefact.load_distilled(self.folders[1])
+
+    def rows(self) -> list[Candidate]:
+        """Fresh and frozen images, and the controls."""
+        world = self.world
+        made, sample = generators.load_generator(self.folder), artefact.load_distilled(self.folders[1])
+        last = None
+        if made.manifest["outer_step"] != world.num_outer_steps:
+            tensors = {"generator.theta": load_tensors(self.folders[0] / LAST)["theta"]}
+            last = source_of(self.method, world, tensors, world.images_per_class, "fresh")
+        entry = generator_rows.Generated(
+            made.source(world.images_per_class, world.seed), last, {"images": sample.images},
+            world.images_per_class, world.seed,
+        )  # fmt: skip
+        return generator_rows.candidates(entry, world.real, world.evaluate)
+
+    def finished(self, row: dict[str, Any]) -> dict[str, Any]:
+        """With the protocol and the number of images that its networks saw."""
+        return generator_rows.told(row, self.world.num_images, self.world.evaluate.num_epochs)
+
+    def more_for_the_report(self) -> dict[str, Any]:
+        """What generator and set take to keep, and by which protocol the step was chosen."""
+        made, sample = generators.load_generator(self.folder), artefact.load_distilled(self.folders[1])
+        kept = {"generator": made.num_bytes, "set": sample.images.nbytes}
+        num_frozen = self.world.num_images
+        remarks = [
+            f"Storage: the generator takes {size(kept['generator'])}, the frozen set {size(kept['set'])} (float32).",
+            f"A network saw {num_frozen * self.world.evaluate.num_epochs:,} different images with fresh noise, "
+            f"{num_frozen:,} of the frozen sample or of random real images.",
+        ]
+        judged_by: str = self.method.judged_by
+        return {
+            "storage_bytes": kept, "remarks": remarks, "chosen_by": judged_by,
+            "chosen_by_protocol": f"the {CALLED[judged_by]} protocol",
+        }  # fmt: skip
+
+    @property
+    def folders(self) -> Sequence[Path]:
+        """The generator's, the frozen sample's."""
+        return [self.folder / generators.FOLDER, self.folder / "distilled"]

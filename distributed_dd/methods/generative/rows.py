@@ -1,0 +1,66 @@
+"""The rows of a report about a generator: both protocols, always named, beside controls."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distributed_dd.distillation.chance import generator
+from distributed_dd.distillation.labels import hard_logits
+from distributed_dd.distillation.starts import random_per_class
+from distributed_dd.methods.generative.source import Source
+from distributed_dd.stages.scoring import Candidate, Evaluation
+
+FRESH, FRESH_LAST, FROZEN = "generated_fresh", "generated_fresh_last_step", "distilled"
+TITLES = {
+    FRESH: "generated, fresh noise in every epoch", FRESH_LAST: "fresh noise, last outer step",
+    FROZEN: "generated, one frozen sample",
+}  # fmt: skip
+PROTOCOLS = {FRESH: "fresh", FRESH_LAST: "fresh", FROZEN: "frozen"}
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What is evaluated: the generator, its last step if that is another, and a frozen sample of it."""
+
+    source: Source
+    last: Source | None
+    frozen: dict[str, Tensor]
+    images_per_class: int
+    seed: int
+
+
+def candidates(entry: Generated, material: Any, evaluation: Evaluation) -> list[Candidate]:
+    """The rows of the report before they are scored.
+
+    ``generated_fresh`` sees classes x images per class images that are new in every epoch, as the papers
+    evaluate; ``distilled`` is one frozen sample of as many, as every other method is evaluated.
+    """
+    train, rates = material.train, (evaluation.optimizer.learning_rate,)
+    hard = hard_logits(train.targets, material.splits.num_classes)
+    # A generator may give more images than there are real ones to compare with.
+    enough = entry.images_per_class <= int(torch.bincount(train.targets).min())
+    picks = [
+        random_per_class(train.targets, entry.images_per_class, generator(entry.seed, "random real", member))
+        for member in range(evaluation.num_networks if enough else 0)
+    ]
+    classes = entry.source.classes
+    rows = [Candidate(FRESH, "hard", ((entry.source, classes),), rates)]
+    if entry.last is not None:
+        rows.append(Candidate(FRESH_LAST, "hard", ((entry.last, classes),), rates))
+    rows.append(Candidate(FROZEN, "hard", ((entry.frozen["images"], classes),), rates))
+    if picks:
+        real = tuple((train.images[pick], hard[pick]) for pick in picks)
+        rows.append(Candidate("random_real", "hard", real, rates))
+    everything = ((train.images, train.targets),)
+    return [*rows, Candidate("full_data", "hard", everything, rates, evaluation.num_epochs_full_data)]
+
+
+def told(row: dict[str, Any], num_images: int, num_epochs: int) -> dict[str, Any]:
+    """A scored row with its protocol, and the number of distinct generated images that its networks saw."""
+    protocol = PROTOCOLS.get(row["name"])
+    if protocol is None:
+        return row
+    seen = num_images * (num_epochs if protocol == "fresh" else 1)
+    return {**row, "protocol": protocol, "num_images_seen": seen}

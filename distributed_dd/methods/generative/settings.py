@@ -1,0 +1,204 @@
+"""Distillation of a generator: a conditional GAN that a pool of networks finds alike to real images.
+
+DiM (arXiv 2303.04707) matches logits, "balancing global structure and local details" (arXiv 2404.17732) also
+features of a middle layer. With ``local_weight`` 0 it is DiM; with both weights 0 the conditional GAN alone.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+
+from distributed_dd.distillation.augment import AUGMENTATIONS, Augmentation, InTurn
+from distributed_dd.distillation.chance import generator
+from distributed_dd.distillation.correspondence import FeatureForm, LogitForm
+from distributed_dd.distillation.endless import endless_batch
+from distributed_dd.distillation.networks.discriminator import ConvDiscriminator
+from distributed_dd.distillation.networks.generator import ConvGenerator
+from distributed_dd.evaluation.elsewhere import Elsewhere
+from distributed_dd.evaluation.product import Product
+from distributed_dd.evaluation.words import Words
+from distributed_dd.family import at, choice, plain, require, setting
+from distributed_dd.learning.update_rules import Adam
+from distributed_dd.methods.generative.artefact import folder_of
+from distributed_dd.methods.generative.draws import CriticDraw, Phase, StepDraw
+from distributed_dd.methods.generative.elsewhere import GeneratorElsewhere
+from distributed_dd.methods.generative.estimate import work_of
+from distributed_dd.methods.generative.gan_store import SETTINGS
+from distributed_dd.methods.generative.pool import pool_layers
+from distributed_dd.methods.generative.pool_settings import Pool
+from distributed_dd.methods.generative.prelude import GanPrelude
+from distributed_dd.methods.generative.product import NOTED, PICTURE, GeneratorProduct
+from distributed_dd.methods.generative.rows import FRESH, TITLES
+from distributed_dd.methods.generative.steps import GenerativeJob
+from distributed_dd.outer.division import Batch, Division, mixing_layers
+from distributed_dd.outer.method import Method
+from distributed_dd.outer.scale import Scale, Work
+from distributed_dd.outer.world import World
+from distributed_dd.stages.checkpoint import Checkpoints
+from distributed_dd.stages.ports import Job
+
+OF_A_GAN = Adam(1e-4, 0.0, 0.9)
+
+
+@dataclass(frozen=True)
+class GanTraining:
+    """The conditional GAN before any matching; runs with the same one share it."""
+
+    num_steps: int = setting("updates of the generator (150 epochs of 50,000 images are 58,500)", 58500)
+    batch_size: int = setting("real images, and as many generated ones, per update", 128)
+    generator_optimizer: Adam = setting("optimiser of the generator", OF_A_GAN)
+    discriminator_optimizer: Adam = setting("optimiser of the discriminator", OF_A_GAN)
+    storage: str | None = setting("folder in which GANs lie (null: OUTPUT/gans)", None, identity=False, place=True)
+    show_every: int = setting("updates between pictures", 1000, identity=False)
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "batch_size", "show_every"):
+            require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
+
+
+@dataclass(frozen=True)
+class Generative(Method):
+    """Distil a generator by global structure and local details (arXiv 2404.17732; DiM, arXiv 2303.04707)."""
+
+    name: str = setting("the method's name in reports", "generative")
+    generator: ConvGenerator = setting("noise and class to image", ConvGenerator())
+    discriminator: ConvDiscriminator = setting("real or generated, and which class", ConvDiscriminator())
+    gan: GanTraining = setting("the conditional GAN before any matching", GanTraining())
+    batch_size: int = setting("real images, and as many generated ones, per outer step", 64)
+    generator_optimizer: Adam = setting("optimiser of the generator, matched", Adam(5e-6, 0.0, 0.9))
+    discriminator_optimizer: Adam = setting("optimiser of the discriminator meanwhile", Adam(5e-6, 0.0, 0.9))
+    discriminator_steps: int = setting("updates of the discriminator for each of the generator", 1)
+    gradient_penalty: float = setting("weight of the discriminator's gradient penalty", 10.0)
+    classification_weight: float = setting("weight of the class losses of both networks", 1.0)
+    global_weight: float = setting("weight of the difference of logits (0: left out)", 0.01)
+    local_weight: float = setting("weight of the difference of middle-layer features (0: left out)", 0.001)
+    logits: LogitForm = setting("logits that are compared: as they are, or their log-softmax", "log_softmax")
+    features: FeatureForm = setting(
+        "how features are compared: sum of absolute differences of batch means, mean of their squares, or "
+        "mean of squared differences image by image", "l1_sum",
+    )  # fmt: skip
+    pool: Pool = setting("networks that compare", Pool())
+    augment: Augmentation = choice(
+        AUGMENTATIONS, "of real and generated images alike before they are compared",
+        InTurn(("color", "crop", "cutout"), shared=True),
+    )  # fmt: skip
+    ema_decay: float | None = setting("average the generator over steps with this decay (null: no)", None)
+    judged_by: Literal["fresh", "frozen"] = setting(
+        "what a step is chosen by on validation: networks that see new images in every epoch, or one frozen "
+        "sample", "fresh",
+    )  # fmt: skip
+    precision: Literal["float32", "bf16"] = setting("arithmetic of all networks", "float32")
+
+    words: ClassVar[Words] = Words(
+        losses={
+            "discriminator_distance": "distance between real and generated",
+            "generator_classification": "classification loss of the generator",
+            "generator_global": "global loss, unweighted",
+            "generator_local": "local loss, unweighted",
+        },
+        noted=NOTED,
+        rows=TITLES,
+        columns={FRESH: "fresh noise", "distilled": "distilled, frozen"},
+        headline=FRESH,
+        picture=PICTURE,
+        parameters={"method.global_weight": "global weight", "method.local_weight": "local weight"},
+        compared=("method.global_weight", "method.local_weight"),
+        about_columns="Fresh noise: networks saw new images of a generator in every epoch, as many as a set "
+        "would have. Distilled, frozen: one frozen sample of a generator, or the distilled set of another method.",
+    )
+    unsearched: ClassVar[tuple[str, ...]] = ("method.judged_by",)
+    tried_elsewhere: ClassVar[tuple[type[Elsewhere], ...]] = (GeneratorElsewhere,)
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "discriminator_steps"):
+            require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
+        for name in ("gradient_penalty", "classification_weight", "global_weight", "local_weight"):
+            require(getattr(self, name) >= 0, name, f"got {getattr(self, name)}", "0 or more")
+        if self.ema_decay is not None:
+            require(0 < self.ema_decay < 1, "ema_decay", f"got {self.ema_decay}", "between 0 and 1, or null")
+
+    @property
+    def matched(self) -> bool:
+        """Whether the pool is asked at all."""
+        return self.global_weight > 0 or self.local_weight > 0
+
+    def phase(self, key: Literal["gan", "distil"]) -> Phase:
+        """The GAN's own training, or the distillation."""
+        if key == "gan":
+            gan = self.gan
+            return Phase(key, gan.batch_size, gan.generator_optimizer, gan.discriminator_optimizer, False)
+        return Phase(key, self.batch_size, self.generator_optimizer, self.discriminator_optimizer, self.matched)
+
+    def prelude(self, world: World, varied: Collection[str] = ()) -> GanPrelude:
+        """The conditional GAN."""
+        return GanPrelude(self, world)
+
+    @property
+    def shared_fields(self) -> tuple[str, ...]:
+        """What has a part in the GAN's own training."""
+        return tuple(f"method.{name}" for name in SETTINGS)
+
+    def check(self, world: World) -> None:
+        """Refuse networks that cannot judge, and batches larger than the data."""
+        for name in ("generator", "discriminator"):
+            getattr(self, name).build(world.image_shape, world.num_classes)
+        num_real = len(world.real.pixels)
+        for name in ("batch_size", "gan.batch_size", "pool.batch_size"):
+            given = at(plain(self), name)
+            require(
+                given <= num_real, f"method.{name}", f"{given}, and there are {num_real} training images",
+                f"at most {num_real}",
+            )  # fmt: skip
+        if self.matched:
+            pool_layers(self.pool, world.image_shape, world.num_classes)
+
+    def division(self, world: World) -> Division:
+        """Every batch, where the networks of the pool see each image alone."""
+        layers = pool_layers(self.pool, world.image_shape, world.num_classes) if self.matched else []
+        mixing = [
+            obstacle
+            for number, network in enumerate(layers)
+            for obstacle in mixing_layers(network, f"method.pool.networks[{number}]")
+        ]
+        batches = (
+            Batch("method.batch_size", "batch", self.batch_size),
+            Batch("method.gan.batch_size", "batch of the GAN", self.gan.batch_size),
+        )
+        return Division(num_rows=0, batches=batches, mixing=mixing)
+
+    def job(self, world: World, checkpoints: Checkpoints) -> Job:
+        """The distillation of the generator."""
+        return GenerativeJob.of(self, self.phase("distil"), world, checkpoints)
+
+    def product(self, world: World, folder: Path) -> Product:
+        """The generator, and a frozen sample."""
+        return GeneratorProduct(self, world, folder)
+
+    def elsewhere(self, folder: Path) -> Elsewhere:
+        """Of a folder with a generator both protocols at any size; of a bare sample what any set has."""
+        return GeneratorElsewhere() if folder_of(folder) is not None else super().elsewhere(folder)
+
+    def work(self, scale: Scale) -> Work:
+        """GAN, distillation, pool and evaluation."""
+        return work_of(self, scale)
+
+    def draw(self, step: int, phase: Phase, seed: int, num_real: int, num_classes: int) -> StepDraw:
+        """Everything random about an outer step; the same in any process."""
+        size, rng = phase.batch_size, generator(seed, phase.key, "step", step)
+        noise = torch.randn(min(size, num_real), self.generator.noise_size, generator=rng)
+        augment = self.augment.draw(rng, len(noise))
+        critic = tuple(
+            self._critic_draw(step * self.discriminator_steps + turn, phase, seed, num_real, num_classes)
+            for turn in range(self.discriminator_steps)
+        )
+        return StepDraw(critic[0].real, noise, augment, critic)
+
+    def _critic_draw(self, number: int, phase: Phase, seed: int, num_real: int, num_classes: int) -> CriticDraw:
+        rng = generator(seed, phase.key, "discriminator", number)
+        real = endless_batch(num_real, phase.batch_size, number, seed, phase.key, "order")
+        noise = torch.randn(len(real), self.generator.noise_size, generator=rng)
+        classes = torch.randint(num_classes, (len(real),), generator=rng)
+        return CriticDraw(real, noise, classes, torch.rand(len(real), generator=rng))

@@ -1,0 +1,1 @@
+"""Trajectory matching: a student trained on the set follows a segment of an expert's trajectory."""

@@ -1,0 +1,102 @@
+"""Memory, disk and work of trajectory matching, before anything starts. Sizes are exact."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import ceil, prod
+from typing import Any
+
+import torch
+from torch import nn
+
+from distributed_dd.data import Facts
+from distributed_dd.distillation.networks import initialised
+from distributed_dd.distillation.student import Student
+from distributed_dd.distillation.unroll.replayed import student_step
+from distributed_dd.outer.scale import Scale, Work
+from distributed_dd.outer.sharing import ALWAYS_TOLD, Sharing
+from distributed_dd.outer.work import FLOAT, TRAIN_FACTOR, evaluation_operations, forward_flops, size
+from distributed_dd.stages.live_bytes import peak_live_bytes
+from distributed_dd.trajectories.forms import Form, Full
+
+# A replayed outer step repeats the inner gradient and back-propagates through it: 3 + 3 + 6 forward passes.
+UNROLL_FACTOR = 12
+
+
+def work_of(method: Any, scale: Scale) -> Work:
+    """The estimate; whose memory ``scale.asked`` is told first, beside one process and 4 and 16 ranks."""
+    facts, experts = scale.facts, method.experts
+    network = initialised(scale.network, facts.image_shape, facts.num_classes, torch.Generator())
+    forward = forward_flops(network, facts)
+    num_images = scale.images_per_class * facts.num_classes
+    batch = min(num_images, method.batch_size)
+    missing = experts.num_experts if scale.missing is None else scale.missing
+    expert = missing * experts.num_epochs * facts.num_train * experts.optimizer.passes * TRAIN_FACTOR * forward
+    distill = scale.num_outer_steps * method.student_steps * batch * UNROLL_FACTOR * forward
+    evaluate = evaluation_operations(scale, num_images, method.num_sets, forward)
+    operations = {"experts": expert, "distill": distill, "evaluate": evaluate}
+    return Work([*_lines(method, scale, network, batch)], operations)
+
+
+def _lines(method: Any, scale: Scale, network: nn.Module, batch: int) -> Iterator[str]:
+    yield f"disk      {_disk(method, sum(p.numel() for p in network.parameters()))}"
+    yield f"memory    at most, in an outer step of batch {batch}"
+    for sharing in (*([scale.asked] if scale.asked else ()), *ALWAYS_TOLD):
+        yield f"          {sharing.who}: {memory(method, scale, network, sharing)}"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a process while it makes an outer step, beside what torch itself takes."""
+
+    synthetic_set: int
+    stored: int
+    activations: int
+
+    def __str__(self) -> str:
+        total = self.synthetic_set + self.stored + self.activations
+        return (
+            f"{size(total)} (set {size(self.synthetic_set)}, stored student parameters {size(self.stored)}, "
+            f"student step {size(self.activations)})"
+        )
+
+
+def memory(method: Any, scale: Scale, network: nn.Module, sharing: Sharing) -> Memory:
+    """What a process holds at most in an outer step; its student step is that of a small batch, scaled up."""
+    facts = scale.facts
+    num_images = scale.images_per_class * facts.num_classes
+    labels = facts.num_classes if method.labels.learned else 0
+    row = (prod(facts.image_shape) + labels) * FLOAT
+    batch = ceil(min(num_images, method.batch_size) / sharing.group_size)
+    student = Student(network)
+    stored = method.student_steps * student.num_parameters * FLOAT // sharing.group_size
+    held = int(sharing.copies * row * ceil(num_images / sharing.num_ranks))
+    return Memory(held, stored, _student_step(student, facts, batch))
+
+
+def _student_step(student: Student, facts: Facts, batch: int) -> int:
+    """Bytes at most in one replayed student step."""
+
+    def peak(count: int) -> int:
+        theta = torch.zeros(student.num_parameters)
+        images, labels = torch.zeros(count, *facts.image_shape), torch.zeros(count, facts.num_classes)
+        _, reverse = student_step(student, False)
+        return peak_live_bytes(lambda: reverse(theta, images, labels, theta))
+
+    one, two = peak(1), peak(2)
+    return one + (batch - 1) * (two - one)
+
+
+def _disk(method: Any, num_parameters: int) -> str:
+    """Bytes of the finished store, and what keeping less would take."""
+    experts, needed = method.experts, method.epochs_used()
+
+    def store(form: Form) -> int:
+        return experts.num_experts * form.bytes_per_expert(experts.num_epochs, needed, num_parameters)
+
+    form = experts.trajectory
+    own = store(form)
+    text = f"{size(own)} for {experts.num_experts} experts of {num_parameters:,} parameters"
+    if isinstance(form, Full):
+        window = size(store(replace(form, keep_epochs="window")))
+        text += f" ({window} with experts.trajectory.keep_epochs=window)" if window != size(own) else ""
+    return text

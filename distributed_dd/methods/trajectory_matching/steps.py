@@ -1,0 +1,119 @@
+"""The outer steps of trajectory matching: segments and student batches divided over ranks, rows wherever they are."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distributed_dd.distillation.augment import part_of
+from distributed_dd.distillation.chance import generator
+from distributed_dd.distillation.networks import initialised
+from distributed_dd.distillation.sharded import Exchanged
+from distributed_dd.distillation.student import Student
+from distributed_dd.distillation.unroll import MatchingGradient, Problem, RowGradients, Rows, Whole
+from distributed_dd.outer.learner import Held, Learner
+from distributed_dd.outer.method import Found, Seat, Steps, Verdict
+from distributed_dd.outer.world import World
+from distributed_dd.stages.material import device
+
+LEARNING_RATE = "learning_rate"
+
+
+def student_of(method: Any, world: World) -> Student:
+    """The network as a pure function, on the device."""
+    layers = initialised(world.network, world.image_shape, world.num_classes, generator(world.seed, "layout"))
+    return Student(layers, method.precision).to(device(), torch.float32)
+
+
+class TrajectorySteps(Steps):
+    """Gradients of the segments that fall to this rank's group, of the batches' parts that fall to this rank."""
+
+    def __init__(self, method: Any, world: World, seat: Seat, student: Student) -> None:
+        self.method, self.world, self.ranks, self.student = method, world, seat.ranks, student
+        self.num_rows = len(seat.classes)
+        self.stored = seat.stored(student.num_parameters, method.student_steps)
+
+    def gradient(self, step: int, held: Held, prepared: Any = None) -> Found:
+        """The gradients of all accepted segments of an outer step, added up."""
+        method, layout = self.method, self.ranks.layout
+        gradients = RowGradients(held.images, held.labels)
+        rate = torch.zeros_like(held.learning_rate)
+        losses = torch.zeros(method.segments_per_outer_step, dtype=torch.float64)
+        accepted, epochs = losses.clone(), losses.clone()
+        renewed: Mapping[str, Tensor] = {}
+        for number in layout.rounds(len(losses)):
+            draws = [self._draw(step, layout.segment(number, group)) for group in range(layout.num_groups)]
+            segment, draw = layout.segment(number, layout.group), draws[layout.group]
+            matched, renewed = self._match(held, draws, gradients)
+            rate += matched.learning_rate
+            if layout.place == 0:
+                losses[segment], epochs[segment] = matched.loss.item(), draw.start_epoch
+                accepted[segment] = method.accepts(matched.loss.item())
+        everything = {"images": gradients.images, "labels": gradients.labels, LEARNING_RATE: rate}
+        learned = {name: everything[name] for name in method.optimizers()}
+        return Found(learned, {"loss": losses, "accepted": accepted, "start_epoch": epochs}, renewed)
+
+    def _draw(self, step: int, segment: int) -> Any:
+        world = self.world
+        return self.method.draw(step, world.seed, self.method.experts.num_experts, self.num_rows, segment)
+
+    def _match(
+        self, held: Held, draws: list[Any], gradients: RowGradients
+    ) -> tuple[MatchingGradient, Mapping[str, Tensor]]:
+        """The loss of this group's segment; its gradients, where it is accepted, are added. Renewed labels."""
+        method, layout = self.method, self.ranks.layout
+        draw = draws[layout.group]
+        trajectory = self.world.shared.open(draw.expert)
+        start = trajectory.checkpoint(draw.start_epoch).to(device())
+        target = trajectory.checkpoint(draw.start_epoch + method.expert_epochs).to(device())
+        renewed = self._renewed(held, target)
+        labels = renewed.get("labels", held.labels)
+        parts = [layout.part(len(batch)) for batch in draw.batches]
+        augment = [part_of(drawn, *part) for drawn, part in zip(draw.augment, parts, strict=True)]
+        alone = layout.group_size == 1
+        shares = [(b - a) / len(batch) for (a, b), batch in zip(parts, draw.batches, strict=True)]
+        rows = self._rows(held.images, labels, draws, gradients)
+        problem = Problem(
+            self.student, start, target, rows, held.learning_rate, augment, None if alone else shares,
+            self.ranks.sum_in_group, self.stored, self._weigh,
+            in_step=layout.num_groups > 1 and isinstance(rows, Exchanged),
+        )  # fmt: skip
+        return method.unroll(problem), renewed
+
+    def _rows(self, images: Tensor, labels: Tensor, draws: list[Any], gradients: RowGradients) -> Rows:
+        layout = self.ranks.layout
+
+        def own(rank: int, step: int) -> Tensor:
+            there = layout.at(rank)
+            first, last = there.part(len(draws[there.group].batches[step]))
+            return draws[there.group].batches[step][first:last]
+
+        steps = range(len(draws[0].batches))
+        if len(images) == self.num_rows:
+            batches = [own(layout.rank, step).to(images.device) for step in steps]
+            return Whole(images, labels, batches, gradients)
+        everyone = [[own(rank, step) for rank in range(layout.num_ranks)] for step in steps]
+        return Exchanged(images, labels, self.num_rows, everyone, self.ranks, gradients)
+
+    def _weigh(self, loss: Tensor) -> float:
+        """The gate, as the group's first rank sees it: ranks that differed would wait for each other."""
+        return float(self.method.accepts(self.ranks.first_of_group(loss).item()))
+
+    @torch.no_grad()
+    def _renewed(self, held: Held, target: Tensor) -> dict[str, Tensor]:
+        labels = self.method.labels.renewed(lambda: self.student.logits(target, held.images))
+        return {} if labels is None else {"labels": labels}
+
+    def verdict(self, sums: Mapping[str, Tensor]) -> Verdict:
+        """The update counts the accepted segments."""
+        count = sums["accepted"].sum().item()
+        metrics = {
+            "matching_loss": sums["loss"].mean().item(), "start_epoch": sums["start_epoch"].mean().item(),
+            "accepted": int(count),
+        }  # fmt: skip
+        return Verdict(metrics, count)
+
+    def updated(self, step: int, learner: Learner) -> dict[str, float]:
+        """The learned rate."""
+        return {"student_learning_rate": learner.value(LEARNING_RATE)}

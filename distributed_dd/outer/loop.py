@@ -1,0 +1,200 @@
+"""The outer loop as its driver sees it: steps by workers, then score, save, and on."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from distributed_dd.errors import UserError
+from distributed_dd.stages.checkpoint import KEPT, Saved, Shard
+from distributed_dd.stages.judging import Judging
+from distributed_dd.stages.ports import Bar, Cluster, Progress, Tracker, Workers, WorkersLost
+from distributed_dd.stages.run_folder import RunFolder
+
+Tensors = dict[str, Tensor]
+
+
+def never(tensors: Tensors, num_networks: int, cluster: Cluster) -> float:
+    """Of what is not scored on the way."""
+    raise RuntimeError("this is not scored while it is made")
+
+
+def nothing(step: int, metrics: dict[str, float], facts: dict[str, Any]) -> Iterator[str]:
+    """Nothing to be counted."""
+    return iter(())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is distilled, as the outer loop sees it.
+
+    Attributes:
+        starting: what a checkpoint holds before the first outer step.
+        read: what is scored, shown and kept of a checkpoint.
+        show: put a picture before people: outer step, start, what is there now.
+        score: validation accuracy by so many fresh networks, as tasks on a cluster.
+        noted: metric -> the word with which a progress bar tells it.
+        count: count in facts what an outer step did; yields what a person must hear.
+        no_facts: what is counted, before the first outer step.
+    """
+
+    starting: Callable[[], Tensors]
+    read: Callable[[Saved], Tensors]
+    show: Callable[[int, Tensors, Tensors], None]
+    score: Callable[[Tensors, int, Cluster], float] = never
+    noted: Mapping[str, str] = field(default_factory=dict)
+    count: Callable[[int, dict[str, float], dict[str, Any]], Iterator[str]] = nothing
+    no_facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def note(self, metrics: Mapping[str, float]) -> str:
+        """What a progress bar tells of an outer step."""
+        told = [f"{word} {metrics[name]:.4g}" for name, word in self.noted.items() if name in metrics]
+        return ", ".join(told)
+
+
+@dataclass(kw_only=True)
+class Distillation:
+    """One run of the outer loop; everything it needs is handed in.
+
+    Attributes:
+        judging: when the subject is scored and shown.
+        max_restarts: how often lost workers are replaced without a checkpoint between.
+        what: the bar's name. unit: what a step is called.
+    """
+
+    num_outer_steps: int
+    judging: Judging
+    checkpoint_every: int
+    subject: Subject
+    workers: Workers
+    folder: RunFolder
+    tracker: Tracker
+    progress: Progress
+    max_restarts: int = 0
+    what: str = "distil"
+    unit: str = "outer step"
+    facts: dict[str, Any] = field(default_factory=dict)
+    shards: dict[str, Sequence[Shard]] = field(default_factory=dict)
+
+    def run(self) -> tuple[Tensors, Tensors, dict]:
+        """Distil; returns the best by validation (the last, if none was scored), the last, and facts."""
+        step, lost_in_a_row = self._restore(), 0
+        self.since = time.monotonic() - self.facts["seconds"]
+        try:
+            while step < self.num_outer_steps:
+                try:
+                    self.progress.say(f"{self.what}: {self.workers}")
+                    self.workers.start()
+                    # Opened after the start, which would count as the first step's time.
+                    with self.progress.bar(self.what, self.num_outer_steps, step) as bar:
+                        while step < self.num_outer_steps:
+                            step, lost_in_a_row = self._stretch(step, bar), 0
+                except WorkersLost as lost:
+                    lost_in_a_row += 1
+                    if lost_in_a_row > self.max_restarts:
+                        raise self._given_up(lost) from None
+                    self.progress.say(f"warning: {lost}; all start again from the last checkpoint")
+                    step = self._restore()
+        finally:
+            self.workers.stop()
+        return self._read("best" if self.shards["best"] else "newest"), self._read("newest"), dict(self.facts)
+
+    def start(self) -> Tensors:
+        """The subject before the first outer step."""
+        return self._read("start")
+
+    def _given_up(self, lost: WorkersLost) -> UserError:
+        return UserError(
+            "engine",
+            f"{lost}, for the {self.max_restarts + 1}th time without a checkpoint between",
+            fix="see the logs of the ranks in the run folder; the same command goes on from "
+            f"{self.folder.checkpoints.latest}",
+        )
+
+    def _stretch(self, step: int, bar: Bar) -> int:
+        """Outer steps up to the next one that is judged or saved, which is done too; the step reached."""
+        last = min(self.judging.next_after(step), _next(step, self.checkpoint_every), self.num_outer_steps)
+        for metrics in self.workers.outer_steps(step, last):
+            step += 1
+            for told in self.subject.count(step, metrics, self.facts):
+                self.progress.say(told)
+            bar.reach(step, self.subject.note(metrics))
+            if step < last:
+                self._record(step, metrics)
+        newest = self.workers.save(step)
+        judged = step in self.judging.steps
+        if judged:
+            metrics |= self._judge(step, newest)
+        self._record(step, metrics)
+        self.facts["seconds"] = time.monotonic() - self.since
+        peak = self.workers.peak_memory_bytes()
+        self.facts["peak_memory_bytes"] = max(self.facts["peak_memory_bytes"], peak)
+        self._commit(step, newest)
+        if "validation_accuracy" in metrics:
+            self.judging.hear(step, metrics["validation_accuracy"])
+        return step
+
+    def _record(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.folder.metrics.write(step, metrics)
+        self.tracker.metrics(step, metrics)
+
+    def _judge(self, step: int, newest: Sequence[Shard]) -> dict[str, float]:
+        """Show the subject as it is now, and score it where networks are to do so."""
+        current, found = self._tensors(newest), {}
+        if num_networks := self.judging.networks_at(step):
+            value = found["validation_accuracy"] = self.subject.score(current, num_networks, self.workers)
+            if value > self.facts["best_accuracy"]:
+                self.shards["best"] = newest
+                self.facts |= {"best_step": step, "best_accuracy": value}
+            self.progress.say(
+                f"outer step {step}: validation accuracy {100 * value:.1f} % (best "
+                f"{100 * self.facts['best_accuracy']:.1f} % at {self.facts['best_step']})"
+            )
+        self.subject.show(step, self._read("start"), current)
+        return found
+
+    def _commit(self, step: int, newest: Sequence[Shard]) -> None:
+        self.shards["newest"] = newest
+        self.folder.checkpoints.commit(step, self.shards, self.facts)
+
+    def _restore(self) -> int:
+        record = self.folder.checkpoints.load()
+        if record is None:
+            self.folder.metrics.rewind(0)
+            return self._begin()
+        self.facts = {name: record[name] for name in self._no_facts()}
+        self.shards = {which: record[which] for which in KEPT}
+        self.folder.metrics.rewind(record["step"])
+        if record["step"]:
+            self.progress.say(f"{self.what}: going on from {self.unit} {record['step']} of {self.num_outer_steps}")
+        return record["step"]
+
+    def _begin(self) -> int:
+        """The start is checkpoint 0: workers know no other way to begin than from a checkpoint."""
+        self.facts = self._no_facts()
+        shard = self.folder.checkpoints.write_shard(0, 0, 1, 0, self.subject.starting())
+        self.shards = {"start": [shard], "best": []}
+        self._commit(0, [shard])
+        self.subject.show(0, self._read("start"), self._read("start"))
+        return 0
+
+    def _no_facts(self) -> dict[str, Any]:
+        return NO_FACTS | dict(self.subject.no_facts)
+
+    def _read(self, which: str) -> Tensors:
+        return self._tensors(self.shards[which])
+
+    def _tensors(self, shards: Sequence[Shard]) -> Tensors:
+        return self.subject.read(self.folder.checkpoints.saved(shards))
+
+
+NO_FACTS: dict[str, Any] = {
+    "best_step": 0, "best_accuracy": -1.0, "seconds": 0.0, "peak_memory_bytes": 0,
+}  # fmt: skip
+
+
+def _next(step: int, every: int) -> int:
+    """The first multiple of ``every`` after ``step``."""
+    return (step // every + 1) * every

@@ -1,0 +1,54 @@
+"""Floating-point operations and bytes, counted before anything starts."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from distributed_dd.data import Facts
+from distributed_dd.distillation.networks import Network, initialised
+from distributed_dd.outer.scale import Scale
+
+FLOAT = 4
+TRAIN_FACTOR = 3
+"""One training step is a forward and two backward products."""
+
+
+def forward_flops_of(member: Network, facts: Facts) -> int:
+    """`forward_flops` of a network as it is configured."""
+    return forward_flops(initialised(member, facts.image_shape, facts.num_classes, torch.Generator()), facts)
+
+
+def forward_flops(network: nn.Module, facts: Facts) -> int:
+    """Floating-point operations of one image's forward pass; convolutions and products only."""
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        network.eval()(torch.zeros(1, *facts.image_shape))
+    return counter.get_total_flops()
+
+
+def evaluation_operations(scale: Scale, num_images: int, num_sets: int, forward: float) -> float:
+    """Training so many sets' networks, and those of the full data."""
+    recipe = scale.evaluate
+    images = num_sets * recipe.num_epochs * num_images + recipe.num_epochs_full_data * scale.facts.num_train
+    return recipe.num_networks * images * TRAIN_FACTOR * forward
+
+
+def work_line(operations: Mapping[str, float]) -> str:
+    """Floating-point operations of each stage."""
+    digits = 1 if sum(operations.values()) > 1e14 else 3
+    parts = ", ".join(f"{stage} {value / 1e12:,.{digits}f}" for stage, value in operations.items())
+    return (
+        f"work      {sum(operations.values()) / 1e12:,.{digits}f} TFLOP ({parts}); a core does some 0.02 to 0.1 "
+        f"TFLOP a second, a GPU some 20 ({sum(operations.values()) / 20e12 / 3600:,.1f} h)"
+    )
+
+
+def size(num_bytes: float) -> str:
+    """Bytes as a person reads them."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if num_bytes < 1024:
+            return f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:.1f} TiB"

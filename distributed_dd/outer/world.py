@@ -1,0 +1,77 @@
+"""What a method sees of a run: in the driver, and as every rank is told it."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from distributed_dd.data import Fitted, Images, Preprocessing
+from distributed_dd.distillation.networks import Network
+from distributed_dd.stages.scoring import Evaluation
+
+
+class Real(Protocol):
+    """The real training images.
+
+    Attributes:
+        train: as networks see them. pixels: as they are stored. fitted: from pixels to what networks see.
+    """
+
+    @property
+    def train(self) -> Images: ...
+
+    @property
+    def pixels(self) -> Images: ...
+
+    @property
+    def fitted(self) -> Fitted: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carried:
+    """Those of `Real` that a method asked for."""
+
+    train: Images | None = None
+    pixels: Images | None = None
+    fitted: Fitted | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """One experiment without its method.
+
+    Attributes:
+        real: the training images; in the driver made when first asked for.
+        image_shape: (C, H, W).
+        evaluate: how a result is scored; its optimiser has the learning rate of sets that learn none.
+        output: the folder of all results.
+        shared: what was made before the distillation: in the driver the method's `Prelude`, on a rank what that
+            carries there.
+    """
+
+    seed: int
+    network: Network
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    images_per_class: int
+    num_outer_steps: int
+    preprocessing: Preprocessing
+    evaluate: Evaluation
+    output: Path
+    real: Any
+    shared: Any = None
+
+    @property
+    def num_images(self) -> int:
+        """Rows of the synthetic set."""
+        return self.images_per_class * self.num_classes
+
+    def with_shared(self, shared: Any) -> "World":
+        """This world with what was made beforehand."""
+        return replace(self, shared=shared)
+
+    def for_ranks(self, carried: Collection[str]) -> "World":
+        """This world with only these of the real images, to be sent to every rank."""
+        real = Carried(**{name: getattr(self.real, name) for name in carried})
+        shared = None if self.shared is None else self.shared.carried()
+        return replace(self, real=real, shared=shared)

@@ -1,0 +1,400 @@
+"""One experiment in its run folder, whatever its method."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from distributed_dd import config
+from distributed_dd.backends.clusters import CLUSTERS
+from distributed_dd.backends.console import ConsoleProgress
+from distributed_dd.backends.engines import ENGINES
+from distributed_dd.backends.in_process_cluster import InProcess
+from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker
+from distributed_dd.backends.mlflow_views import runs_view, shared_view
+from distributed_dd.backends.no_tracker import NoTracker
+from distributed_dd.backends.node_meters import metered
+from distributed_dd.backends.ray_cluster import RayCluster
+from distributed_dd.durable import digest, locked, read_json, write_bytes, write_json
+from distributed_dd.errors import MissingInputError
+from distributed_dd.evaluation.product import Product, Tensors
+from distributed_dd.experiment import Experiment, identity_of, values_of
+from distributed_dd.family import flattened, plain
+from distributed_dd.methods import METHODS
+from distributed_dd.methods.names import headline
+from distributed_dd.outer.loop import Distillation, Subject
+from distributed_dd.outer.method import Method
+from distributed_dd.outer.prelude import Prelude, SharedRun
+from distributed_dd.outer.scale import Scale
+from distributed_dd.outer.sharing import Sharing
+from distributed_dd.outer.work import work_line
+from distributed_dd.outer.world import World
+from distributed_dd.stages import artefact, report, scoring
+from distributed_dd.stages.checkpoint import Saved
+from distributed_dd.stages.copies import Copies
+from distributed_dd.stages.environment import environment
+from distributed_dd.stages.footprint import Footprint, footprint
+from distributed_dd.stages.judging import Judging
+from distributed_dd.stages.material import Material, prepare
+from distributed_dd.stages.ports import Cluster as Tasks
+from distributed_dd.stages.ports import Job, Tracker, Workers
+from distributed_dd.stages.run_folder import RunFolder
+
+FIRST_VALIDATION_MEMBER = 2000
+
+
+def world_of(experiment: Experiment, material: Material) -> World:
+    """What the method of an experiment sees of it."""
+    e, splits = experiment, material.splits
+    return World(
+        seed=e.seed, network=e.network, image_shape=splits.image_shape, num_classes=splits.num_classes,
+        images_per_class=e.images_per_class, num_outer_steps=e.num_outer_steps, preprocessing=e.preprocessing,
+        evaluate=e.evaluate, output=Path(e.output), real=material,
+    )  # fmt: skip
+
+
+@dataclass
+class Run:
+    """One experiment in its run folder; stages are called in order, each skips what is done.
+
+    Attributes:
+        below: where the run folder lies; the experiment's output by default.
+        given: the experiment's images, where they are at hand.
+        judging: when what is unfinished is scored; as the experiment's evaluation says by default.
+        tags: told to the tracker beside the run's own.
+        varied: the fields that a sweep varies, whose trials share the prelude.
+    """
+
+    experiment: Experiment
+    cluster: RayCluster | InProcess
+    progress: ConsoleProgress = field(default_factory=ConsoleProgress)
+    below: Path | None = None
+    given: Material | None = None
+    judging: Judging | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    varied: Collection[str] = ()
+    costs: dict[str, Footprint] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        e = self.experiment
+        self.material: Material = self.given or prepare(e.data, e.preprocessing, e.images_per_class, self.progress.say)
+        splits, world = self.material.splits, world_of(e, self.material)
+        self.prelude: Prelude | None = e.method.prelude(world, self.varied)
+        self.world: World = world.with_shared(self.prelude)
+        given = self.prelude.given_digest() if self.prelude else {}
+        self.digest = digest({**identity_of(e), "data_sha256": splits.sha256, **given})
+        self.name = f"{splits.name}-{e.method.name}-ipc{e.images_per_class}-{self.digest[:8]}"
+        self.folder = RunFolder((self.below or Path(e.output)) / self.name, self.digest)
+        e.method.check(self.world)
+        self.cluster.engine.check(e.method.division(self.world))
+        self.tracker: MlflowTracker | NoTracker = NoTracker()
+        self.copies = None
+        if e.results is not None:
+            self.copies = Copies(self.folder.path, f"{e.results.rstrip('/')}/{self.name}", self.progress.say)
+
+    @property
+    def method(self) -> Method:
+        """The experiment's."""
+        return self.experiment.method
+
+    @cached_property
+    def product(self) -> Product:
+        """What comes out, in the run folder."""
+        return self.method.product(self.world, self.folder.path)
+
+    @property
+    def shared_digest(self) -> str:
+        """Of what runs share; empty where they share nothing."""
+        return self.prelude.digest if self.prelude else ""
+
+    def present(self) -> str | None:
+        """What is there of what runs share, in a line."""
+        return self.prelude.present() if self.prelude else None
+
+    def estimate(self, asked: Sharing | None) -> Iterator[str]:
+        """Memory, disk and work, a line a topic."""
+        missing = self.prelude.missing() if self.prelude else None
+        return estimate_lines(self.experiment, scale_of(self.experiment, self.material.splits.facts, asked, missing))
+
+    def bring(self) -> None:
+        """Fetch the run folder from where it was copied to, if it is not here."""
+        if self.copies is not None and self.copies.bring():
+            self.progress.say(f"fetched what is known of this run from {self.copies.place}")
+
+    @property
+    def is_distilled(self) -> bool:
+        """Whether the result is there."""
+        return (self.folder.distilled / artefact.MANIFEST).exists()
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Hold the run folder, freeze the configuration into it, and close the tracker however it ends."""
+        e, path = self.experiment, self.folder.path
+        if e.resume == "never" and (aside := self.folder.set_aside()):
+            self.progress.say(f"the previous run was kept as {aside}")
+        if e.resume == "must" and not self.folder.checkpoints.latest.exists():
+            raise MissingInputError(str(path), "holds no checkpoint, and resume=must", fix="resume=auto")
+        self.bring()
+        if not self.is_distilled:
+            # Before the prelude, which may take days.
+            self.cluster.engine.refuse_without_room(self.cluster)
+        with locked(path, "run"):
+            self.progress.log_to(self.folder.log)
+            for note in self.material.splits.notes:
+                self.progress.say(f"note on {self.material.splits.name}: {note}")
+            for note in () if self.is_distilled else e.method.notes(self.world):
+                self.progress.say(note)
+            write_bytes(path / "resolved.yaml", config.to_yaml(values_of(e)).encode())
+            where = {"kind": CLUSTERS.kind_of(self.cluster), **plain(self.cluster)}
+            write_bytes(path / "cluster.yaml", config.to_yaml(where).encode())
+            write_json(path / "environment.json", environment())
+            if self.copies is not None:
+                self.copies.begin()
+            self.tracker = self._tracker()
+            status = "FAILED"
+            try:
+                with metered(self.tracker.system) if e.tracker == "mlflow" else nullcontext():
+                    yield
+                status = "FINISHED"
+            except SystemExit:  # a search ends a trial so; the trial did nothing wrong
+                status = "FINISHED"
+                raise
+            except KeyboardInterrupt:
+                status = "KILLED"
+                raise
+            finally:
+                self.tracker.end(status)
+                if self.copies is not None:
+                    self.copies.keep()
+
+    def _tracker(self) -> MlflowTracker | NoTracker:
+        e, words = self.experiment, self.method.words
+        if e.tracker == "none":
+            return NoTracker()
+        shared = {self.prelude.tag: self.prelude.digest} if self.prelude else {}
+        tags = {
+            **self._own_tags, "method": e.method.name, "images_per_class": str(e.images_per_class),
+            "run_folder": self.name, "config_digest": self.digest, **shared, "role": "run", **self.tags,
+        }  # fmt: skip
+        splits, values = self.material.splits, values_of(e)
+        loss = next(iter(words.losses))
+        told = Description(
+            self._tracked_under, self.name, {**dict(flattened(values)), **headline(values)}, tags,
+            {"name": splits.name, "sha256": splits.sha256, "train": len(splits.train),
+             "validation": len(splits.validation), "test": len(splits.test)},
+            loss, words.picture,
+        )  # fmt: skip
+        tracker = MlflowTracker(Path(e.output) / "mlflow.db", self.folder.tracked, told, self.progress.say)
+        tracker.view(runs_view(e.num_outer_steps, words))
+        return tracker
+
+    @property
+    def _own_tags(self) -> dict[str, str]:
+        """What the tracker is told of this run and of its prelude's."""
+        e = self.experiment
+        return {
+            "dataset": e.data.name, "seed": str(e.seed), "data_sha256": self.material.splits.sha256,
+            "engine": str(self.cluster.engine),
+        }  # fmt: skip
+
+    @property
+    def _tracked_under(self) -> str:
+        """The tracker's experiment."""
+        return f"distributed_dd/{self.experiment.data.name}/{self.method.name}"
+
+    # What a prelude is made with: this run is its crew.
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Outer steps between checkpoints."""
+        return self.experiment.checkpoint_every
+
+    @property
+    def max_restarts(self) -> int:
+        """How often lost workers are replaced without a checkpoint between."""
+        return self.cluster.engine.max_restarts
+
+    def workers(self, job: Job, logs: Path) -> Workers:
+        """Who makes the outer steps of a job."""
+        return self.cluster.engine.workers(job, self.cluster, logs)
+
+    def tracker_of(self, shared: SharedRun, folder: RunFolder) -> Tracker:
+        """Shows a prelude's own run to people."""
+        e = self.experiment
+        if e.tracker == "none":
+            return NoTracker()
+        tags = {**self._own_tags, **shared.tags, "role": shared.role}
+        told = Description(
+            self._tracked_under, shared.name, shared.parameters, tags, loss=shared.losses[0],
+            picture=shared.picture,
+        )  # fmt: skip
+        tracker = MlflowTracker(Path(e.output) / "mlflow.db", folder.tracked, told, self.progress.say)
+        tracker.view(shared_view(shared))
+        return tracker
+
+    def facts_of(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Facts about a distillation, with who did it."""
+        engine = self.cluster.engine
+        return {**facts, "engine": {"kind": ENGINES.kind_of(engine), **plain(engine)}}
+
+    def prepare(self, for_use: bool = True) -> None:
+        """Make what is missing of what runs share; it is verified where it is to be used."""
+        if self.prelude is None:
+            return
+        with self.timed(self.prelude.stage) as cost:
+            made = self.prelude.make(self, for_use)
+        cost.peak_bytes = max(cost.peak_bytes, made.peak_bytes)
+        if made.cost is not None:
+            self.costs[self.prelude.stage] = made.cost
+        else:
+            self._remembered(self.prelude.stage, made.worked)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[Footprint]:
+        """Record what a stage cost."""
+        with footprint() as self.costs[stage]:
+            yield self.costs[stage]
+
+    def _remembered(self, stage: str, worked: bool) -> None:
+        """Keep what a stage cost for the process that writes the report, which may be a later one."""
+        path = self.folder.costs
+        known = read_json(path) if path.exists() else {}
+        if worked or stage not in known:
+            known[stage] = [self.costs[stage].seconds, self.costs[stage].peak_bytes]
+            if self.folder.path.exists():
+                write_json(path, known)
+        self.costs[stage] = Footprint(*known[stage])
+
+    def distill(self) -> None:
+        """Distil and write the result, unless it is there."""
+        e, product, folder = self.experiment, self.product, self.folder.absolute()
+        if self.is_distilled:
+            product.verify()
+            self.progress.say(f"{e.method.name}: already distilled, in {product.folders[0]}")
+            return
+        job = e.method.job(self.world, folder.checkpoints)
+        distillation = Distillation(
+            num_outer_steps=e.num_outer_steps, judging=self._judging(), checkpoint_every=e.checkpoint_every,
+            subject=self._subject(), workers=self.workers(job, folder.rank_logs), folder=self.folder,
+            tracker=self.tracker, progress=self.progress, max_restarts=self.max_restarts,
+        )  # fmt: skip
+        with self.timed("distill"):
+            best, last, facts = distillation.run()
+            product.write(best, last, distillation.start(), self.facts_of(facts), self._described)
+
+    def _subject(self) -> Subject:
+        method, product = self.method, self.product
+        return Subject(
+            starting=product.starting, read=product.read, show=self._show, score=self.validation_accuracy,
+            noted=method.words.noted, count=method.count, no_facts=method.no_facts,
+        )  # fmt: skip
+
+    def _show(self, step: int, start: Tensors, tensors: Tensors) -> None:
+        path = self.product.folders[0] / artefact.PREVIEW
+        write_bytes(path, self.product.picture(start, tensors, f"outer step {step}"))
+        self.tracker.picture(self.method.words.picture, step, path)
+
+    def _judging(self) -> Judging:
+        """When the unfinished is scored."""
+        e = self.experiment
+        return self.judging or Judging.every(
+            e.evaluate.every, e.num_outer_steps, e.evaluate.num_validation_networks,
+            lambda step, accuracy: self.copies and self.copies.keep(),
+        )  # fmt: skip
+
+    def _described(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """The manifest of the result."""
+        return described(self.experiment, self.material, self.digest, self.prelude, facts)
+
+    def state(self, saved: Saved) -> Tensors:
+        """What is scored of a checkpoint."""
+        return self.product.read(saved)
+
+    def validation_accuracies(self, tensors: Tensors, members: Iterable[int], cluster: Tasks) -> list[float]:
+        """What fresh networks of these numbers, trained on a checkpoint's state, reach on validation."""
+        e = self.experiment
+        judge = self.material.validation
+        contest = scoring.Contest(e.network, e.evaluate.recipe(), e.seed, self.world.num_classes, judge)
+        trials = self.product.trials(tensors, members)
+        return [outcome.accuracy for outcome in scoring.score(trials, contest, cluster)]
+
+    def validation_accuracy(self, tensors: Tensors, num_networks: int, cluster: Tasks) -> float:
+        """The mean over so many networks."""
+        members = range(FIRST_VALIDATION_MEMBER, FIRST_VALIDATION_MEMBER + num_networks)
+        accuracies = self.validation_accuracies(tensors, members, cluster)
+        return sum(accuracies) / len(accuracies)
+
+    def verify(self) -> None:
+        """Open the result.
+
+        Raises:
+            IntegrityError: it is not what was written.
+        """
+        self.product.verify()
+
+    def evaluate(self) -> dict[str, Any]:
+        """Score the result and its controls on the test split, unless that was done."""
+        if self.folder.report.exists():
+            self.verify()
+            return read_json(self.folder.report)
+        with self.timed("evaluate") as cost:
+            rows, peak = self._scored()
+        cost.peak_bytes = max(cost.peak_bytes, peak)
+        manifest = read_json(self.folder.distilled / artefact.MANIFEST)
+        facts = manifest["distillation"]
+        self.costs["distill"] = Footprint(round(facts["seconds"], 2), facts["peak_memory_bytes"])
+        shared = [self.prelude.stage] if self.prelude else []
+        costs = {stage: self.costs[stage] for stage in (*shared, "distill", "evaluate")}
+        num_test = len(self.material.splits.test)
+        result = report.assemble(self._about(), rows, costs, manifest, num_test)
+        result |= self.product.more_for_the_report()
+        write_bytes(self.folder.report_page, report.page(result, self.method.words.rows).encode())
+        write_json(self.folder.report, result)
+        self.tracker.report(result)
+        names = ("resolved.yaml", "environment.json", "log.txt")
+        paths = (self.folder.report, self.folder.report_page, *(self.folder.path / name for name in names))
+        for path in (*self.product.folders, *paths):
+            self.tracker.artefact(path)
+        return result
+
+    def _about(self) -> dict[str, Any]:
+        e = self.experiment
+        return {
+            "method": e.method.name, "kind": METHODS.kind_of(e.method), "dataset": e.data.name,
+            "images_per_class": e.images_per_class, "num_outer_steps": e.num_outer_steps,
+        }  # fmt: skip
+
+    def _scored(self) -> tuple[list[dict[str, Any]], int]:
+        """The rows of the report, scored on the test split, and the most bytes that a task held."""
+        e, product = self.experiment, self.product
+        rows, peak = scoring.score_rows(
+            product.rows(), e.network, e.evaluate, e.seed, self.material, self.cluster, self.progress
+        )
+        return [*map(product.finished, rows), *product.ready_rows()], peak
+
+
+def described(
+    experiment: Experiment, material: Material, config_digest: str, prelude: Prelude | None, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """The manifest of a result: all that a stranger needs to use it as it was meant."""
+    provenance = prelude.provenance() if prelude else None
+    values = identity_of(experiment)  # no paths of this machine
+    return artefact.describe(experiment.method.name, values, material.splits, config_digest, provenance, facts)
+
+
+def scale_of(experiment: Experiment, facts: Any, asked: Sharing | None = None, missing: float | None = None) -> Scale:
+    """How large an experiment is on data of which only ``facts`` are known."""
+    e = experiment
+    return Scale(
+        facts=facts, network=e.network, images_per_class=e.images_per_class, num_outer_steps=e.num_outer_steps,
+        evaluate=e.evaluate, missing=missing, asked=asked,
+    )  # fmt: skip
+
+
+def estimate_lines(experiment: Experiment, scale: Scale) -> Iterator[str]:
+    """Disk, memory and work of an experiment, a line a topic."""
+    work = experiment.method.work(scale)
+    yield from work.lines
+    yield work_line(work.operations)

@@ -1,1 +1,0 @@
-"""One run of an experiment, in its folder: what all methods share, and a file for each."""
