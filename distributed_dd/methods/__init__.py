@@ -1,6 +1,6 @@
 """The table of methods. To add one: write its file here, and its line below (docs/extend.md).
 
-MTT, FTD, TESLA and DATM are one kind with other settings; so are DiM, a conditional GAN and the
+MTT, FTD, TESLA and DATM are one kind with other settings; so are DC and DSA; so are DiM, a conditional GAN and the
 distillation of global structure and local details.
 """
 
@@ -12,6 +12,7 @@ from distributed_dd.methods.distribution_matching import DistributionMatching
 from distributed_dd.methods.generative.artefact import load_generator
 from distributed_dd.methods.generative.sampling import Sampling, write_sample
 from distributed_dd.methods.generative.settings import Generative
+from distributed_dd.methods.gradient_matching import GradientMatching
 from distributed_dd.methods.trajectory_matching.settings import TrajectoryMatching
 from distributed_dd.stages.space import SIMPLE_DIMENSIONS
 
@@ -21,6 +22,7 @@ METHODS = Family(
         "trajectory_matching": TrajectoryMatching,
         "generative": Generative,
         "distribution_matching": DistributionMatching,
+        "gradient_matching": GradientMatching,
     },
 )
 
