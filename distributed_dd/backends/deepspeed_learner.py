@@ -16,6 +16,7 @@ from distributed_dd.backends.row_spans import RowSpans, Span
 from distributed_dd.backends.zero import Zero, zero_config
 from distributed_dd.distillation.sharded import Ranks
 from distributed_dd.distillation.unroll.problem import squared_norm
+from distributed_dd.learning.device import device
 from distributed_dd.learning.update_rules import (
     ROWS,
     UPDATES,
@@ -28,7 +29,6 @@ from distributed_dd.learning.update_rules import (
 )
 from distributed_dd.outer.learner import Held, require_gradients
 from distributed_dd.stages.checkpoint import Saved
-from distributed_dd.stages.material import device
 
 
 class DeepSpeedLearner:

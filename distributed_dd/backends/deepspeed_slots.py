@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from distributed_dd.distillation.sharded.layout import Layout
+from distributed_dd.learning.device import device
 from distributed_dd.learning.update_rules import STEP, UpdateRule
-from distributed_dd.stages.material import device
 
 
 class DeepSpeedSlots:

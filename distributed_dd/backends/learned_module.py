@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distributed_dd.stages.material import device
+from distributed_dd.learning.device import device
 
 
 class _Rows(torch.autograd.Function):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from distributed_dd.distillation.unroll.problem import squared_norm
+from distributed_dd.learning.device import device
 from distributed_dd.learning.update_rules import (
     ROWS,
     STEP,
@@ -17,7 +18,6 @@ from distributed_dd.learning.update_rules import (
 )
 from distributed_dd.outer.learner import Held, require_gradients
 from distributed_dd.stages.checkpoint import Saved
-from distributed_dd.stages.material import device
 
 
 class LocalLearner:

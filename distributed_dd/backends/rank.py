@@ -15,9 +15,9 @@ from distributed_dd.backends.deepspeed_tools import DeepSpeedTools
 from distributed_dd.backends.process_group import join
 from distributed_dd.backends.torch_ranks import TorchRanks
 from distributed_dd.errors import UserError
+from distributed_dd.learning.device import device
 from distributed_dd.stages.checkpoint import Shard
 from distributed_dd.stages.footprint import peak_bytes
-from distributed_dd.stages.material import device
 from distributed_dd.stages.ports import Job, Link
 
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ from distributed_dd.data.whitening import Standardise
 from distributed_dd.distillation.labels import ExpertEnsemble
 from distributed_dd.distillation.networks import ConvNet, Network, ResNet18
 from distributed_dd.distillation.segments import Window
+from distributed_dd.learning.device import device
 from distributed_dd.learning.update_rules import SGD
 from distributed_dd.methods.trajectory_matching.settings import TrajectoryMatching
 from distributed_dd.outer.learner import Learner
@@ -38,7 +39,6 @@ from distributed_dd.stages.checkpoint import Checkpoints, Shard
 from distributed_dd.stages.environment import versions
 from distributed_dd.stages.expert import Experts
 from distributed_dd.stages.live_bytes import LiveBytes
-from distributed_dd.stages.material import device
 from distributed_dd.stages.scoring import Evaluation
 
 SHARDINGS = {

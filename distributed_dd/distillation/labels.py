@@ -6,12 +6,9 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from distributed_dd.family import Family, setting
-
-HARD_LOGIT = 100.0
-
+from distributed_dd.learning.classes import hard_logits
 
 Classifier = Callable[[], Tensor]
 """Label logits (n, K) of the synthetic images by the network at the target parameters."""
@@ -88,11 +85,6 @@ class TargetNetwork:
     def renewed(self, target_logits: Classifier) -> Tensor | None:
         """What the target network says of the synthetic images."""
         return target_logits()
-
-
-def hard_logits(targets_n: Tensor, num_classes: int) -> Tensor:
-    """Logits whose softmax is one-hot to float32 precision: exp(-100) is 4e-44."""
-    return one_hot(targets_n, num_classes).float() * HARD_LOGIT
 
 
 LABELS = Family("labels", {"expert_ensemble": ExpertEnsemble, "hard": Hard, "target_network": TargetNetwork})

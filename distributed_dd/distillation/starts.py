@@ -9,6 +9,7 @@ from torch import Tensor
 
 from distributed_dd.errors import ConfigError
 from distributed_dd.family import Family, setting
+from distributed_dd.learning.classes import random_per_class
 
 Predictions = Callable[[int], Tensor]
 """Expert number -> predicted class of every training image (n,)."""
@@ -69,15 +70,6 @@ class Real:
     ) -> Tensor:  # fmt: skip
         """Indices of the chosen images, class by class."""
         return random_per_class(targets, per_class, rng)
-
-
-def random_per_class(targets: Tensor, per_class: int, rng: torch.Generator) -> Tensor:
-    """Indices of ``per_class`` random images of every class, class by class."""
-    chosen = []
-    for number in range(int(targets.max()) + 1):
-        own = (targets == number).nonzero().flatten()
-        chosen.append(own[torch.randperm(len(own), generator=rng)[:per_class]])
-    return torch.cat(chosen)
 
 
 STARTS = Family("start", {"correctly_predicted": CorrectlyPredicted, "real": Real})

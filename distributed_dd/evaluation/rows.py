@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.labels import hard_logits
-from distributed_dd.distillation.starts import random_per_class
+from distributed_dd.learning.classes import hard_logits, random_per_class
 from distributed_dd.outer.world import World
 from distributed_dd.stages.artefact import DistilledSet
 from distributed_dd.stages.scoring import Candidate

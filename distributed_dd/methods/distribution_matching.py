@@ -13,6 +13,7 @@ from distributed_dd.distillation.student import flatten
 from distributed_dd.evaluation.product import Tensors
 from distributed_dd.evaluation.words import Words
 from distributed_dd.family import choice, require, setting
+from distributed_dd.learning.device import device
 from distributed_dd.learning.update_rules import SGD, UPDATE_RULES, UpdateRule
 from distributed_dd.outer.by_class import (
     ByClass,
@@ -27,7 +28,6 @@ from distributed_dd.outer.scale import Scale, Work
 from distributed_dd.outer.set_method import SetMethod, work_of_a_set
 from distributed_dd.outer.starting import PLAIN_STARTS, PlainStart, RealImages, hard_labelled
 from distributed_dd.outer.world import World
-from distributed_dd.stages.material import device
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from distributed_dd.errors import ConfigError
 from distributed_dd.evaluation.product import Tensors
 from distributed_dd.evaluation.words import Words
 from distributed_dd.family import choice, require, setting
+from distributed_dd.learning.device import device
 from distributed_dd.learning.update_rules import SGD, UPDATE_RULES, UpdateRule
 from distributed_dd.outer.by_class import (
     ByClass,
@@ -32,7 +33,6 @@ from distributed_dd.outer.scale import Scale, Work
 from distributed_dd.outer.set_method import SetMethod, work_of_a_set
 from distributed_dd.outer.starting import PLAIN_STARTS, Noise, PlainStart, hard_labelled
 from distributed_dd.outer.world import World
-from distributed_dd.stages.material import device
 
 LOOPS = {1: (1, 0), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 """Images per class -> outer steps with one network, its epochs on the set between them; as published."""

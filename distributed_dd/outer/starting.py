@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.labels import hard_logits
-from distributed_dd.distillation.starts import random_per_class
 from distributed_dd.family import Family
+from distributed_dd.learning.classes import hard_logits, random_per_class
 from distributed_dd.outer.world import World
 
 KEY = "starting images"

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from distributed_dd.distillation.chance import generator
 from distributed_dd.distillation.networks import initialised
+from distributed_dd.learning.device import device
 from distributed_dd.stages.expert import ExpertJob
-from distributed_dd.stages.material import device
 from distributed_dd.stages.ports import Cluster, Progress
 from distributed_dd.training.curriculum import easy_to_hard, el2n
 from distributed_dd.training.loop import Training, predict

@@ -14,8 +14,8 @@ from distributed_dd.distillation.networks import Network, initialised
 from distributed_dd.distillation.student import FlatNetwork, refuse_impure
 from distributed_dd.errors import ConfigError, DivergedError
 from distributed_dd.family import choice, require, setting
+from distributed_dd.learning.device import device
 from distributed_dd.stages.footprint import footprint
-from distributed_dd.stages.material import device
 from distributed_dd.training.curriculum import CURRICULA, Curriculum, Everything
 from distributed_dd.training.loop import Recipe, Training, accuracy
 from distributed_dd.trajectories.forms import FORMS, Form, Full

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distributed_dd.distillation.labels import hard_logits
 from distributed_dd.durable import sha256_of
 from distributed_dd.errors import IntegrityError, MissingInputError
 from distributed_dd.family import plain
+from distributed_dd.learning.classes import hard_logits
 from distributed_dd.stages.ports import Progress
 from distributed_dd.trajectories.foreign import read_pt
 from distributed_dd.trajectories.forms import Full

@@ -95,8 +95,3 @@ def prepare(
             allowed=f"at most {int(counts[smallest])}",
         )
     return Material(splits, preprocessing, say)
-
-
-def device() -> torch.device:
-    """The accelerator that this process may use, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -14,8 +14,8 @@ from distributed_dd.distillation.augment import Identity
 from distributed_dd.distillation.chance import generator
 from distributed_dd.distillation.networks import NETWORKS, Network, initialised
 from distributed_dd.family import choice, require, setting
+from distributed_dd.learning.device import device
 from distributed_dd.stages.footprint import footprint
-from distributed_dd.stages.material import device
 from distributed_dd.stages.ports import Cluster, Progress
 from distributed_dd.training.loop import Recipe, Training, accuracy
 from distributed_dd.training.optimizers import OPTIMIZERS, SGD, Optimizer

@@ -11,7 +11,7 @@ from distributed_dd.distillation.labels import ExpertEnsemble, Labels
 from distributed_dd.distillation.networks import Network, initialised
 from distributed_dd.distillation.starts import Start
 from distributed_dd.distillation.student import unflatten
-from distributed_dd.stages.material import device
+from distributed_dd.learning.device import device
 from distributed_dd.training.loop import accuracy, predict
 from distributed_dd.trajectories.store import TrajectoryStore
 

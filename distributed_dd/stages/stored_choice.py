@@ -7,8 +7,8 @@ import torch
 
 from distributed_dd.distillation.sharded import Ranks, Spread
 from distributed_dd.distillation.unroll import OnDevice, OnHost, Stored
+from distributed_dd.learning.device import device
 from distributed_dd.stages.footprint import memory_for_a_process
-from distributed_dd.stages.material import device
 
 Place = Literal["auto", "device", "spread", "host"]
 FLOAT, FRACTION = 4, 0.25

@@ -16,8 +16,8 @@ from distributed_dd.distillation.networks import initialised
 from distributed_dd.distillation.networks.stages import layer_named
 from distributed_dd.distillation.student import flatten, refuse_noise
 from distributed_dd.errors import ConfigError, DivergedError
+from distributed_dd.learning.device import device
 from distributed_dd.methods.generative.pool_settings import Pool
-from distributed_dd.stages.material import device
 from distributed_dd.stages.ports import Chain
 from distributed_dd.training.loop import Recipe, Training
 from distributed_dd.training.optimizers import SGD

@@ -18,12 +18,12 @@ from distributed_dd.distillation.networks.stages import FeatureNetwork, layer_na
 from distributed_dd.distillation.sharded import Layout
 from distributed_dd.distillation.student import flatten
 from distributed_dd.errors import DivergedError
+from distributed_dd.learning.device import device
 from distributed_dd.methods.generative.draws import CriticDraw, Phase, StepDraw
 from distributed_dd.methods.generative.pool import PoolJob, Trained
 from distributed_dd.methods.generative.pool import chain as pool_chain
 from distributed_dd.outer.world import World
 from distributed_dd.stages.checkpoint import Checkpoints, Saved, Shard
-from distributed_dd.stages.material import device
 from distributed_dd.stages.ports import Chain, RankTools
 
 NETWORKS = ("generator", "discriminator")

@@ -12,10 +12,10 @@ from distributed_dd.distillation.networks import initialised
 from distributed_dd.distillation.sharded import Exchanged
 from distributed_dd.distillation.student import Student
 from distributed_dd.distillation.unroll import MatchingGradient, Problem, RowGradients, Rows, Whole
+from distributed_dd.learning.device import device
 from distributed_dd.outer.learner import Held, Learner
 from distributed_dd.outer.method import Found, Seat, Steps, Verdict
 from distributed_dd.outer.world import World
-from distributed_dd.stages.material import device
 
 LEARNING_RATE = "learning_rate"
 
