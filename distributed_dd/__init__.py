@@ -12,20 +12,20 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
-    "matching_gradient": "distributed_dd.distillation.matching",
-    "Student": "distributed_dd.distillation.student",
-    "Replayed": "distributed_dd.distillation.unroll",
-    "load_distilled": "distributed_dd.stages.artefact",
-    "load_real": "distributed_dd.stages.artefact",
+    "matching_gradient": "distributed_dd.unroll.public",
+    "Student": "distributed_dd.learning.flat",
+    "Replayed": "distributed_dd.unroll",
+    "load_distilled": "distributed_dd.evaluation.artefact",
+    "load_real": "distributed_dd.evaluation.artefact",
     "load_generator": "distributed_dd.methods.generative.artefact",
 }
 
 if TYPE_CHECKING:
-    from distributed_dd.distillation.matching import matching_gradient
-    from distributed_dd.distillation.student import Student
-    from distributed_dd.distillation.unroll import Replayed
+    from distributed_dd.evaluation.artefact import load_distilled, load_real
+    from distributed_dd.learning.flat import Student
     from distributed_dd.methods.generative.artefact import load_generator
-    from distributed_dd.stages.artefact import load_distilled, load_real
+    from distributed_dd.unroll import Replayed
+    from distributed_dd.unroll.public import matching_gradient
 
 
 def __getattr__(name: str) -> Any:

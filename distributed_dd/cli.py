@@ -101,9 +101,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         parser.add_argument("--quick", action="store_true", help="small sizes, for a first look")
         return parser
     if verb == "report":
-        parser.add_argument(
-            "paths", nargs="*", help="run folders or folders of runs (runs/); or FILE key=value"
-        )
+        parser.add_argument("paths", nargs="*", help="run folders or folders of runs (runs/); or FILE key=value")
         parser.add_argument("--to", type=Path, metavar="FOLDER", help="where tables and plots go")
         parser.set_defaults(on=None)
         return parser

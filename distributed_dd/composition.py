@@ -4,8 +4,8 @@ from pathlib import Path
 
 from distributed_dd import config
 from distributed_dd.backends.clusters import CLUSTERS
-from distributed_dd.backends.in_process_cluster import InProcess
-from distributed_dd.backends.ray_cluster import RayCluster
+from distributed_dd.backends.local.cluster import InProcess
+from distributed_dd.backends.ray.cluster import RayCluster
 from distributed_dd.errors import ConfigError
 from distributed_dd.experiment import Experiment, experiment_of
 from distributed_dd.family import build_member

@@ -47,9 +47,7 @@ def laid_over(values: Any, overrides: Sequence[str]) -> dict[str, Any]:
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals or not key:
-            raise ConfigError(
-                override, "is no override", allowed="key.path=value, such as num_outer_steps=500"
-            )
+            raise ConfigError(override, "is no override", allowed="key.path=value, such as num_outer_steps=500")
         try:
             merged = _override(merged, override)
         except (OmegaConfBaseException, yaml.YAMLError, TypeError) as error:

@@ -36,9 +36,7 @@ def write_bytes(path: Path, content: bytes) -> str:
         part.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             problem = f"no space left for {len(content):,} bytes; nothing that was there is lost"
-            raise UserError(
-                str(path), problem, fix="free some space and run the same command again"
-            ) from None
+            raise UserError(str(path), problem, fix="free some space and run the same command again") from None
         if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
             raise UserError(str(path), f"cannot be written: {error.strerror}", fix=ELSEWHERE) from None
         raise

@@ -5,17 +5,17 @@ from typing import Any
 
 import torch
 
-from distributed_dd.backends.console import ConsoleProgress
+from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.composition import cluster_from, experiment_from
 from distributed_dd.data import Facts
+from distributed_dd.data.material import prepare
 from distributed_dd.durable import sha256_of, write_bytes
 from distributed_dd.errors import ConfigError, MissingInputError
+from distributed_dd.evaluation import artefact, exporting, importing
+from distributed_dd.evaluation.preview import preview_png
 from distributed_dd.experiment import Experiment
 from distributed_dd.family import did_you_mean
 from distributed_dd.run import Run, described
-from distributed_dd.stages import artefact, exporting, importing
-from distributed_dd.stages.material import prepare
-from distributed_dd.stages.preview import preview_png
 
 
 def import_from(

@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 from distributed_dd.data import DATA_SETS, PREPROCESSINGS, DataSource, Preprocessing
 from distributed_dd.data.whitening import ZCA
-from distributed_dd.distillation.networks import NETWORKS, Network
-from distributed_dd.distillation.networks.convnet import ConvNet
 from distributed_dd.errors import ConfigError
+from distributed_dd.evaluation.scoring import Evaluation
 from distributed_dd.family import build, choice, did_you_mean, lifted_fields, plain, require, setting
+from distributed_dd.learning.networks import NETWORKS, Network
+from distributed_dd.learning.networks.convnet import ConvNet
 from distributed_dd.methods import METHODS
 from distributed_dd.outer.method import Method
-from distributed_dd.stages.scoring import Evaluation
 
 
 @dataclass(frozen=True)

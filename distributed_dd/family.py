@@ -128,9 +128,7 @@ def build(cls: type, values: Mapping[str, Any], path: str = "") -> Any:
     try:
         return cls(**arguments)
     except ConfigError as error:
-        raise ConfigError(
-            _join(path, error.where), error.problem, allowed=error.allowed, fix=error.fix
-        ) from None
+        raise ConfigError(_join(path, error.where), error.problem, allowed=error.allowed, fix=error.fix) from None
 
 
 def build_member(family: Family, values: Any, path: str = "") -> Any:

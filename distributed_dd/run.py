@@ -9,38 +9,38 @@ from typing import Any
 
 from distributed_dd import config
 from distributed_dd.backends.clusters import CLUSTERS
-from distributed_dd.backends.console import ConsoleProgress
 from distributed_dd.backends.engines import ENGINES
-from distributed_dd.backends.in_process_cluster import InProcess
-from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker
-from distributed_dd.backends.mlflow_views import runs_view, shared_view
-from distributed_dd.backends.no_tracker import NoTracker
-from distributed_dd.backends.node_meters import metered
-from distributed_dd.backends.ray_cluster import RayCluster
+from distributed_dd.backends.local.cluster import InProcess
+from distributed_dd.backends.local.console import ConsoleProgress
+from distributed_dd.backends.local.tracker import NoTracker
+from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker
+from distributed_dd.backends.mlflow.views import runs_view, shared_view
+from distributed_dd.backends.ray.cluster import RayCluster
+from distributed_dd.backends.ray.node_meters import metered
+from distributed_dd.data.material import Material, prepare
 from distributed_dd.durable import digest, locked, read_json, write_bytes, write_json
 from distributed_dd.errors import MissingInputError
+from distributed_dd.evaluation import artefact, report, scoring
 from distributed_dd.evaluation.product import Product, Tensors
 from distributed_dd.experiment import Experiment, identity_of, values_of
 from distributed_dd.family import flattened, plain
 from distributed_dd.methods import METHODS
 from distributed_dd.methods.names import headline
+from distributed_dd.outer.checkpoint import Saved
+from distributed_dd.outer.copies import Copies
+from distributed_dd.outer.environment import environment
+from distributed_dd.outer.footprint import Footprint, footprint
+from distributed_dd.outer.judging import Judging
 from distributed_dd.outer.loop import Distillation, Subject
 from distributed_dd.outer.method import Method
+from distributed_dd.outer.ports import Cluster as Tasks
+from distributed_dd.outer.ports import Job, Tracker, Workers
 from distributed_dd.outer.prelude import Prelude, SharedRun
+from distributed_dd.outer.run_folder import RunFolder
 from distributed_dd.outer.scale import Scale
 from distributed_dd.outer.sharing import Sharing
 from distributed_dd.outer.work import work_line
 from distributed_dd.outer.world import World
-from distributed_dd.stages import artefact, report, scoring
-from distributed_dd.stages.checkpoint import Saved
-from distributed_dd.stages.copies import Copies
-from distributed_dd.stages.environment import environment
-from distributed_dd.stages.footprint import Footprint, footprint
-from distributed_dd.stages.judging import Judging
-from distributed_dd.stages.material import Material, prepare
-from distributed_dd.stages.ports import Cluster as Tasks
-from distributed_dd.stages.ports import Job, Tracker, Workers
-from distributed_dd.stages.run_folder import RunFolder
 
 FIRST_VALIDATION_MEMBER = 2000
 

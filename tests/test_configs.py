@@ -10,9 +10,7 @@ from tests.conftest import ROOT
 
 FILES = sorted((ROOT / "configs").glob("*/*_ipc*.yaml"))
 OWN_PICTURES = [file for file in FILES if file.parent.name == "cifar10-jpeg"]
-PUBLISHED = [
-    file for file in FILES if file.parent.name in ("cifar10", "cifar100", "tiny_imagenet", "imagenet64")
-]
+PUBLISHED = [file for file in FILES if file.parent.name in ("cifar10", "cifar100", "tiny_imagenet", "imagenet64")]
 
 
 def test_there_is_a_file_for_every_published_row():

@@ -3,19 +3,17 @@
 import pytest
 
 from distributed_dd import config
-from distributed_dd.backends.in_process_cluster import InProcess
+from distributed_dd.backends.local.cluster import InProcess
 from distributed_dd.composition import experiment_from
 from distributed_dd.errors import ConfigError
 from distributed_dd.experiment import experiment_of, identity_of, lifted_groups, values_of
 from distributed_dd.family import paths_where
+from distributed_dd.methods.trajectory_matching.expert import Experts
 from distributed_dd.run import Run
-from distributed_dd.stages.expert import Experts
 from tests.conftest import ROOT
 
 DIGITS = ROOT / "configs" / "digits"
-ONE_OF_EACH_KIND = [
-    DIGITS / f"{name}.yaml" for name in ("datm_ipc1", "generative_ipc10", "dm_ipc1", "dc_ipc1")
-]
+ONE_OF_EACH_KIND = [DIGITS / f"{name}.yaml" for name in ("datm_ipc1", "generative_ipc10", "dm_ipc1", "dc_ipc1")]
 WITHOUT_EXPERTS = {file: file.stem.rpartition("_")[0] for file in ONE_OF_EACH_KIND[1:]}
 KIND_OF = {"generative": "generative", "dm": "distribution_matching", "dc": "gradient_matching"}
 # As every configuration had it when experts were a group of all of them.

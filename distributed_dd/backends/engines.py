@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any, Protocol
 
-from distributed_dd.backends.deepspeed_ranks import DeepSpeedRanks
-from distributed_dd.backends.local_workers import Local
+from distributed_dd.backends.deepspeed.engine import DeepSpeedRanks
+from distributed_dd.backends.local.engine import Local
 from distributed_dd.family import Family
 from distributed_dd.outer.division import Division
+from distributed_dd.outer.ports import Job, Workers
 from distributed_dd.outer.sharing import Sharing
-from distributed_dd.stages.ports import Job, Workers
 
 
 class Engine(Protocol):

@@ -16,24 +16,14 @@ from torch.utils.data import TensorDataset
 
 from distributed_dd.bench.packing import CLASSES, FORMS, OurExpert, Problem, measure_packing
 from distributed_dd.bench.plain_expert import PlainExpert, PlainGSAM, PlainSGD, Update
-from distributed_dd.bench.rounds import (
-    Times,
-    Worker,
-    ask,
-    cold_compiler,
-    device_name,
-    serve,
-    start,
-    stop,
-    timed_rounds,
-)
+from distributed_dd.bench.rounds import Times, Worker, ask, cold_compiler, device_name, serve, start, stop, timed_rounds
 from distributed_dd.data import Facts
-from distributed_dd.distillation.augment import Siamese
-from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.networks import MLP, ConvNet
+from distributed_dd.learning.augment import Siamese
+from distributed_dd.learning.chance import generator
+from distributed_dd.learning.networks import MLP, ConvNet
+from distributed_dd.learning.optimizers import GSAM, SGD, Optimizer
+from distributed_dd.outer.environment import versions
 from distributed_dd.outer.work import TRAIN_FACTOR, forward_flops
-from distributed_dd.stages.environment import versions
-from distributed_dd.training.optimizers import GSAM, SGD, Optimizer
 
 RECIPES = {
     "ours": ("float32", False),
@@ -229,9 +219,7 @@ def _speed_table(result: dict[str, Any], title: str) -> Table:
 
 
 def _packing_table(result: dict[str, Any]) -> Table:
-    caption = (
-        f"median of {result['packing_rounds']} interleaved rounds; ratio to one at a time of the same form"
-    )
+    caption = f"median of {result['packing_rounds']} interleaved rounds; ratio to one at a time of the same form"
     columns = ("network", "form", "way", "experts", "images/s, all", "ratio")
     table = _table(columns, "several experts at once, sgd", caption)
     for row in result["packing"]:

@@ -13,24 +13,24 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from distributed_dd.backends.in_process_cluster import InProcess
-from distributed_dd.backends.local_workers import Local, LocalWorkers
-from distributed_dd.backends.ray_cluster import RayCluster
+from distributed_dd.backends.local.cluster import InProcess
+from distributed_dd.backends.local.engine import Local, LocalWorkers
+from distributed_dd.backends.ray.cluster import RayCluster
 from distributed_dd.bench.plain_gan import Pictures, PlainLoop, with_torchs_norm
 from distributed_dd.bench.rounds import device_name
 from distributed_dd.data import Images
 from distributed_dd.data.whitening import Standardise
-from distributed_dd.distillation.augment import Identity
-from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.networks import ConvNet, initialised
-from distributed_dd.distillation.networks.discriminator import ConvDiscriminator
-from distributed_dd.distillation.networks.generator import ConvGenerator
+from distributed_dd.learning.augment import Identity
+from distributed_dd.learning.chance import generator
+from distributed_dd.learning.networks import ConvNet, initialised
+from distributed_dd.learning.networks.discriminator import ConvDiscriminator
+from distributed_dd.learning.networks.generator import ConvGenerator
 from distributed_dd.methods.generative.pool import PoolJob
 from distributed_dd.methods.generative.pool_settings import Pool
 from distributed_dd.methods.generative.settings import Generative
 from distributed_dd.methods.generative.steps import GenerativeJob
-from distributed_dd.stages.checkpoint import Checkpoints
-from distributed_dd.stages.environment import versions
+from distributed_dd.outer.checkpoint import Checkpoints
+from distributed_dd.outer.environment import versions
 
 NUM_IMAGES, NUM_CLASSES, SHAPE, NOISE = 5000, 10, (1, 32, 32), 64
 LOADER_WORKERS = 4
@@ -126,9 +126,7 @@ def _ours(size: Size, cluster: Any, folder: Path) -> Callable[[int], None]:
     )  # fmt: skip
     judged = PoolJob(pool, 0, Images(fitted.apply(data.pixels()), data.targets), NUM_CLASSES, span=4)
     checkpoints = Checkpoints(folder, "bench")
-    job = GenerativeJob(
-        method, method.phase("distil"), 0, data, fitted, judged, SHAPE, NUM_CLASSES, checkpoints
-    )
+    job = GenerativeJob(method, method.phase("distil"), 0, data, fitted, judged, SHAPE, NUM_CLASSES, checkpoints)
     shard = checkpoints.write_shard(0, 0, 1, 0, job.starting())
     checkpoints.commit(0, {"newest": [shard], "best": [], "start": [shard]}, {})
     workers = LocalWorkers(job, cluster, Local())

@@ -13,12 +13,12 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from distributed_dd.bench.rounds import Times, Worker, serve, start, stop, timed_rounds
 from distributed_dd.data import Digits, Images
-from distributed_dd.distillation.augment import Siamese
-from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.networks import Network, initialised
-from distributed_dd.distillation.student import FlatNetwork, flatten
-from distributed_dd.training.loop import Recipe, Training, accuracy
-from distributed_dd.training.optimizers import SGD, Optimizer
+from distributed_dd.learning.augment import Siamese
+from distributed_dd.learning.chance import generator
+from distributed_dd.learning.flat import FlatNetwork, flatten
+from distributed_dd.learning.loop import Recipe, Training, accuracy
+from distributed_dd.learning.networks import Network, initialised
+from distributed_dd.learning.optimizers import SGD, Optimizer
 
 CLASSES = 10
 NOISE = 0.05  # standard deviations, on the copies where more images are asked for than there are
@@ -65,9 +65,7 @@ class Problem:
     def _sized(self, part: Images, count: int, mean: Tensor, deviation: Tensor) -> Images:
         index = torch.arange(count) % len(part)
         images = (part.images[index] - mean) / deviation
-        images = interpolate(images, (self.side, self.side), mode="bilinear").expand(
-            -1, self.channels, -1, -1
-        )
+        images = interpolate(images, (self.side, self.side), mode="bilinear").expand(-1, self.channels, -1, -1)
         copies = images[len(part) :]
         noise = NOISE * torch.randn(copies.shape, generator=generator(0, "bench", "noise"))
         return Images(torch.cat([images[: len(part)], copies + noise]), part.targets[index])
@@ -168,9 +166,7 @@ def _rows(problem: Problem, form: str, rounds: int) -> list[dict]:
     times = timed_rounds(workers, arguments, rounds)
     stop([worker for group in workers.values() for worker in group])
     experts = {"one at a time": 1, "processes": count, "stacked": problem.stacked}
-    heads = {
-        way: {"network": problem.name, "form": form, "way": way, "experts": experts[way]} for way in WAYS
-    }
+    heads = {way: {"network": problem.name, "form": form, "way": way, "experts": experts[way]} for way in WAYS}
     return [heads[way] | packing_row(problem, experts[way], times[way], times[WAYS[0]]) for way in WAYS]
 
 

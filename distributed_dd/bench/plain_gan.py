@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from distributed_dd.distillation.networks.batch_norm import BatchNorm
-from distributed_dd.distillation.networks.generator import conditioned
+from distributed_dd.learning.networks.batch_norm import BatchNorm
+from distributed_dd.learning.networks.generator import conditioned
 
 
 class Pictures(Dataset):
@@ -52,9 +52,7 @@ class PlainLoop:
         self.real = iter(self._loader())
 
     def _loader(self) -> DataLoader:
-        return DataLoader(
-            self.data, self.batch_size, shuffle=True, drop_last=True, num_workers=self.loader_workers
-        )
+        return DataLoader(self.data, self.batch_size, shuffle=True, drop_last=True, num_workers=self.loader_workers)
 
     def step(self) -> None:
         """One update of the judge's ``net_steps``, of the generator, and of the discriminator."""

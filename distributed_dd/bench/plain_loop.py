@@ -4,9 +4,7 @@ import torch
 from torch.func import functional_call
 
 
-def plain_matching_gradient(
-    network, theta_start, theta_target, images, labels, learning_rate, batches, augment=None
-):
+def plain_matching_gradient(network, theta_start, theta_target, images, labels, learning_rate, batches, augment=None):
     """(loss, image, label and learning-rate gradients), nothing shared with the package."""
     images, labels = images.clone().requires_grad_(), labels.clone().requires_grad_()
     rate = torch.as_tensor(learning_rate, dtype=theta_start.dtype).clone().requires_grad_()

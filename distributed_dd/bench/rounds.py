@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from distributed_dd.allocator import keep_freed_memory
-from distributed_dd.stages.environment import processor
+from distributed_dd.outer.environment import processor
 
 Worker = tuple[SpawnProcess, Connection]
 BARRIER_SECONDS = 60.0

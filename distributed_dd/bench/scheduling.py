@@ -11,17 +11,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from distributed_dd.backends.console import ConsoleProgress
-from distributed_dd.backends.in_process_cluster import InProcess
-from distributed_dd.backends.local_nodes import local_nodes
-from distributed_dd.backends.ray_cluster import RayCluster
+from distributed_dd.backends.local.cluster import InProcess
+from distributed_dd.backends.local.console import ConsoleProgress
+from distributed_dd.backends.ray.cluster import RayCluster
+from distributed_dd.backends.ray.local_nodes import local_nodes
 from distributed_dd.bench.rounds import device_name
 from distributed_dd.data import Images
-from distributed_dd.distillation.augment import Identity
-from distributed_dd.distillation.networks import MLP
-from distributed_dd.stages.environment import versions
-from distributed_dd.stages.expert import ExpertJob, Experts
-from distributed_dd.stages.experts import store_for, train_experts
+from distributed_dd.learning.augment import Identity
+from distributed_dd.learning.networks import MLP
+from distributed_dd.methods.trajectory_matching.expert import ExpertJob, Experts
+from distributed_dd.methods.trajectory_matching.experts import store_for, train_experts
+from distributed_dd.outer.environment import versions
 
 NUM_IMAGES, SIDE, NUM_CLASSES = 256, 8, 10
 
@@ -105,9 +105,7 @@ def _print(result: dict[str, Any]) -> None:
         "experts a second, one after the other in this process": (
             f"{result['num_experts'] / result['in_process_seconds']:.0f}"
         ),
-        "processor time of the driver for each expert": (
-            f"{1000 * result['ray_driver_cpu_seconds'] / count:.2f} ms"
-        ),
+        "processor time of the driver for each expert": (f"{1000 * result['ray_driver_cpu_seconds'] / count:.2f} ms"),
         "memory of the driver, at most": f"{result['ray_driver_peak_bytes'] / 2**20:.0f} MiB",
         "verify and list the finished store": f"{result['verify_and_list_seconds']:.2f} s",
         "same content as without Ray": "yes" if result["same_content_as_in_process"] else "NO",

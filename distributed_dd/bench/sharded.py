@@ -14,32 +14,32 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from distributed_dd.backends.deepspeed_learner import DeepSpeedLearner
-from distributed_dd.backends.deepspeed_ranks import DeepSpeedRanks
-from distributed_dd.backends.deepspeed_tools import DeepSpeedTools
-from distributed_dd.backends.deepspeed_traffic import deepspeed_traffic
-from distributed_dd.backends.gang import Gang
-from distributed_dd.backends.local_learner import LocalLearner
-from distributed_dd.backends.ray_cluster import RayCluster
-from distributed_dd.backends.torch_ranks import TorchRanks
-from distributed_dd.backends.zero import Zero
+from distributed_dd.backends.deepspeed.engine import DeepSpeedRanks
+from distributed_dd.backends.deepspeed.learner import DeepSpeedLearner
+from distributed_dd.backends.deepspeed.tools import DeepSpeedTools
+from distributed_dd.backends.deepspeed.torch_ranks import TorchRanks
+from distributed_dd.backends.deepspeed.traffic import deepspeed_traffic
+from distributed_dd.backends.deepspeed.zero import Zero
+from distributed_dd.backends.local.learner import LocalLearner
+from distributed_dd.backends.ray.cluster import RayCluster
+from distributed_dd.backends.ray.gang import Gang
 from distributed_dd.bench.rounds import device_name
 from distributed_dd.data.whitening import Standardise
-from distributed_dd.distillation.labels import ExpertEnsemble
-from distributed_dd.distillation.networks import ConvNet, Network, ResNet18
-from distributed_dd.distillation.segments import Window
+from distributed_dd.evaluation.scoring import Evaluation
 from distributed_dd.learning.device import device
+from distributed_dd.learning.networks import ConvNet, Network, ResNet18
 from distributed_dd.learning.update_rules import SGD
+from distributed_dd.methods.trajectory_matching.expert import Experts
+from distributed_dd.methods.trajectory_matching.labels import ExpertEnsemble
+from distributed_dd.methods.trajectory_matching.segments import Window
 from distributed_dd.methods.trajectory_matching.settings import TrajectoryMatching
+from distributed_dd.outer.checkpoint import Checkpoints, Shard
+from distributed_dd.outer.environment import versions
 from distributed_dd.outer.learner import Learner
+from distributed_dd.outer.live_bytes import LiveBytes
 from distributed_dd.outer.set_worker import SetJob, SetWorker
 from distributed_dd.outer.work import size as told
 from distributed_dd.outer.world import World
-from distributed_dd.stages.checkpoint import Checkpoints, Shard
-from distributed_dd.stages.environment import versions
-from distributed_dd.stages.expert import Experts
-from distributed_dd.stages.live_bytes import LiveBytes
-from distributed_dd.stages.scoring import Evaluation
 
 SHARDINGS = {
     "ZeRO 0": Zero(0), "ZeRO 1": Zero(1), "ZeRO 2": Zero(2), "ZeRO 3": Zero(3), "own rows": Zero(0, True)
@@ -193,9 +193,7 @@ def _ranks(rank: Any) -> TorchRanks:
     return rank.ranks
 
 
-def _worker(
-    ranks: TorchRanks, zero: Zero, place: Any, folder: Path, shards: list[Shard], size: Size
-) -> SetWorker:
+def _worker(ranks: TorchRanks, zero: Zero, place: Any, folder: Path, shards: list[Shard], size: Size) -> SetWorker:
     checkpoints, method = Checkpoints(folder, "bench"), _method(size)
     world = World(
         seed=0, network=size.network, image_shape=(3, SIDE, SIDE), num_classes=NUM_CLASSES,
@@ -205,9 +203,7 @@ def _worker(
     return SetJob(method, world, checkpoints).worker(checkpoints.saved(shards), DeepSpeedTools(zero, place, ranks))
 
 
-def outer_step(
-    rank: Any, zero: Zero, folder: Path, shards: list[Shard], size: Size, rounds: int
-) -> dict[str, Any]:
+def outer_step(rank: Any, zero: Zero, folder: Path, shards: list[Shard], size: Size, rounds: int) -> dict[str, Any]:
     """Seconds of an outer step, bytes at most in one, and what it sent."""
     ranks = _ranks(rank)
     worker = _worker(ranks, zero, "device", folder, shards, size)
@@ -257,12 +253,8 @@ def _print(result: dict[str, Any]) -> None:
     columns = ("ranks", "sharding", "s", "peak", "sums", "rows", "DeepSpeed")
     table = Table(*columns, title=f"an outer step: {result['step']['name']}; calls and bytes of a rank")
     for row in result["steps"]:
-        traffic = (
-            f"{row[f'{kind}_calls']}: {told(row[f'{kind}_bytes'])}" for kind in ("sum", "row", "deepspeed")
-        )
-        table.add_row(
-            str(row["ranks"]), row["sharding"], f"{row['seconds']:.3f}", told(row["peak_bytes"]), *traffic
-        )
+        traffic = (f"{row[f'{kind}_calls']}: {told(row[f'{kind}_bytes'])}" for kind in ("sum", "row", "deepspeed"))
+        table.add_row(str(row["ranks"]), row["sharding"], f"{row['seconds']:.3f}", told(row["peak_bytes"]), *traffic)
     console.print(table)
     table = Table("ranks", "stored", "peak", "s", title=f"a deep unroll: {result['deep']['name']}")
     for row in result["stored"]:

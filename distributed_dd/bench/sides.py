@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from distributed_dd.allocator import keep_freed_memory
-from distributed_dd.stages.footprint import current_bytes, peak_bytes, reset_peak
+from distributed_dd.outer.footprint import current_bytes, peak_bytes, reset_peak
 
 SIDES = (
     "plain", "plain, memory kept", "direct", "replayed", "replayed compiled", "replayed compiled bf16"
@@ -32,10 +32,10 @@ class Size:
 def outer_step(side: str, size: Size) -> tuple[Callable[[], tuple[Tensor, ...]], int]:
     """A function making one outer step of ``side`` (loss and three gradients), and P."""
     from distributed_dd.bench.plain_loop import plain_matching_gradient
-    from distributed_dd.distillation.augment import _unchanged
-    from distributed_dd.distillation.networks import ConvNet
-    from distributed_dd.distillation.student import Student, flatten
-    from distributed_dd.distillation.unroll import Direct, Problem, Replayed, Whole
+    from distributed_dd.learning.augment import _unchanged
+    from distributed_dd.learning.flat import Student, flatten
+    from distributed_dd.learning.networks import ConvNet
+    from distributed_dd.unroll import Direct, Problem, Replayed, Whole
 
     where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from distributed_dd.bench.rounds import ask, device_name, receive, start, stop
 from distributed_dd.bench.sides import SIDES, Size, serve, serve_memory, with_exact_malloc
-from distributed_dd.stages.environment import versions
+from distributed_dd.outer.environment import versions
 
 TIMED = (Size(10, 10), Size(50, 4), Size(50, 10), Size(100, 4))
 MEMORY = (Size(10, 10), Size(10, 80))
@@ -93,9 +93,7 @@ def _memory_rows(context: Any, side: str, sizes: tuple[Size, ...], threads: int)
 
 def _print(result: dict[str, Any]) -> None:
     console = Console(highlight=False)
-    title = (
-        f"{result['device']}, {result['threads']} threads, median of {result['rounds']} interleaved rounds"
-    )
+    title = f"{result['device']}, {result['threads']} threads, median of {result['rounds']} interleaved rounds"
     columns = (
         "batch", "steps", Column("side", no_wrap=True), "s / outer step", "ratio", "error", "cosine"
     )  # fmt: skip

@@ -3,8 +3,8 @@
 from argparse import Namespace
 from pathlib import Path
 
-from distributed_dd.backends.console import ConsoleProgress
-from distributed_dd.backends.mlflow_replay import output_of, recorded, replay
+from distributed_dd.backends.local.console import ConsoleProgress
+from distributed_dd.backends.mlflow.replay import output_of, recorded, replay
 from distributed_dd.commands.run import ui_command
 from distributed_dd.errors import MissingInputError
 from distributed_dd.exchange import export_to, import_from

@@ -13,7 +13,7 @@ from distributed_dd.evaluation.elsewhere import Elsewhere
 from distributed_dd.experiment import Experiment, lifted_groups
 from distributed_dd.family import Family, describe_type
 from distributed_dd.methods import DIMENSIONS, METHODS, Sampling
-from distributed_dd.stages.sweep import Sweep
+from distributed_dd.search.sweep import Sweep
 
 
 def kinds(options: Namespace) -> int:

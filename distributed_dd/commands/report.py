@@ -9,9 +9,9 @@ from rich.table import Column, Table
 from distributed_dd.commands.run import opened, print_report
 from distributed_dd.durable import read_json, write_bytes, write_json
 from distributed_dd.errors import MissingInputError
+from distributed_dd.evaluation import comparison, plots
+from distributed_dd.folder_evaluation import is_set
 from distributed_dd.methods import words_by_kind
-from distributed_dd.set_evaluation import is_set
-from distributed_dd.stages import comparison, plots
 
 WIDTH_OF_A_FILE = 160
 

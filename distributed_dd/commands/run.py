@@ -10,15 +10,15 @@ from rich.console import Console
 from rich.table import Table
 
 from distributed_dd.allocator import keep_freed_memory
-from distributed_dd.backends.console import ConsoleProgress
+from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.composition import cluster_from, experiment_from
 from distributed_dd.durable import read_json
 from distributed_dd.errors import MissingInputError
+from distributed_dd.evaluation import artefact
+from distributed_dd.evaluation.report import chosen_by, remarks, title, titled
+from distributed_dd.folder_evaluation import evaluate_folder, is_set
 from distributed_dd.outer.prelude import Listing
 from distributed_dd.run import Run
-from distributed_dd.set_evaluation import evaluate_folder, is_set
-from distributed_dd.stages import artefact
-from distributed_dd.stages.report import chosen_by, remarks, title, titled
 
 ROWS_AT_EACH_END = 10
 

@@ -4,7 +4,7 @@ from argparse import Namespace
 
 from distributed_dd import config
 from distributed_dd.allocator import keep_freed_memory
-from distributed_dd.backends.console import ConsoleProgress
+from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.family import build
 from distributed_dd.methods import Sampling, write_sample
 

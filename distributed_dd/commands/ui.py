@@ -2,8 +2,8 @@
 
 from argparse import Namespace
 
-from distributed_dd.backends import mlflow_ui
-from distributed_dd.backends.console import ConsoleProgress
+from distributed_dd.backends.local.console import ConsoleProgress
+from distributed_dd.backends.mlflow import ui as mlflow_ui
 
 
 def ui(options: Namespace) -> int:

@@ -14,9 +14,9 @@ from distributed_dd.data.cache import Say, silent
 from distributed_dd.data.decoded import Decoded
 from distributed_dd.data.published import Sampled
 from distributed_dd.data.splits import Images, Splits, stratified
-from distributed_dd.distillation.chance import generator
 from distributed_dd.errors import IntegrityError, MissingInputError
 from distributed_dd.family import require, setting
+from distributed_dd.learning.chance import generator
 
 KEYS = "train_images, train_labels, test_images, test_labels; or images, labels with test_fraction"
 IMAGES = "uint8 (n, H, W), (n, H, W, C) or (n, C, H, W) with C of 1 or 3"
@@ -74,9 +74,7 @@ class Arrays(Sampled):
             problem = f"{prefix}labels are {labels.dtype} {tuple(labels.shape)}"
             raise IntegrityError(self.path, problem, allowed=f"whole numbers ({len(images)},)")
         if int(labels.min()) < 0:
-            raise IntegrityError(
-                self.path, f"{prefix}labels go down to {int(labels.min())}", allowed="0 or more"
-            )
+            raise IntegrityError(self.path, f"{prefix}labels go down to {int(labels.min())}", allowed="0 or more")
         return Images(_channels_first(images, self.path), labels.long())
 
 

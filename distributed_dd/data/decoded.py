@@ -10,8 +10,8 @@ from torch import Tensor
 
 from distributed_dd.data.cache import Entry, Say, cached
 from distributed_dd.data.splits import Images, Splits, content_sha256, stratified
-from distributed_dd.distillation.chance import generator
 from distributed_dd.errors import ConfigError, IntegrityError
+from distributed_dd.learning.chance import generator
 
 
 @dataclass(frozen=True)

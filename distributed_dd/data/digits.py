@@ -6,8 +6,8 @@ import torch
 
 from distributed_dd.data.cache import Say, silent
 from distributed_dd.data.splits import Facts, Images, Splits, content_sha256, stratified
-from distributed_dd.distillation.chance import generator
 from distributed_dd.family import require, setting
+from distributed_dd.learning.chance import generator
 
 
 @dataclass(frozen=True)

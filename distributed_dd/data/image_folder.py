@@ -12,9 +12,9 @@ from distributed_dd.data.decoded import Decoded
 from distributed_dd.data.pictures import Reading, read_pictures
 from distributed_dd.data.published import Sampled
 from distributed_dd.data.splits import Images, Splits, stratified
-from distributed_dd.distillation.chance import generator
 from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError
 from distributed_dd.family import require, setting
+from distributed_dd.learning.chance import generator
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 LAYOUT = "PATH/train/<class>/*.jpg and PATH/test/<class>/*.jpg, or PATH/<class>/*.jpg with test_fraction"
@@ -26,9 +26,7 @@ class ImageFolder(Sampled):
 
     path: str = setting("the folder", identity=False, kw_only=True)
     label: str | None = setting("the data set's name in reports (null: the folder's name)", None)
-    size: int | None = setting(
-        "resize the shorter side, then crop the centre square (null: as they are)", None
-    )
+    size: int | None = setting("resize the shorter side, then crop the centre square (null: as they are)", None)
     grey: bool = setting("one channel instead of three", False)
     test_fraction: float = setting("share set aside for the test, where there is no test folder", 0.2)
     unreadable: Literal["refuse", "skip"] = setting("what to do with a picture that cannot be read", "refuse")
@@ -80,9 +78,7 @@ class ImageFolder(Sampled):
             raise ConfigError("data.path", problem, allowed=LAYOUT)
         if (others := _classes(root / "test")) != names:
             unknown = sorted(set(others) ^ set(names))
-            raise IntegrityError(
-                str(root), f"train and test differ in their classes: {', '.join(unknown[:5])}"
-            )
+            raise IntegrityError(str(root), f"train and test differ in their classes: {', '.join(unknown[:5])}")
         train, train_notes = self._read(root / "train", names)
         test, test_notes = self._read(root / "test", names)
         return Decoded(train, test, names, train_notes + test_notes)

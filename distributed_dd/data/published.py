@@ -16,17 +16,13 @@ class Sampled:
     """Settings of every source that has its own test split."""
 
     validation_fraction: float = setting("share of the training images set aside for every choice", 0.1)
-    num_train: int | None = setting(
-        "use only so many of the other training images, class by class (null: all)", None
-    )
+    num_train: int | None = setting("use only so many of the other training images, class by class (null: all)", None)
     split_seed: int = setting("seed of the split; not the run's seed, so that runs share a split", 0)
 
     def __post_init__(self) -> None:
         share = self.validation_fraction
         require(0 < share < 1, "validation_fraction", f"got {share}", "between 0 and 1")
-        require(
-            self.num_train is None or self.num_train >= 2, "num_train", f"got {self.num_train}", "2 or more"
-        )
+        require(self.num_train is None or self.num_train >= 2, "num_train", f"got {self.num_train}", "2 or more")
 
     @property
     def facts(self) -> Facts | None:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from distributed_dd.data import Fitted
+from distributed_dd.evaluation import cross_architecture
+from distributed_dd.evaluation.artefact import load_distilled
+from distributed_dd.evaluation.cross_architecture import CrossArchitecture, cross_evaluate
 from distributed_dd.evaluation.rows import Entry, candidates
+from distributed_dd.evaluation.scoring import Candidate
+from distributed_dd.outer.ports import Cluster, Progress
 from distributed_dd.outer.world import World
-from distributed_dd.stages import cross_architecture
-from distributed_dd.stages.artefact import load_distilled
-from distributed_dd.stages.cross_architecture import CrossArchitecture, cross_evaluate
-from distributed_dd.stages.ports import Cluster, Progress
-from distributed_dd.stages.scoring import Candidate
 
 Table = tuple[list[str], list[list[str]]]
 """Header and lines."""

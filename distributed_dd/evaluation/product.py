@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from distributed_dd.stages.checkpoint import Saved
-from distributed_dd.stages.scoring import Candidate, Trial
+from distributed_dd.evaluation.scoring import Candidate, Trial
+from distributed_dd.outer.checkpoint import Saved
 
 Tensors = dict[str, Tensor]
 Describe = Callable[[dict[str, Any]], dict[str, Any]]

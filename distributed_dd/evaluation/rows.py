@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from distributed_dd.distillation.chance import generator
+from distributed_dd.evaluation.artefact import DistilledSet
+from distributed_dd.evaluation.scoring import Candidate
+from distributed_dd.learning.chance import generator
 from distributed_dd.learning.classes import hard_logits, random_per_class
 from distributed_dd.outer.world import World
-from distributed_dd.stages.artefact import DistilledSet
-from distributed_dd.stages.scoring import Candidate
 
 SURE = 0.999
 """The least probability of its class with which a label counts as hard."""

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from distributed_dd.durable import write_bytes
+from distributed_dd.evaluation import artefact
+from distributed_dd.evaluation.preview import preview_png
 from distributed_dd.evaluation.product import Describe, Product, Tensors
 from distributed_dd.evaluation.rows import Entry
+from distributed_dd.evaluation.scoring import Candidate, Trial
+from distributed_dd.outer.checkpoint import Saved
 from distributed_dd.outer.world import World
-from distributed_dd.stages import artefact
-from distributed_dd.stages.checkpoint import Saved
-from distributed_dd.stages.preview import preview_png
-from distributed_dd.stages.scoring import Candidate, Trial
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from distributed_dd.methods.generative.sampling import Sampling, write_sample
 from distributed_dd.methods.generative.settings import Generative
 from distributed_dd.methods.gradient_matching import GradientMatching
 from distributed_dd.methods.trajectory_matching.settings import TrajectoryMatching
-from distributed_dd.stages.space import SIMPLE_DIMENSIONS
+from distributed_dd.search.space import SIMPLE_DIMENSIONS
 
 METHODS = Family(
     "method",

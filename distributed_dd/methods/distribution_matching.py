@@ -5,23 +5,17 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from distributed_dd.distillation.augment import AUGMENTATIONS, Augmentation, Siamese
-from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.networks import initialised
-from distributed_dd.distillation.networks.stages import FeatureNetwork, stages
-from distributed_dd.distillation.student import flatten
 from distributed_dd.evaluation.product import Tensors
 from distributed_dd.evaluation.words import Words
 from distributed_dd.family import choice, require, setting
+from distributed_dd.learning.augment import AUGMENTATIONS, Augmentation, Siamese
+from distributed_dd.learning.chance import generator
 from distributed_dd.learning.device import device
+from distributed_dd.learning.flat import flatten
+from distributed_dd.learning.networks import initialised
+from distributed_dd.learning.networks.stages import FeatureNetwork, stages
 from distributed_dd.learning.update_rules import SGD, UPDATE_RULES, UpdateRule
-from distributed_dd.outer.by_class import (
-    ByClass,
-    check_no_mixing,
-    check_shared,
-    division_by_class,
-    notes_on_batches,
-)
+from distributed_dd.outer.by_class import ByClass, check_no_mixing, check_shared, division_by_class, notes_on_batches
 from distributed_dd.outer.division import Division, mixing_layers
 from distributed_dd.outer.method import Seat
 from distributed_dd.outer.scale import Scale, Work

@@ -8,15 +8,15 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn.functional import cross_entropy
 
-from distributed_dd.distillation.augment import AUGMENTATIONS, Augmentation, Identity
-from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.networks import initialised
-from distributed_dd.distillation.student import Student, flatten
 from distributed_dd.errors import ConfigError
 from distributed_dd.evaluation.product import Tensors
 from distributed_dd.evaluation.words import Words
 from distributed_dd.family import choice, require, setting
+from distributed_dd.learning.augment import AUGMENTATIONS, Augmentation, Identity
+from distributed_dd.learning.chance import generator
 from distributed_dd.learning.device import device
+from distributed_dd.learning.flat import Student, flatten
+from distributed_dd.learning.networks import initialised
 from distributed_dd.learning.update_rules import SGD, UPDATE_RULES, UpdateRule
 from distributed_dd.outer.by_class import (
     ByClass,

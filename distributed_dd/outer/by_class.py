@@ -13,18 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distributed_dd.distillation.augment import Augmentation, Drawn, part_of
-from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.sharded import Layout, Ranks, span
 from distributed_dd.errors import ConfigError
 from distributed_dd.family import require
+from distributed_dd.learning.augment import Augmentation, Drawn, part_of
+from distributed_dd.learning.chance import generator
 from distributed_dd.learning.device import device
 from distributed_dd.outer.division import Batch, Division, Obstacle
+from distributed_dd.outer.footprint import memory_for_a_process
 from distributed_dd.outer.learner import Held
 from distributed_dd.outer.method import Found, Seat, Steps
 from distributed_dd.outer.statistic import Block, statistic_gradient
 from distributed_dd.outer.world import World
-from distributed_dd.stages.footprint import memory_for_a_process
+from distributed_dd.unroll import Layout, Ranks, span
 
 FRACTION = 0.25
 """Of a process's memory, that real images may take on its device."""

@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from distributed_dd.errors import UserError
-from distributed_dd.stages.checkpoint import KEPT, Saved, Shard
-from distributed_dd.stages.judging import Judging
-from distributed_dd.stages.ports import Bar, Cluster, Progress, Tracker, Workers, WorkersLost
-from distributed_dd.stages.run_folder import RunFolder
+from distributed_dd.outer.checkpoint import KEPT, Saved, Shard
+from distributed_dd.outer.judging import Judging
+from distributed_dd.outer.ports import Bar, Cluster, Progress, Tracker, Workers, WorkersLost
+from distributed_dd.outer.run_folder import RunFolder
 
 Tensors = dict[str, Tensor]
 

@@ -13,19 +13,18 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from distributed_dd.data import Facts
-from distributed_dd.distillation.networks import Network
-from distributed_dd.distillation.sharded import Ranks
-from distributed_dd.distillation.unroll import Stored
 from distributed_dd.evaluation.elsewhere import Elsewhere, SetElsewhere
 from distributed_dd.evaluation.product import Product
 from distributed_dd.evaluation.words import SweepAxis, Words
+from distributed_dd.learning.networks import Network
+from distributed_dd.outer.checkpoint import Checkpoints
 from distributed_dd.outer.division import Division
 from distributed_dd.outer.learner import Held, Learner
+from distributed_dd.outer.ports import Job, Progress
 from distributed_dd.outer.prelude import Prelude
 from distributed_dd.outer.scale import Scale, Work
 from distributed_dd.outer.world import World
-from distributed_dd.stages.checkpoint import Checkpoints
-from distributed_dd.stages.ports import Job, Progress
+from distributed_dd.unroll import Ranks, Stored
 
 Tensors = dict[str, Tensor]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from distributed_dd.errors import ConfigError
-from distributed_dd.stages.footprint import Footprint
-from distributed_dd.stages.ports import Cluster, Job, Progress, Tracker, Workers
-from distributed_dd.stages.run_folder import RunFolder
+from distributed_dd.outer.footprint import Footprint
+from distributed_dd.outer.ports import Cluster, Job, Progress, Tracker, Workers
+from distributed_dd.outer.run_folder import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from distributed_dd.data import Facts
-from distributed_dd.distillation.networks import Network
+from distributed_dd.evaluation.scoring import Evaluation
+from distributed_dd.learning.networks import Network
 from distributed_dd.outer.sharing import Sharing
-from distributed_dd.stages.scoring import Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,16 +10,16 @@ from typing import Any
 from distributed_dd.evaluation.elsewhere import Elsewhere, SetElsewhere
 from distributed_dd.evaluation.product import Product, Tensors
 from distributed_dd.evaluation.rows import Entry, candidates
+from distributed_dd.evaluation.scoring import Candidate
 from distributed_dd.evaluation.set_product import SetProduct
 from distributed_dd.learning.update_rules import UpdateRule
+from distributed_dd.outer.checkpoint import Checkpoints
 from distributed_dd.outer.method import Method, Seat, Steps
+from distributed_dd.outer.ports import Chain, Job
 from distributed_dd.outer.scale import Scale, Work
 from distributed_dd.outer.set_worker import SetJob
 from distributed_dd.outer.work import FLOAT, evaluation_operations, forward_flops_of, size
 from distributed_dd.outer.world import World
-from distributed_dd.stages.checkpoint import Checkpoints
-from distributed_dd.stages.ports import Chain, Job
-from distributed_dd.stages.scoring import Candidate
 
 
 class SetMethod(Method):

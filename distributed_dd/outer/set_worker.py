@@ -10,10 +10,10 @@ from torch import Tensor
 from distributed_dd.errors import DivergedError
 from distributed_dd.learning.device import device
 from distributed_dd.learning.update_rules import UpdateRule
+from distributed_dd.outer.checkpoint import Checkpoints, Saved, Shard
 from distributed_dd.outer.method import Found, Seat, Steps
+from distributed_dd.outer.ports import Chain, RankTools
 from distributed_dd.outer.world import World
-from distributed_dd.stages.checkpoint import Checkpoints, Saved, Shard
-from distributed_dd.stages.ports import Chain, RankTools
 
 STATE, AVERAGE = "state.", "average."
 

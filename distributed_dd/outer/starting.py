@@ -6,8 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from distributed_dd.distillation.chance import generator
 from distributed_dd.family import Family
+from distributed_dd.learning.chance import generator
 from distributed_dd.learning.classes import hard_logits, random_per_class
 from distributed_dd.outer.world import World
 

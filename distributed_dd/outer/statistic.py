@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distributed_dd.distillation.sharded import Ranks
+from distributed_dd.unroll import Ranks
 
 
 @dataclass(frozen=True)

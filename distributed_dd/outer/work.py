@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from distributed_dd.data import Facts
-from distributed_dd.distillation.networks import Network, initialised
+from distributed_dd.learning.networks import Network, initialised
 from distributed_dd.outer.scale import Scale
 
 FLOAT = 4

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from distributed_dd.data import Fitted, Images, Preprocessing
-from distributed_dd.distillation.networks import Network
-from distributed_dd.stages.scoring import Evaluation
+from distributed_dd.evaluation.scoring import Evaluation
+from distributed_dd.learning.networks import Network
 
 
 class Real(Protocol):

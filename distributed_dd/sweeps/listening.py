@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distributed_dd.backends.tune_events import Reported
+from distributed_dd.backends.ray.tune_events import Reported
 from distributed_dd.durable import read_json, write_json
-from distributed_dd.stages.ports import Progress
+from distributed_dd.outer.ports import Progress
 
 SECONDS_BETWEEN_NOTES = 5.0
 

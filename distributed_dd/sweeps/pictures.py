@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distributed_dd.evaluation.plots import as_png, figure_of
 from distributed_dd.evaluation.words import SweepAxis
 from distributed_dd.methods.names import short
-from distributed_dd.stages.plots import as_png, figure_of
-from distributed_dd.stages.study import Study, TrialRecord
+from distributed_dd.search.study import Study, TrialRecord
 
 FAINT, FULL = 0.3, 0.9
 LOG_FROM = 30.0

@@ -13,8 +13,8 @@ from distributed_dd.experiment import Experiment, experiment_of, identity_of, va
 from distributed_dd.family import at, build, identity, lifted_fields, paths_where, placed, require
 from distributed_dd.methods import DIMENSIONS
 from distributed_dd.outer.method import Method
-from distributed_dd.stages.space import Space, laid_over
-from distributed_dd.stages.sweep import Automatic, Grid, Population, Search, Sweep
+from distributed_dd.search.space import Space, laid_over
+from distributed_dd.search.sweep import Automatic, Grid, Population, Search, Sweep
 
 SIZE = "{images_per_class}"
 NOT_SEARCHED = ("images_per_class", "num_outer_steps", "seed", "data", "evaluate")

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from distributed_dd import config
-from distributed_dd.backends.mlflow_tracker import MlflowTracker
-from distributed_dd.backends.no_tracker import NoTracker
+from distributed_dd.backends.local.tracker import NoTracker
+from distributed_dd.backends.mlflow.tracker import MlflowTracker
 from distributed_dd.durable import write_bytes, write_json
 from distributed_dd.experiment import experiment_of, identity_of
-from distributed_dd.stages.environment import commit, versions
-from distributed_dd.stages.space import laid_over
-from distributed_dd.stages.study import Study
-from distributed_dd.stages.sweep import Population
+from distributed_dd.outer.environment import commit, versions
+from distributed_dd.search.space import laid_over
+from distributed_dd.search.study import Study
+from distributed_dd.search.sweep import Population
 from distributed_dd.sweeps import pictures as drawing
 from distributed_dd.sweeps import tables
 from distributed_dd.sweeps.plan import Plan

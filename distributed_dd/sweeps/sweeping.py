@@ -7,29 +7,29 @@ from functools import cached_property
 from pathlib import Path
 
 from distributed_dd import config
-from distributed_dd.backends.console import ConsoleProgress
-from distributed_dd.backends.in_process_cluster import InProcess
-from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker
-from distributed_dd.backends.mlflow_views import LAST_CHOICE, sweep_view
-from distributed_dd.backends.no_tracker import NoTracker
-from distributed_dd.backends.ray_cluster import RayCluster
-from distributed_dd.backends.tune_events import Reported
-from distributed_dd.backends.tune_search import TuneStudy
+from distributed_dd.backends.local.cluster import InProcess
+from distributed_dd.backends.local.console import ConsoleProgress
+from distributed_dd.backends.local.tracker import NoTracker
+from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker
+from distributed_dd.backends.mlflow.views import LAST_CHOICE, sweep_view
+from distributed_dd.backends.ray.cluster import RayCluster
+from distributed_dd.backends.ray.tune_events import Reported
+from distributed_dd.backends.ray.tune_search import TuneStudy
 from distributed_dd.data.cache import silent
+from distributed_dd.data.material import Material
 from distributed_dd.durable import locked, read_json, write_bytes, write_json
 from distributed_dd.errors import ConfigError, UserError
 from distributed_dd.experiment import Experiment, experiment_of
 from distributed_dd.family import flattened, plain
 from distributed_dd.methods.names import parameter, rank
+from distributed_dd.outer.copies import Copies
+from distributed_dd.outer.environment import environment
+from distributed_dd.outer.judging import Judging
 from distributed_dd.run import Run
-from distributed_dd.stages import study as studies
-from distributed_dd.stages.copies import Copies
-from distributed_dd.stages.environment import environment
-from distributed_dd.stages.judging import Judging
-from distributed_dd.stages.material import Material
-from distributed_dd.stages.space import laid_over
-from distributed_dd.stages.study import Study, TrialRecord
-from distributed_dd.stages.sweep import Population
+from distributed_dd.search import study as studies
+from distributed_dd.search.space import laid_over
+from distributed_dd.search.study import Study, TrialRecord
+from distributed_dd.search.sweep import Population
 from distributed_dd.sweeps import tables
 from distributed_dd.sweeps.listening import Clock, StudyListener
 from distributed_dd.sweeps.plan import Plan

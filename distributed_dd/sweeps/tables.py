@@ -8,7 +8,7 @@ from typing import Any
 
 from distributed_dd.evaluation.words import SweepAxis
 from distributed_dd.methods.names import short
-from distributed_dd.stages.study import Study, TrialRecord
+from distributed_dd.search.study import Study, TrialRecord
 
 SCHEMA = 1
 

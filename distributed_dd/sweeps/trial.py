@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from distributed_dd.backends.console import ConsoleProgress
-from distributed_dd.backends.in_process_cluster import InProcess
-from distributed_dd.backends.ray_cluster import RayCluster
+from distributed_dd.backends.local.cluster import InProcess
+from distributed_dd.backends.local.console import ConsoleProgress
+from distributed_dd.backends.ray.cluster import RayCluster
+from distributed_dd.data.material import Material
 from distributed_dd.durable import locked, read_json, write_json
 from distributed_dd.errors import DivergedError, LockedError, UserError
 from distributed_dd.experiment import Experiment, experiment_of
+from distributed_dd.outer.judging import Judging
 from distributed_dd.run import Run
-from distributed_dd.stages.judging import Judging
-from distributed_dd.stages.material import Material
-from distributed_dd.stages.space import Space, laid_over
+from distributed_dd.search.space import Space, laid_over
 
 LINEAGE = "lineage.json"
 SECONDS_BETWEEN_LOOKS = 1.0

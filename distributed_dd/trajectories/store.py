@@ -45,9 +45,7 @@ class TrajectoryStore:
         self._verified: dict[int, Path] = {}
 
     @classmethod
-    def below(
-        cls, root: str | Path, identity: Mapping[str, Any], known_digest: str = ""
-    ) -> "TrajectoryStore":
+    def below(cls, root: str | Path, identity: Mapping[str, Any], known_digest: str = "") -> "TrajectoryStore":
         """The store of these experts in ``root``, a folder or a URI that holds all stores.
 
         ``known_digest`` is for those who only read and do not know the whole identity.
@@ -65,9 +63,7 @@ class TrajectoryStore:
         folder = folder_at(place)
         if MANIFEST not in folder.names():
             problem = "holds no expert store (no manifest.json)"
-            raise MissingInputError(
-                str(folder), problem, fix="distributed-dd import, or leave experts.store out"
-            )
+            raise MissingInputError(str(folder), problem, fix="distributed-dd import, or leave experts.store out")
         values = _json(folder, MANIFEST)
         return cls(folder, str(values.get("digest")), values.get("identity", {}))
 

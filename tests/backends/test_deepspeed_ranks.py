@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import pytest
 from torch import nn
 
-from distributed_dd.backends.deepspeed_ranks import DeepSpeedRanks
-from distributed_dd.backends.zero import Zero
+from distributed_dd.backends.deepspeed.engine import DeepSpeedRanks
+from distributed_dd.backends.deepspeed.zero import Zero
 from distributed_dd.bench.sharded import SHARDINGS
-from distributed_dd.distillation.unroll import Direct
 from distributed_dd.errors import ConfigError
+from distributed_dd.unroll import Direct
 from tests.conftest import ROOT
 from tests.references import small_job
 

@@ -34,7 +34,7 @@ def test_a_port_that_is_taken_is_refused(tmp_path, capsys):
 
 
 def test_the_pages_are_served_until_they_are_ended(tiny_yaml, tmp_path):
-    from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker
+    from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker
 
     place = tmp_path / "mlflow.db", tmp_path / "tracker.json"
     told = Description("distributed_dd/digits/datm", "a run", {}, {})
@@ -60,9 +60,9 @@ def test_the_pages_are_served_until_they_are_ended(tiny_yaml, tmp_path):
 
 def test_an_address_for_each_saved_view_is_told(tmp_path):
     """Of ordinary runs and of each study; the tag is what MLflow's own pages write."""
-    from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker
-    from distributed_dd.backends.mlflow_ui import views
-    from distributed_dd.backends.mlflow_views import TAG, runs_view, sweep_view
+    from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker
+    from distributed_dd.backends.mlflow.ui import views
+    from distributed_dd.backends.mlflow.views import TAG, runs_view, sweep_view
     from distributed_dd.methods import words_by_kind
 
     told = Description("distributed_dd/digits/datm", "a run", {}, {})
@@ -83,14 +83,12 @@ def test_an_address_for_each_saved_view_is_told(tmp_path):
     assert state["searchFilter"] == "tags.sweep = 's-1' and tags.images_per_class = '10'"
     assert state["selectedColumns"] == state["columnOrder"] and "params.`T_minus`" in state["columnOrder"]
     assert [chart["type"] for chart in state["compareRunCharts"]].count("SCATTER") == 2
-    assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} == {
-        state["compareRunSections"][0]["uuid"]
-    }
+    assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} == {state["compareRunSections"][0]["uuid"]}
 
 
 def test_an_experiment_without_views_gets_the_plain_address(tmp_path):
-    from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker
-    from distributed_dd.backends.mlflow_ui import views
+    from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker
+    from distributed_dd.backends.mlflow.ui import views
 
     MlflowTracker(tmp_path / "m.db", tmp_path / "t.json", Description("e", "r", {}, {}), print)
     assert views(f"sqlite:///{tmp_path / 'm.db'}", "http://127.0.0.1:5000") == [

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from distributed_dd.backends.in_process_cluster import InProcess
-from distributed_dd.backends.mlflow_tracker import Description, MlflowTracker, never_stops_a_run
-from distributed_dd.backends.node_meters import NodeMeters
-from distributed_dd.backends.ray_cluster import RayCluster
+from distributed_dd.backends.local.cluster import InProcess
+from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker, never_stops_a_run
+from distributed_dd.backends.ray.cluster import RayCluster
+from distributed_dd.backends.ray.node_meters import NodeMeters
 from distributed_dd.cli import main
 from distributed_dd.data import Images
 from distributed_dd.durable import sha256_of
@@ -155,9 +155,7 @@ def test_experts_on_ray_and_in_process_are_bit_identical_at_one_thread(tiny_yaml
     here = ["--on", str(ROOT / "configs/clusters/in_process.yaml")]
     assert main(["experts", str(tiny_yaml), f"output={tmp_path / 'a'}"]) == 0
     assert main(["experts", str(tiny_yaml), f"output={tmp_path / 'b'}", *here]) == 0
-    hashes = [
-        {p.name: sha256_of(p) for p in (tmp_path / side / "experts").rglob("*.safetensors")} for side in "ab"
-    ]
+    hashes = [{p.name: sha256_of(p) for p in (tmp_path / side / "experts").rglob("*.safetensors")} for side in "ab"]
     assert hashes[0] == hashes[1] and len(hashes[0]) == 2
 
 
@@ -287,8 +285,8 @@ def test_the_nodes_are_metered(tmp_path, local_ray):
 def test_nodes_elsewhere_are_metered_too(monkeypatch):
     """Two raylets beside the driver's: three nodes, each with its own name and figures."""
     code = (
-        "import json, ray; from distributed_dd.backends.local_nodes import local_nodes\n"
-        "from distributed_dd.backends.node_meters import NodeMeters\n"
+        "import json, ray; from distributed_dd.backends.ray.local_nodes import local_nodes\n"
+        "from distributed_dd.backends.ray.node_meters import NodeMeters\n"
         "with local_nodes(2, 1) as address:\n"
         "    ray.init(address=address, log_to_driver=False)\n"
         "    meters = NodeMeters(); found = meters.read(); meters.stop(); print(json.dumps(found))\n"

@@ -11,12 +11,12 @@ from distributed_dd.bench.packing import WAYS, Problem, StackedExperts, packing_
 from distributed_dd.bench.plain_expert import PlainExpert, PlainGSAM, PlainSGD
 from distributed_dd.bench.rounds import Failed, Times, ask, ask_all, serve, start, stop
 from distributed_dd.cli import main
-from distributed_dd.distillation.augment import Siamese
-from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.networks import MLP, ConvNet
-from distributed_dd.distillation.student import FlatNetwork, flatten
-from distributed_dd.training.loop import Recipe, Training
-from distributed_dd.training.optimizers import GSAM, SGD
+from distributed_dd.learning.augment import Siamese
+from distributed_dd.learning.chance import generator
+from distributed_dd.learning.flat import FlatNetwork, flatten
+from distributed_dd.learning.loop import Recipe, Training
+from distributed_dd.learning.networks import MLP, ConvNet
+from distributed_dd.learning.optimizers import GSAM, SGD
 
 TINY = Problem("mlp 2x8, 8px", MLP(depth=2, width=8), 64, 32, 1, 8, batch=32)
 

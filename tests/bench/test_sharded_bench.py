@@ -5,7 +5,7 @@ import json
 import pytest
 
 from distributed_dd.bench import sharded
-from distributed_dd.distillation.networks import ConvNet, ResNet18
+from distributed_dd.learning.networks import ConvNet, ResNet18
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ from distributed_dd import matching_gradient
 from distributed_dd.bench.plain_loop import plain_matching_gradient
 from distributed_dd.bench.unroll import _time_row
 from distributed_dd.cli import main
-from distributed_dd.distillation.networks import ConvNet
-from distributed_dd.distillation.student import flatten
+from distributed_dd.learning.flat import flatten
+from distributed_dd.learning.networks import ConvNet
 
 
 def test_the_plain_loop_and_the_package_agree():

@@ -2,27 +2,29 @@
 
 import dataclasses
 from dataclasses import MISSING, fields
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from distributed_dd.commands.kinds import FAMILIES
-from distributed_dd.data import DATA_SETS, PREPROCESSINGS
-from distributed_dd.distillation.augment import AUGMENTATIONS, OPERATIONS, Siamese
-from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.labels import LABELS
-from distributed_dd.distillation.networks import NETWORKS, initialised
-from distributed_dd.distillation.segments import SEGMENTS, Expanding, Window
-from distributed_dd.distillation.starts import STARTS
-from distributed_dd.distillation.student import Student, flatten
+from distributed_dd.data import DATA_SETS, PREPROCESSINGS, Images
 from distributed_dd.family import build_member, plain
-from distributed_dd.training.curriculum import CURRICULA
-from distributed_dd.training.optimizers import OPTIMIZERS
+from distributed_dd.learning.augment import AUGMENTATIONS, OPERATIONS, Siamese
+from distributed_dd.learning.chance import generator
+from distributed_dd.learning.curriculum import CURRICULA
+from distributed_dd.learning.flat import Student, flatten
+from distributed_dd.learning.networks import NETWORKS, initialised
+from distributed_dd.learning.optimizers import OPTIMIZERS
+from distributed_dd.methods.trajectory_matching.labels import LABELS
+from distributed_dd.methods.trajectory_matching.segments import SEGMENTS, Expanding, Window
+from distributed_dd.methods.trajectory_matching.starts import STARTS
+from distributed_dd.outer.starting import PLAIN_STARTS
 from distributed_dd.trajectories.forms import FORMS
 from distributed_dd.trajectories.store import TrajectoryStore
 from tests.references.data_layouts import source_of
+from tests.references.families import families
 
-MEMBERS = [(family, kind) for family in FAMILIES for kind in family.members]
+MEMBERS = [(family, kind) for family in families() for kind in family.members]
 
 
 def named(members):
@@ -129,6 +131,19 @@ def test_a_start_is_grouped_by_class_without_repeats(kind):
         torch.zeros(20, 1), targets, 3, lambda expert: targets, 2, generator(0, "start")
     )
     assert targets[chosen].tolist() == [0] * 3 + [1] * 3 and len(set(chosen.tolist())) == 6
+
+
+@of(PLAIN_STARTS)
+def test_a_plain_start_is_grouped_by_class_and_the_same_every_time(kind):
+    images, targets = torch.randn(20, 1, 4, 4, generator=generator(0, "real")), torch.tensor([1, 0] * 10)
+    world = SimpleNamespace(
+        seed=0, images_per_class=3, num_classes=2, num_images=6, image_shape=(1, 4, 4),
+        real=SimpleNamespace(train=Images(images, targets)),
+    )  # fmt: skip
+    start = PLAIN_STARTS.members[kind]()
+    (chosen, classes), (again, _) = start.images(world), start.images(world)
+    assert classes.tolist() == [0] * 3 + [1] * 3 and torch.equal(chosen, again)
+    assert chosen.shape == (6, 1, 4, 4) and len(chosen.unique(dim=0)) == 6
 
 
 @of(LABELS)

@@ -5,8 +5,8 @@ import torch
 
 from distributed_dd.data.digits import Digits
 from distributed_dd.data.splits import content_sha256, stratified
-from distributed_dd.distillation.chance import generator
 from distributed_dd.errors import ConfigError
+from distributed_dd.learning.chance import generator
 
 
 def test_digits_are_split_without_overlap_and_with_500_or_more_to_test():

@@ -8,9 +8,9 @@ import torch
 
 from distributed_dd.data.image_folder import ImageFolder
 from distributed_dd.data.mnist import MNIST
-from distributed_dd.distillation.networks import MLP
-from distributed_dd.training.loop import Recipe, Training, accuracy
-from distributed_dd.training.optimizers import SGD
+from distributed_dd.learning.loop import Recipe, Training, accuracy
+from distributed_dd.learning.networks import MLP
+from distributed_dd.learning.optimizers import SGD
 from tests.conftest import ROOT
 
 DATA = Path(os.environ.get("DISTRIBUTED_DD_DATA", ROOT / "data"))

@@ -3,8 +3,8 @@
 import torch
 
 from distributed_dd.data.digits import Digits
+from distributed_dd.data.material import Material
 from distributed_dd.data.whitening import ZCA, Standardise
-from distributed_dd.stages.material import Material
 
 
 def images(n=400):
@@ -50,9 +50,5 @@ def test_a_costly_fit_is_made_once_and_read_back_the_same(monkeypatch):
     first = Material(Digits().load(), ZCA(), said.append).fitted
     again = Material(Digits().load(), ZCA(), said.append).fitted
     assert len(fits) == 1 and len(said) == 1
-    assert all(
-        torch.equal(a, b) for a, b in zip(first.tensors().values(), again.tensors().values(), strict=True)
-    )
-    assert (
-        Material(Digits().load(), ZCA(eps=0.2), said.append).fitted.mean.shape == (1, 8, 8) and len(fits) == 2
-    )
+    assert all(torch.equal(a, b) for a, b in zip(first.tensors().values(), again.tensors().values(), strict=True))
+    assert Material(Digits().load(), ZCA(eps=0.2), said.append).fitted.mean.shape == (1, 8, 8) and len(fits) == 2

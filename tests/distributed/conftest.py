@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from distributed_dd.backends.deepspeed_ranks import DeepSpeedRanks
-from distributed_dd.backends.gang import Gang
-from distributed_dd.backends.ray_cluster import RayCluster
+from distributed_dd.backends.deepspeed.engine import DeepSpeedRanks
+from distributed_dd.backends.ray.cluster import RayCluster
+from distributed_dd.backends.ray.gang import Gang
 
 
 @pytest.fixture(scope="package")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from distributed_dd.backends.zero import Zero
+from distributed_dd.backends.deepspeed.zero import Zero
 from distributed_dd.bench import sharded
-from distributed_dd.distillation.networks import ConvNet, ResNet18
+from distributed_dd.learning.networks import ConvNet, ResNet18
 
 SET_IMAGES = 400
 SET_BYTES = SET_IMAGES * (3 * 32 * 32 + 10) * 4

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from distributed_dd.backends.deepspeed_learner import DeepSpeedLearner
-from distributed_dd.backends.local_learner import LocalLearner
-from distributed_dd.backends.zero import Zero
-from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.networks.batch_norm import batch_norms
-from distributed_dd.distillation.sharded import Alone, span
+from distributed_dd.backends.deepspeed.learner import DeepSpeedLearner
+from distributed_dd.backends.deepspeed.zero import Zero
+from distributed_dd.backends.local.learner import LocalLearner
+from distributed_dd.learning.chance import generator
+from distributed_dd.learning.networks.batch_norm import batch_norms
 from distributed_dd.learning.update_rules import Adam
 from distributed_dd.methods.generative.pool import Span, train_span
-from distributed_dd.stages.checkpoint import Checkpoints
+from distributed_dd.outer.checkpoint import Checkpoints
+from distributed_dd.unroll import Alone, span
 from tests.references import small_gan, small_job
 
 STAGES = [Zero(0), Zero(1), Zero(2), Zero(3), Zero(2, offload="momenta")]

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from distributed_dd.distillation.sharded import Alone, Spread
-from distributed_dd.distillation.unroll import Detached, Direct, OnDevice, Replayed
-from distributed_dd.stages.checkpoint import Checkpoints
+from distributed_dd.outer.checkpoint import Checkpoints
+from distributed_dd.unroll import Alone, Detached, Direct, OnDevice, Replayed, Spread
 from tests.references import small_job
 
 GRIDS = [(1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4)]

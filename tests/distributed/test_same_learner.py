@@ -5,11 +5,11 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from distributed_dd.backends.deepspeed_learner import DeepSpeedLearner
-from distributed_dd.backends.local_learner import LocalLearner
-from distributed_dd.backends.zero import Zero
+from distributed_dd.backends.deepspeed.learner import DeepSpeedLearner
+from distributed_dd.backends.deepspeed.zero import Zero
+from distributed_dd.backends.local.learner import LocalLearner
 from distributed_dd.learning.update_rules import LAMB, SGD, Adam, is_by_row
-from distributed_dd.stages.checkpoint import Checkpoints
+from distributed_dd.outer.checkpoint import Checkpoints
 from tests.references import small_job
 
 NUM_ROWS, ZEROED = small_job.NUM_ROWS, slice(3, 9)

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from distributed_dd.backends.deepspeed_learner import DeepSpeedLearner
-from distributed_dd.backends.deepspeed_tools import DeepSpeedTools
-from distributed_dd.backends.local_learner import LocalLearner
-from distributed_dd.backends.local_workers import Local, LocalTools
-from distributed_dd.backends.zero import Zero
-from distributed_dd.distillation.unroll import Direct, Replayed
-from distributed_dd.stages.checkpoint import Checkpoints
+from distributed_dd.backends.deepspeed.learner import DeepSpeedLearner
+from distributed_dd.backends.deepspeed.tools import DeepSpeedTools
+from distributed_dd.backends.deepspeed.zero import Zero
+from distributed_dd.backends.local.engine import Local, LocalTools
+from distributed_dd.backends.local.learner import LocalLearner
+from distributed_dd.outer.checkpoint import Checkpoints
+from distributed_dd.unroll import Direct, Replayed
 from tests.references import small_job
 from tests.references.small_job import first_shard
 
@@ -150,7 +150,7 @@ def compiled(rank, folder, shards):
     """One outer step of compiled student steps after ZeRO 3 has set itself up in this process."""
     from torch.nn import functional
 
-    from distributed_dd.distillation.unroll import Replayed
+    from distributed_dd.unroll import Replayed
 
     linear = functional.linear
     settings = {"student_steps": 2, "batch_size": 15, "segments_per_outer_step": 1}

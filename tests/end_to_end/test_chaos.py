@@ -50,9 +50,7 @@ class Victims:
 
     def start_driver(self) -> None:
         environment = {**os.environ, "RAY_ADDRESS": self.cluster.address}
-        self.driver = subprocess.Popen(
-            self.command, env=environment, stdout=self.log, stderr=subprocess.STDOUT
-        )
+        self.driver = subprocess.Popen(self.command, env=environment, stdout=self.log, stderr=subprocess.STDOUT)
 
     def kill_driver(self) -> bool:
         self.driver.kill()
@@ -158,9 +156,7 @@ def test_killing_things_at_random_never_changes_the_store(tiny_yaml, tmp_path, m
     settings = settings_for(num_experts=20, num_epochs=60)
     undisturbed = trained(tiny_yaml, tmp_path / "whole", *settings)
     chance = random.Random(seed)
-    kinds = (
-        chance.choice(["worker", "worker", "worker", "driver", "raylet", "node"]) for _ in itertools.count()
-    )
+    kinds = (chance.choice(["worker", "worker", "worker", "driver", "raylet", "node"]) for _ in itertools.count())
     started = time.monotonic()
     killed = chaos(tiny_yaml, tmp_path, settings, kinds, 20, 5.0)
     print(f"killed in {time.monotonic() - started:.0f} s: {' '.join(killed)}")

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from distributed_dd import durable
 from distributed_dd.cli import main
 from distributed_dd.durable import sha256_of
-from distributed_dd.stages import expert as stage
+from distributed_dd.methods.trajectory_matching import expert as stage
 from distributed_dd.trajectories.store import TrajectoryStore
 from tests.conftest import ROOT
 
@@ -56,9 +56,7 @@ def die_in_epoch(monkeypatch, number: int) -> list[int]:
 
 
 @pytest.mark.parametrize("number", [2, 4, 5, 7])
-def test_an_expert_goes_on_from_its_last_epoch_to_the_same_bits(
-    tiny_yaml, tmp_path, monkeypatch, capsys, number
-):
+def test_an_expert_goes_on_from_its_last_epoch_to_the_same_bits(tiny_yaml, tmp_path, monkeypatch, capsys, number):
     """Two experts of four epochs; killed at any epoch of either, six, five, .. are left, and no more."""
     undisturbed = trained(tiny_yaml, tmp_path / "whole", "experts.optimizer.momentum=0.9")
     with monkeypatch.context() as patched, pytest.raises(Killed):
@@ -72,15 +70,11 @@ def test_an_expert_goes_on_from_its_last_epoch_to_the_same_bits(
     saved = (number - 1) % 4
     told = f"going on: {saved} epochs of experts in training were saved"
     assert (told in capsys.readouterr().out) == (saved > 0)
-    assert not list(store_in(tmp_path / "killed").glob("*.part*")), (
-        "saves are removed when they are done with"
-    )
+    assert not list(store_in(tmp_path / "killed").glob("*.part*")), "saves are removed when they are done with"
 
 
 @pytest.mark.parametrize("number", [1, 2, 5, 6, 10, 13])
-def test_a_full_disk_stops_cleanly_and_the_same_command_goes_on(
-    tiny_yaml, tmp_path, monkeypatch, capsys, number
-):
+def test_a_full_disk_stops_cleanly_and_the_same_command_goes_on(tiny_yaml, tmp_path, monkeypatch, capsys, number):
     """At the first save, in the middle of an expert, at its file, at its record, and at the manifest."""
     undisturbed = trained(tiny_yaml, tmp_path / "whole")
     writes, fsync = [], durable.os.fsync
@@ -111,9 +105,7 @@ def test_a_diverged_expert_says_which_and_the_others_are_kept(tiny_yaml, tmp_pat
     monkeypatch.setattr(stage.Training, "run_epoch", run_epoch)
     assert main(["experts", str(tiny_yaml), *HERE]) == 4
     assert "expert 1, epoch 2: its parameters are no longer finite" in capsys.readouterr().err
-    assert sorted(p.name for p in store_in(tmp_path / "runs").glob("*.safetensors")) == [
-        "expert-0000.safetensors"
-    ]
+    assert sorted(p.name for p in store_in(tmp_path / "runs").glob("*.safetensors")) == ["expert-0000.safetensors"]
 
 
 def shape_of(path: Path, name: str = "trajectory") -> list[int]:

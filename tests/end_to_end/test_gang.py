@@ -108,9 +108,7 @@ def test_a_node_that_goes_takes_the_ranks_down_and_another_node_brings_them_back
     from ray.cluster_utils import Cluster
 
     on = tmp_path / "two_nodes.yaml"
-    on.write_text(
-        "{kind: ray, wait_for_nodes: 120, engine: {kind: deepspeed, num_ranks: 2, zero: {stage: 3}}}"
-    )
+    on.write_text("{kind: ray, wait_for_nodes: 120, engine: {kind: deepspeed, num_ranks: 2, zero: {stage: 3}}}")
     calm, killed = (tmp_path / name / "tiny.yaml" for name in ("calm", "killed"))
     for path in (calm, killed):
         path.parent.mkdir()

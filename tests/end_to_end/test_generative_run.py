@@ -81,10 +81,7 @@ def test_a_run_writes_generator_sample_and_both_protocols(tiny_gan, capsys):
     page = (folder / "report.md").read_text()
     assert "fresh noise in every epoch" in page and "one frozen sample" in page and "Storage" in page
     assert torch.equal(generator.sample(2, 1).images, sample.images), "the sample repeats from its seed"
-    assert (
-        sample.manifest["sampled"]["generator_sha256"]
-        == generator.manifest["sha256"]["generator.safetensors"]
-    )
+    assert sample.manifest["sampled"]["generator_sha256"] == generator.manifest["sha256"]["generator.safetensors"]
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
     assert main(["run", str(tiny_gan), "seed=1", *HERE]) == 0
     assert "already finished" in capsys.readouterr().out
@@ -216,9 +213,7 @@ def test_what_ray_trains_ahead_is_what_one_process_trains(tiny_gan, tmp_path):
         (["expert.num_epochs=50"], 2, "did you mean 'experts'?"),
     ],
 )
-def test_bad_input_is_one_clear_error_and_nothing_is_started(
-    tiny_gan, tmp_path, capsys, overrides, code, says
-):
+def test_bad_input_is_one_clear_error_and_nothing_is_started(tiny_gan, tmp_path, capsys, overrides, code, says):
     assert main(["run", str(tiny_gan), *overrides, *HERE]) == code
     error = capsys.readouterr().err
     assert error.startswith("error: ") and says in error and "Traceback" not in error

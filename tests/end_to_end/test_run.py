@@ -67,9 +67,7 @@ def sha_of_set(folder: Path) -> str:
 
 def kill_when(command: list[str], ready, seconds: float = 120) -> None:
     """Start ``command``, SIGKILL its whole group as soon as ``ready()`` says so."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + seconds
     while not ready() and process.poll() is None:
         assert time.monotonic() < deadline, "never got there"
@@ -218,9 +216,7 @@ def test_a_flipped_bit_in_the_artefact_is_refused(tiny_yaml):
 
 def test_the_real_images_of_a_set_come_as_its_networks_see_them(tiny_yaml):
     assert main(["distill", str(tiny_yaml), *HERE]) == 0
-    distilled, test = (
-        f(run_folder(tiny_yaml)) for f in (distributed_dd.load_distilled, distributed_dd.load_real)
-    )
+    distilled, test = (f(run_folder(tiny_yaml)) for f in (distributed_dd.load_distilled, distributed_dd.load_real))
     assert len(test) == 540 and len(distributed_dd.load_real(run_folder(tiny_yaml), "train")) == 1000
     image, label = test[0]
     assert image.shape == (1, 8, 8) and 0 <= int(label) <= 9

@@ -78,9 +78,7 @@ def test_a_sweep_writes_what_it_found_and_the_same_line_again_does_nothing(sweep
         finals = [trial for trial in study["trials"] if trial["final"]]
         best = max(finals, key=lambda trial: sum(trial["final"]))
         assert study["winner"] == best["number"] and 2 <= len(finals) <= 3
-        assert study["trials"][0]["status"] == "finished" and study["trials"][0]["final"], (
-            "the base is spared"
-        )
+        assert study["trials"][0]["status"] == "finished" and study["trials"][0]["final"], "the base is spared"
         for trial in study["trials"]:
             written = folder / "trials" / trial["run"] / "distilled" / "manifest.json"
             assert written.exists() == (trial["status"] == "finished")
@@ -88,10 +86,7 @@ def test_a_sweep_writes_what_it_found_and_the_same_line_again_does_nothing(sweep
         text = (folder / f"best_ipc{size}.yaml").read_text()
         found = yaml.safe_load(text)
         assert found["images_per_class"] == size and text.startswith(f"# {size} image")
-        assert (
-            found["method"]["segments"]["max_start_epoch"]
-            == best["settings"]["method.segments.max_start_epoch"]
-        )
+        assert found["method"]["segments"]["max_start_epoch"] == best["settings"]["method.segments.max_start_epoch"]
         assert f"# trial: {best['number']} of 5" in text and "# sweep: sweep-" in text
     assert {"windows.png", "parallel_ipc1.png", "report.md", "log.txt"} <= {p.name for p in folder.iterdir()}
     lines = list(csv.DictReader((folder / "trials.csv").open()))
@@ -336,9 +331,7 @@ def test_the_shipped_sweeps_can_be_planned():
     for file in sorted((ROOT / "configs" / "tune").glob("*.yaml")):
         plan = planned(file, [])
         for size in plan.bases:
-            assert plan.space.located(plan.values(size)) is not None, (
-                f"{file}: the base is no trial at {size}"
-            )
+            assert plan.space.located(plan.values(size)) is not None, f"{file}: the base is no trial at {size}"
 
 
 @pytest.mark.slow
@@ -363,18 +356,14 @@ def test_a_killed_trial_and_a_killed_node_change_nothing(sweep, monkeypatch):
         for kill, after in (("trial", 1), ("node", 5)):
             deadline = time.monotonic() + 120
             while scored(sweep) < after:
-                assert driver.poll() is None and time.monotonic() < deadline, (
-                    sweep.parent / "driver.log"
-                ).read_text()
+                assert driver.poll() is None and time.monotonic() < deadline, (sweep.parent / "driver.log").read_text()
                 time.sleep(0.05)
             if kill == "node":
                 cluster.remove_node(nodes.pop(0), allow_graceful=False)
                 nodes.append(cluster.add_node(num_cpus=1))
             else:
                 raylets = {node.all_processes["raylet"][0].process.pid for node in nodes}
-                found = [
-                    pid for pid, title, parent in processes() if "ImplicitFunc" in title and parent in raylets
-                ]
+                found = [pid for pid, title, parent in processes() if "ImplicitFunc" in title and parent in raylets]
                 os.kill(found[0], signal.SIGKILL)
         assert driver.wait(300) == 0, (sweep.parent / "driver.log").read_text()
     finally:
@@ -394,14 +383,12 @@ def test_a_trial_over_two_ranks_finds_what_one_process_finds(sweep):
     on = ["--on", str(sweep.parent / "ranks.yaml")]
     assert main(["tune", str(sweep), *settings, f"output={sweep.parent / 'two'}", *on]) == 0
     trials = {
-        side: {path.name: path for path in (sweep.parent / side).glob("sweeps/*/trials/*")}
-        for side in ("one", "two")
+        side: {path.name: path for path in (sweep.parent / side).glob("sweeps/*/trials/*")} for side in ("one", "two")
     }
     assert trials["one"].keys() == trials["two"].keys() and len(trials["one"]) == 2
     for name, there in trials["two"].items():
         alone, shared = (
-            load_file(folder / "distilled" / "last_step.safetensors")
-            for folder in (trials["one"][name], there)
+            load_file(folder / "distilled" / "last_step.safetensors") for folder in (trials["one"][name], there)
         )
         assert torch.allclose(alone["images"], shared["images"], atol=1e-4)
         assert (there / "ranks" / "rank-1.log").exists()

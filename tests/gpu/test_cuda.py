@@ -8,13 +8,13 @@ from safetensors.torch import load_file
 
 import distributed_dd
 from distributed_dd.cli import main
-from distributed_dd.distillation.augment import OPERATIONS, Siamese
-from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.networks import ConvNet, initialised
-from distributed_dd.distillation.student import Student, flatten
-from distributed_dd.distillation.unroll import OnDevice, OnHost
-from distributed_dd.training.loop import Recipe, Training
-from distributed_dd.training.optimizers import GSAM, SGD
+from distributed_dd.learning.augment import OPERATIONS, Siamese
+from distributed_dd.learning.chance import generator
+from distributed_dd.learning.flat import Student, flatten
+from distributed_dd.learning.loop import Recipe, Training
+from distributed_dd.learning.networks import ConvNet, initialised
+from distributed_dd.learning.optimizers import GSAM, SGD
+from distributed_dd.unroll import OnDevice, OnHost
 from tests.end_to_end.test_run import HERE, ROWS, run_folder, sha_of_set
 
 pytestmark = [
@@ -136,9 +136,9 @@ def test_what_an_unroll_stores_comes_back_with_its_bits(stored):
 
 def test_a_generators_gradients_on_cuda_are_those_on_the_cpu(tmp_path, monkeypatch):
     """Both networks, the penalty's second derivative, batch norm, the pool; channels last only here."""
-    from distributed_dd.distillation.sharded import Alone
     from distributed_dd.methods.generative import pool, steps
-    from distributed_dd.stages.checkpoint import Checkpoints
+    from distributed_dd.outer.checkpoint import Checkpoints
+    from distributed_dd.unroll import Alone
     from tests.references import small_gan
 
     def gradients(where):

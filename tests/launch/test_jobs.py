@@ -45,9 +45,7 @@ class Head:
             "--object-store-memory=100000000",
         ]  # fmt: skip
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=log, start_new_session=True
-            )
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
 
     def wait(self) -> None:
         deadline = time.monotonic() + 60
@@ -129,9 +127,7 @@ def test_jobs(head, tiny_yaml, tmp_path):
     assert "2 trained, 0 reused" in experts.stdout
 
     show = "import distributed_dd, os; print(distributed_dd.__file__, sorted(os.listdir()))"
-    lines = (
-        f'python -c "{show}" && distributed-dd distill {tiny_yaml} && distributed-dd run {tiny_yaml} sed=1'
-    )
+    lines = f'python -c "{show}" && distributed-dd distill {tiny_yaml} && distributed-dd run {tiny_yaml} sed=1'
     failed = head.job("submit", *SHIPPED, "bash", "-c", lines)
     said = failed.stdout + failed.stderr
     assert "0 trained, 2 reused" in said, said

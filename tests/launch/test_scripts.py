@@ -195,9 +195,7 @@ def slurm(tmp_path):
     }  # fmt: skip
 
     def start(*arguments, **more):
-        return subprocess.Popen(
-            ["bash", SBATCH, *arguments], env=environment | more, stderr=subprocess.PIPE, text=True
-        )
+        return subprocess.Popen(["bash", SBATCH, *arguments], env=environment | more, stderr=subprocess.PIPE, text=True)
 
     return start, said
 

@@ -5,15 +5,7 @@ import torch
 
 from distributed_dd.errors import ConfigError
 from distributed_dd.family import build_member, plain
-from distributed_dd.learning.update_rules import (
-    LAMB,
-    SGD,
-    UPDATE_RULES,
-    Adam,
-    UpdateRules,
-    is_by_row,
-    slot_key,
-)
+from distributed_dd.learning.update_rules import LAMB, SGD, UPDATE_RULES, Adam, UpdateRules, is_by_row, slot_key
 
 NUM_STEPS = 5
 SHAPES = {"images": (4, 1, 3, 3), "learning_rate": ()}

@@ -4,10 +4,10 @@ import torch
 
 from distributed_dd.data import Images
 from distributed_dd.data.whitening import Standardise
-from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.networks import ConvNet
-from distributed_dd.distillation.networks.discriminator import ConvDiscriminator
-from distributed_dd.distillation.networks.generator import ConvGenerator
+from distributed_dd.learning.chance import generator
+from distributed_dd.learning.networks import ConvNet
+from distributed_dd.learning.networks.discriminator import ConvDiscriminator
+from distributed_dd.learning.networks.generator import ConvGenerator
 from distributed_dd.methods.generative.pool import PoolJob
 from distributed_dd.methods.generative.pool_settings import Pool
 from distributed_dd.methods.generative.settings import Generative

@@ -8,25 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distributed_dd.backends.torch_ranks import TorchRanks
+from distributed_dd.backends.deepspeed.torch_ranks import TorchRanks
 from distributed_dd.data.whitening import Standardise
-from distributed_dd.distillation.augment import Siamese
-from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.labels import ExpertEnsemble
-from distributed_dd.distillation.networks import ConvNet, Network
-from distributed_dd.distillation.segments import Window
-from distributed_dd.distillation.sharded import Ranks
-from distributed_dd.distillation.unroll import Stored
+from distributed_dd.evaluation.scoring import Evaluation
+from distributed_dd.learning.augment import Siamese
+from distributed_dd.learning.chance import generator
+from distributed_dd.learning.networks import ConvNet, Network
 from distributed_dd.learning.update_rules import SGD, UpdateRule
+from distributed_dd.methods.trajectory_matching.expert import Experts
+from distributed_dd.methods.trajectory_matching.labels import ExpertEnsemble
+from distributed_dd.methods.trajectory_matching.segments import Window
 from distributed_dd.methods.trajectory_matching.settings import TrajectoryMatching
 from distributed_dd.methods.trajectory_matching.steps import TrajectorySteps, student_of
+from distributed_dd.outer.checkpoint import Checkpoints, Saved, Shard
 from distributed_dd.outer.learner import Held, require_gradients
 from distributed_dd.outer.method import Seat
 from distributed_dd.outer.set_worker import SetJob
 from distributed_dd.outer.world import World
-from distributed_dd.stages.checkpoint import Checkpoints, Saved, Shard
-from distributed_dd.stages.expert import Experts
-from distributed_dd.stages.scoring import Evaluation
+from distributed_dd.unroll import Ranks, Stored
 
 NUM_CLASSES, PER_CLASS, SHAPE = 5, 3, (1, 8, 8)
 NUM_ROWS = NUM_CLASSES * PER_CLASS

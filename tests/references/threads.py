@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from distributed_dd.distillation.networks.batch_norm import SummedOverRanks
+from distributed_dd.learning.networks.batch_norm import SummedOverRanks
 
 
 def over_two(work: Callable[[int, Callable[[Tensor], Tensor]], Any]) -> list[Any]:

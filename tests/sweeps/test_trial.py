@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distributed_dd.backends.console import ConsoleProgress
-from distributed_dd.backends.in_process_cluster import InProcess
+from distributed_dd.backends.local.cluster import InProcess
+from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.durable import locked, read_json
 from distributed_dd.experiment import experiment_of
 from distributed_dd.run import Run

@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from distributed_dd.data import Fitted
-from distributed_dd.distillation.networks.generator import ConvGenerator
 from distributed_dd.durable import read_json, write_bytes, write_json
 from distributed_dd.errors import IntegrityError, MissingInputError
+from distributed_dd.evaluation import artefact
+from distributed_dd.evaluation.artefact import MANIFEST, DistilledSet
 from distributed_dd.family import build, identity, require
+from distributed_dd.learning.networks.generator import ConvGenerator
 from distributed_dd.methods.generative.source import Source, all_classes, built, finished, frozen
+from distributed_dd.outer.environment import versions
 from distributed_dd.outer.world import World
-from distributed_dd.stages import artefact
-from distributed_dd.stages.artefact import MANIFEST, DistilledSet
-from distributed_dd.stages.environment import versions
 
 SCHEMA = 1
 FOLDER, WEIGHTS = "generator", "generator.safetensors"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from distributed_dd.distillation.augment import Drawn
+from distributed_dd.learning.augment import Drawn
 from distributed_dd.learning.update_rules import Adam
 
 

@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from distributed_dd.data import Fitted
-from distributed_dd.distillation.networks import NETWORKS, Network
 from distributed_dd.durable import read_json, write_bytes, write_json
+from distributed_dd.evaluation.cross_architecture import name_of, percent
 from distributed_dd.evaluation.elsewhere import Elsewhere, Table
+from distributed_dd.evaluation.report import titled
+from distributed_dd.evaluation.scoring import score_rows
 from distributed_dd.family import build_member, choices, plain, require, setting
+from distributed_dd.learning.networks import NETWORKS, Network
 from distributed_dd.methods.generative.artefact import WEIGHTS, Generator, load_generator
 from distributed_dd.methods.generative.rows import TITLES, Generated, candidates, told
+from distributed_dd.outer.ports import Cluster, Progress
 from distributed_dd.outer.work import size
 from distributed_dd.outer.world import World
-from distributed_dd.stages.cross_architecture import name_of, percent
-from distributed_dd.stages.ports import Cluster, Progress
-from distributed_dd.stages.report import titled
-from distributed_dd.stages.scoring import score_rows
 
 SCHEMA = 1
 FILE, PAGE = "generator_evaluation.json", "generator_evaluation.md"

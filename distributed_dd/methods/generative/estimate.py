@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from distributed_dd.distillation.networks import initialised
-from distributed_dd.distillation.networks.batch_norm import batch_norms
+from distributed_dd.learning.networks import initialised
+from distributed_dd.learning.networks.batch_norm import batch_norms
 from distributed_dd.outer.scale import Scale, Work
 from distributed_dd.outer.sharing import Sharing
 from distributed_dd.outer.work import FLOAT, TRAIN_FACTOR, evaluation_operations, forward_flops_of, size

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from distributed_dd.durable import digest, locked, read_json, write_bytes, write_json
 from distributed_dd.errors import LockedError
+from distributed_dd.evaluation.artefact import MANIFEST, PREVIEW, verified
 from distributed_dd.family import identity
-from distributed_dd.stages.artefact import MANIFEST, PREVIEW, verified
-from distributed_dd.stages.footprint import Footprint
-from distributed_dd.stages.run_folder import RunFolder
+from distributed_dd.outer.footprint import Footprint
+from distributed_dd.outer.run_folder import RunFolder
 
 SCHEMA = 1
 WEIGHTS = "gan.safetensors"

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from distributed_dd.data import Images
-from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.networks import initialised
-from distributed_dd.distillation.networks.stages import layer_named
-from distributed_dd.distillation.student import flatten, refuse_noise
 from distributed_dd.errors import ConfigError, DivergedError
+from distributed_dd.learning.chance import generator
 from distributed_dd.learning.device import device
+from distributed_dd.learning.flat import flatten, refuse_noise
+from distributed_dd.learning.loop import Recipe, Training
+from distributed_dd.learning.networks import initialised
+from distributed_dd.learning.networks.stages import layer_named
+from distributed_dd.learning.optimizers import SGD
 from distributed_dd.methods.generative.pool_settings import Pool
-from distributed_dd.stages.ports import Chain
-from distributed_dd.training.loop import Recipe, Training
-from distributed_dd.training.optimizers import SGD
+from distributed_dd.outer.ports import Chain
 
 SPAN_BYTES = 64 * 2**20
 

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import torch
 
-from distributed_dd.distillation.augment import AUGMENTATIONS, Augmentation, InTurn
-from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.networks import NETWORKS, Network
-from distributed_dd.distillation.networks.convnet import ConvNet
-from distributed_dd.distillation.networks.resnet import ResNet10, ResNet18
 from distributed_dd.family import choice, choices, require, setting
+from distributed_dd.learning.augment import AUGMENTATIONS, Augmentation, InTurn
+from distributed_dd.learning.chance import generator
+from distributed_dd.learning.networks import NETWORKS, Network
+from distributed_dd.learning.networks.convnet import ConvNet
+from distributed_dd.learning.networks.resnet import ResNet10, ResNet18
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+from distributed_dd.data.material import identity_of_data
 from distributed_dd.durable import write_bytes
+from distributed_dd.evaluation.artefact import MANIFEST
 from distributed_dd.family import flattened
 from distributed_dd.methods.generative.gan_store import GanStore
 from distributed_dd.methods.generative.product import PICTURE, gan_subject, picture_of
 from distributed_dd.methods.generative.steps import GenerativeJob
+from distributed_dd.outer.judging import Judging
 from distributed_dd.outer.loop import Distillation
 from distributed_dd.outer.prelude import Crew, Made, Prelude, SharedRun
 from distributed_dd.outer.world import World
-from distributed_dd.stages.artefact import MANIFEST
-from distributed_dd.stages.judging import Judging
-from distributed_dd.stages.material import identity_of_data
 
 LOSSES = ("discriminator_distance", "generator_classification", "discriminator_penalty")
 

@@ -9,19 +9,19 @@ from safetensors.torch import save
 from torch import Tensor
 
 from distributed_dd.durable import write_bytes
+from distributed_dd.evaluation import artefact
+from distributed_dd.evaluation.preview import preview_png
 from distributed_dd.evaluation.product import Describe, Product, Tensors
+from distributed_dd.evaluation.scoring import Candidate, Trial
 from distributed_dd.methods.generative import artefact as generators
 from distributed_dd.methods.generative import rows as generator_rows
 from distributed_dd.methods.generative.source import Source, all_classes, finished, frozen
 from distributed_dd.methods.generative.steps import AVERAGE
+from distributed_dd.outer.checkpoint import Saved
 from distributed_dd.outer.loop import Subject
+from distributed_dd.outer.run_folder import load_tensors
 from distributed_dd.outer.work import size
 from distributed_dd.outer.world import World
-from distributed_dd.stages import artefact
-from distributed_dd.stages.checkpoint import Saved
-from distributed_dd.stages.preview import preview_png
-from distributed_dd.stages.run_folder import load_tensors
-from distributed_dd.stages.scoring import Candidate, Trial
 
 SHOWN_PER_CLASS = 10
 LAST = "last_step.safetensors"

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distributed_dd.distillation.chance import generator
+from distributed_dd.evaluation.scoring import Candidate, Evaluation
+from distributed_dd.learning.chance import generator
 from distributed_dd.learning.classes import hard_logits, random_per_class
 from distributed_dd.methods.generative.source import Source
-from distributed_dd.stages.scoring import Candidate, Evaluation
 
 FRESH, FRESH_LAST, FROZEN = "generated_fresh", "generated_fresh_last_step", "distilled"
 TITLES = {

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from distributed_dd.durable import is_half_written, locked, read_json, write_bytes
+from distributed_dd.evaluation import artefact
+from distributed_dd.evaluation.artefact import load_distilled
+from distributed_dd.evaluation.preview import preview_png
 from distributed_dd.family import require, setting
 from distributed_dd.methods.generative.artefact import FOLDER, folder_of, load_generator
 from distributed_dd.methods.generative.source import frozen
+from distributed_dd.outer.ports import Progress
 from distributed_dd.outer.work import size
-from distributed_dd.stages import artefact
-from distributed_dd.stages.artefact import load_distilled
-from distributed_dd.stages.ports import Progress
-from distributed_dd.stages.preview import preview_png
 
 
 @dataclass(frozen=True)

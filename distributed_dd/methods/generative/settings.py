@@ -11,18 +11,18 @@ from typing import ClassVar, Literal
 
 import torch
 
-from distributed_dd.distillation.augment import AUGMENTATIONS, Augmentation, InTurn
-from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.correspondence import FeatureForm, LogitForm
-from distributed_dd.distillation.endless import endless_batch
-from distributed_dd.distillation.networks.discriminator import ConvDiscriminator
-from distributed_dd.distillation.networks.generator import ConvGenerator
 from distributed_dd.evaluation.elsewhere import Elsewhere
 from distributed_dd.evaluation.product import Product
 from distributed_dd.evaluation.words import Words
 from distributed_dd.family import at, choice, plain, require, setting
+from distributed_dd.learning.augment import AUGMENTATIONS, Augmentation, InTurn
+from distributed_dd.learning.batches import endless_batch
+from distributed_dd.learning.chance import generator
+from distributed_dd.learning.networks.discriminator import ConvDiscriminator
+from distributed_dd.learning.networks.generator import ConvGenerator
 from distributed_dd.learning.update_rules import Adam
 from distributed_dd.methods.generative.artefact import folder_of
+from distributed_dd.methods.generative.correspondence import FeatureForm, LogitForm
 from distributed_dd.methods.generative.draws import CriticDraw, Phase, StepDraw
 from distributed_dd.methods.generative.elsewhere import GeneratorElsewhere
 from distributed_dd.methods.generative.estimate import work_of
@@ -33,12 +33,12 @@ from distributed_dd.methods.generative.prelude import GanPrelude
 from distributed_dd.methods.generative.product import NOTED, PICTURE, GeneratorProduct
 from distributed_dd.methods.generative.rows import FRESH, TITLES
 from distributed_dd.methods.generative.steps import GenerativeJob
+from distributed_dd.outer.checkpoint import Checkpoints
 from distributed_dd.outer.division import Batch, Division, mixing_layers
 from distributed_dd.outer.method import Method
+from distributed_dd.outer.ports import Job
 from distributed_dd.outer.scale import Scale, Work
 from distributed_dd.outer.world import World
-from distributed_dd.stages.checkpoint import Checkpoints
-from distributed_dd.stages.ports import Job
 
 OF_A_GAN = Adam(1e-4, 0.0, 0.9)
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from distributed_dd.data import Fitted
-from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.networks.batch_norm import batch_norms, take_standing_statistics
-from distributed_dd.distillation.networks.generator import ConvGenerator, conditioned
-from distributed_dd.distillation.student import unflatten
+from distributed_dd.learning.chance import generator
 from distributed_dd.learning.classes import hard_logits
+from distributed_dd.learning.flat import unflatten
+from distributed_dd.learning.networks.batch_norm import batch_norms, take_standing_statistics
+from distributed_dd.learning.networks.generator import ConvGenerator, conditioned
 
 # Processors are fastest while a layer fits their cache.
 ROWS_AT_A_TIME = {"cpu": 64, "cuda": 1024}

@@ -8,23 +8,23 @@ import torch
 from torch import Tensor
 
 from distributed_dd.data import Fitted, Images
-from distributed_dd.distillation.augment import part_of
-from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.generator_step import Adversaries, Losses, Matching
-from distributed_dd.distillation.networks import initialised
-from distributed_dd.distillation.networks.batch_norm import SummedOverRanks, batch_norms
-from distributed_dd.distillation.networks.generator import conditioned
-from distributed_dd.distillation.networks.stages import FeatureNetwork, layer_named
-from distributed_dd.distillation.sharded import Layout
-from distributed_dd.distillation.student import flatten
 from distributed_dd.errors import DivergedError
+from distributed_dd.learning.augment import part_of
+from distributed_dd.learning.chance import generator
 from distributed_dd.learning.device import device
+from distributed_dd.learning.flat import flatten
+from distributed_dd.learning.networks import initialised
+from distributed_dd.learning.networks.batch_norm import SummedOverRanks, batch_norms
+from distributed_dd.learning.networks.generator import conditioned
+from distributed_dd.learning.networks.stages import FeatureNetwork, layer_named
 from distributed_dd.methods.generative.draws import CriticDraw, Phase, StepDraw
+from distributed_dd.methods.generative.losses import Adversaries, Losses, Matching
 from distributed_dd.methods.generative.pool import PoolJob, Trained
 from distributed_dd.methods.generative.pool import chain as pool_chain
+from distributed_dd.outer.checkpoint import Checkpoints, Saved, Shard
+from distributed_dd.outer.ports import Chain, RankTools
 from distributed_dd.outer.world import World
-from distributed_dd.stages.checkpoint import Checkpoints, Saved, Shard
-from distributed_dd.stages.ports import Chain, RankTools
+from distributed_dd.unroll import Layout
 
 NETWORKS = ("generator", "discriminator")
 AVERAGE = "average"

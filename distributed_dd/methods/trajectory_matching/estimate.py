@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from distributed_dd.data import Facts
-from distributed_dd.distillation.networks import initialised
-from distributed_dd.distillation.student import Student
-from distributed_dd.distillation.unroll.replayed import student_step
+from distributed_dd.learning.flat import Student
+from distributed_dd.learning.networks import initialised
+from distributed_dd.outer.live_bytes import peak_live_bytes
 from distributed_dd.outer.scale import Scale, Work
 from distributed_dd.outer.sharing import ALWAYS_TOLD, Sharing
 from distributed_dd.outer.work import FLOAT, TRAIN_FACTOR, evaluation_operations, forward_flops, size
-from distributed_dd.stages.live_bytes import peak_live_bytes
 from distributed_dd.trajectories.forms import Form, Full
+from distributed_dd.unroll.replayed import student_step
 
 # A replayed outer step repeats the inner gradient and back-propagates through it: 3 + 3 + 6 forward passes.
 UNROLL_FACTOR = 12

@@ -6,17 +6,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.networks import initialised
+from distributed_dd.data.material import identity_of_data
 from distributed_dd.errors import ConfigError, MissingInputError
+from distributed_dd.evaluation import exporting
+from distributed_dd.learning.chance import generator
+from distributed_dd.learning.networks import initialised
+from distributed_dd.methods.trajectory_matching import experts as stage
+from distributed_dd.methods.trajectory_matching.expert import ExpertJob, Experts
+from distributed_dd.methods.trajectory_matching.jury import Jury
+from distributed_dd.outer.ports import Progress
 from distributed_dd.outer.prelude import Crew, Listing, Made, Prelude
 from distributed_dd.outer.world import World
-from distributed_dd.stages import experts as stage
-from distributed_dd.stages import exporting
-from distributed_dd.stages.expert import ExpertJob, Experts
-from distributed_dd.stages.material import identity_of_data
-from distributed_dd.stages.ports import Progress
-from distributed_dd.stages.selection import Jury
 from distributed_dd.trajectories.store import TrajectoryStore
 
 COLUMNS = ("expert", "train, %", "validation, %", "seconds", "epochs kept", "trained on")

@@ -11,32 +11,32 @@ import torch
 from torch import Tensor
 
 from distributed_dd.data import Facts
-from distributed_dd.distillation.augment import AUGMENTATIONS, Augmentation, Drawn, Siamese
-from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.labels import LABELS, ExpertEnsemble, Labels, TargetNetwork
-from distributed_dd.distillation.networks import NETWORKS, Network, initialised
-from distributed_dd.distillation.segments import SEGMENTS, Segments
-from distributed_dd.distillation.starts import STARTS, CorrectlyPredicted, Start
-from distributed_dd.distillation.unroll import UNROLLS, Replayed, Unroll
+from distributed_dd.evaluation import importing
 from distributed_dd.evaluation.product import Tensors
 from distributed_dd.evaluation.rows import Entry, candidates
+from distributed_dd.evaluation.scoring import Candidate, row
 from distributed_dd.evaluation.words import SweepAxis, Words
 from distributed_dd.family import choice, require, setting
+from distributed_dd.learning.augment import AUGMENTATIONS, Augmentation, Drawn, Siamese
+from distributed_dd.learning.chance import generator
+from distributed_dd.learning.networks import NETWORKS, Network, initialised
 from distributed_dd.learning.update_rules import SGD, UpdateRule
 from distributed_dd.methods.trajectory_matching.estimate import work_of
+from distributed_dd.methods.trajectory_matching.expert import Experts
+from distributed_dd.methods.trajectory_matching.labels import LABELS, ExpertEnsemble, Labels, TargetNetwork
 from distributed_dd.methods.trajectory_matching.prelude import ExpertsPrelude
+from distributed_dd.methods.trajectory_matching.segments import SEGMENTS, Segments
+from distributed_dd.methods.trajectory_matching.starts import STARTS, CorrectlyPredicted, Start
 from distributed_dd.methods.trajectory_matching.steps import TrajectorySteps, student_of
+from distributed_dd.methods.trajectory_matching.window import MatchingWindow
 from distributed_dd.outer.division import Batch, Division, Obstacle, mixing_layers
 from distributed_dd.outer.method import Seat
+from distributed_dd.outer.ports import Progress
 from distributed_dd.outer.prelude import Prelude
 from distributed_dd.outer.scale import Scale, Work
 from distributed_dd.outer.set_method import SetMethod
 from distributed_dd.outer.world import World
-from distributed_dd.stages import importing
-from distributed_dd.stages.expert import Experts
-from distributed_dd.stages.matching_window import MatchingWindow
-from distributed_dd.stages.ports import Progress
-from distributed_dd.stages.scoring import Candidate, row
+from distributed_dd.unroll import UNROLLS, Replayed, Unroll
 
 SKIPPED_IN_A_ROW = 25
 

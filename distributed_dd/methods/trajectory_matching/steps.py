@@ -6,16 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distributed_dd.distillation.augment import part_of
-from distributed_dd.distillation.chance import generator
-from distributed_dd.distillation.networks import initialised
-from distributed_dd.distillation.sharded import Exchanged
-from distributed_dd.distillation.student import Student
-from distributed_dd.distillation.unroll import MatchingGradient, Problem, RowGradients, Rows, Whole
+from distributed_dd.learning.augment import part_of
+from distributed_dd.learning.chance import generator
 from distributed_dd.learning.device import device
+from distributed_dd.learning.flat import Student
+from distributed_dd.learning.networks import initialised
 from distributed_dd.outer.learner import Held, Learner
 from distributed_dd.outer.method import Found, Seat, Steps, Verdict
 from distributed_dd.outer.world import World
+from distributed_dd.unroll import Exchanged, MatchingGradient, Problem, RowGradients, Rows, Whole
 
 LEARNING_RATE = "learning_rate"
 

@@ -1,0 +1,269 @@
+"""Runs in MLflow. Whatever fails here warns once and never stops a run."""
+
+import functools
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from distributed_dd.backends.mlflow.views import View
+from distributed_dd.durable import read_json, write_json
+
+PARAMETER_LIMIT = 6000
+METRICS_PER_BATCH = 200
+DIGEST_DIGITS = 16
+LONGEST_REASON = 200
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def never_stops_a_run(method: F) -> F:
+    """Turn any failure into one warning; further calls do nothing."""
+
+    @functools.wraps(method)
+    def guarded(self: "MlflowTracker", *args: Any, **kwargs: Any) -> Any:
+        if self.broken:
+            return None
+        try:
+            return method(self, *args, **kwargs)
+        except Exception as error:
+            self.broken = True
+            lines = str(error).splitlines()
+            text = without_secrets(lines[0] if lines else repr(error))[:LONGEST_REASON]
+            self.warn(
+                f"warning: MLflow failed, the run goes on without it ({text}); distributed-dd import "
+                "RUN_FOLDER tells it later"
+            )
+            return None
+
+    return guarded  # type: ignore[return-value]
+
+
+def without_secrets(text: str) -> str:
+    """``text`` with the user and password of every address in it blotted out."""
+    return re.sub(r"://[^/@\s]+@", "://***@", text)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a run is, to a tracker.
+
+    Attributes:
+        dataset: its name, ``sha256`` and numbers of images, where there is one.
+        loss: a metric that every outer step has. picture: what pictures on the way are called.
+    """
+
+    experiment: str
+    name: str
+    parameters: Mapping[str, Any]
+    tags: Mapping[str, str]
+    dataset: Mapping[str, Any] | None = None
+    loss: str = "matching_loss"
+    picture: str = "synthetic_set"
+
+
+class MlflowTracker:
+    """One MLflow run per run folder; a resumed run goes on in the same one.
+
+    Args:
+        record: file that keeps the description, and the run's id on each server; written before any server is
+            asked, so that a run that no server heard of can be told later.
+        warn: told once if MLflow fails.
+    """
+
+    def __init__(self, database: Path, record: Path, description: Description, warn: Callable[[str], None]) -> None:
+        self.broken, self.warn, self.run_id = False, warn, ""
+        self._pending: list[Any] = []
+        known = read_json(record) if record.exists() else {}
+        self._ids: dict[str, str] = known.get("runs", {})
+        self._record, self.description = record, description
+        self._keep()
+        self._open(database)
+
+    def _keep(self) -> None:
+        write_json(self._record, {**asdict(self.description), "runs": self._ids})
+
+    @never_stops_a_run
+    def _open(self, database: Path) -> None:
+        self.client, uri = client_of(database)
+        server = hashlib.sha256(uri.encode()).hexdigest()  # an address may hold a password
+        self.experiment_id = self._experiment(database, uri)
+        if self._is_known(self._ids.get(server)):
+            self.run_id = self._ids[server]
+            self.client.update_run(self.run_id, status="RUNNING")
+            self._began = self.client.get_run(self.run_id).info.start_time
+            history = self.client.get_metric_history(self.run_id, self.description.loss)
+            self._logged = max((m.step for m in history), default=-1)
+            return
+        told = self.description
+        run = self.client.create_run(self.experiment_id, run_name=told.name, tags=dict(told.tags))
+        self.run_id, self._logged, self._began = run.info.run_id, -1, run.info.start_time
+        self._log_parameters(told.parameters)
+        self._log_dataset(told.dataset)
+        self._ids[server] = self.run_id
+        self._keep()
+
+    def _experiment(self, database: Path, uri: str) -> str:
+        found = self.client.get_experiment_by_name(self.description.experiment)
+        if found is not None:
+            return str(found.experiment_id)
+        place = None
+        if uri.startswith("sqlite"):
+            place = (database.resolve().parent / "mlartifacts").as_uri()
+        created = self.client.create_experiment(self.description.experiment, artifact_location=place)
+        return str(created)
+
+    def _is_known(self, run_id: str | None) -> bool:
+        """Whether the server still has the run: its database may have been deleted."""
+        from mlflow.exceptions import MlflowException
+
+        if run_id is None:
+            return False
+        try:
+            return bool(self.client.get_run(run_id).info.lifecycle_stage == "active")
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+
+    def _log_parameters(self, parameters: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        values = [Param(key, str(value)[:PARAMETER_LIMIT]) for key, value in parameters.items()]
+        self.client.log_batch(self.run_id, params=values)
+
+    def _log_dataset(self, dataset: Mapping[str, Any] | None) -> None:
+        """The data by our own SHA-256; nothing is uploaded. MLflow's digest would cover a first part only."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        if dataset is None:
+            return
+        profile = json.dumps({key: value for key, value in dataset.items() if key != "name"})
+        entry = Dataset(dataset["name"], dataset["sha256"][:DIGEST_DIGITS], "local", "{}", profile=profile)
+        self.client.log_inputs(self.run_id, [DatasetInput(entry, [InputTag("mlflow.data.context", "train")])])
+
+    @never_stops_a_run
+    def view(self, view: View) -> None:
+        """Keep a view of the experiment's runs for people to choose."""
+        key, value = view.tag()
+        self.client.set_experiment_tag(self.experiment_id, key, value)
+
+    @never_stops_a_run
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers of one outer step, sent in batches; steps already logged before a kill are skipped."""
+        import time
+
+        from mlflow.entities import Metric
+
+        if step <= self._logged:
+            return
+        now = int(time.time() * 1000)
+        self._pending += [Metric(key, rounded(value), now, step) for key, value in values.items()]
+        if len(self._pending) >= METRICS_PER_BATCH or "validation_accuracy" in values:
+            self._flush()
+
+    @never_stops_a_run
+    def picture(self, name: str, step: int, png: Path) -> None:
+        """A picture at an outer step, shown with a slider in MLflow's UI."""
+        from PIL import Image
+
+        self._flush()
+        with Image.open(png) as image:
+            self.client.log_image(self.run_id, image.convert("RGB"), key=name, step=step, synchronous=True)
+
+    @never_stops_a_run
+    def artefact(self, path: Path) -> None:
+        """A file or a folder, kept with the run."""
+        if path.is_dir():
+            self.client.log_artifacts(self.run_id, str(path), path.name)
+        else:
+            self.client.log_artifact(self.run_id, str(path))
+
+    @never_stops_a_run
+    def summary(self, values: Mapping[str, float]) -> None:
+        """Final numbers, without a step."""
+        for key, value in values.items():
+            self.client.log_metric(self.run_id, key, rounded(value))
+
+    @never_stops_a_run
+    def report(self, report: Mapping[str, Any]) -> None:
+        """The final scores of ``report.json``."""
+        rows = report["rows"]
+        self.summary({f"test_accuracy_{row['name']}": row["accuracy_mean"] for row in rows})
+        self.summary({f"test_accuracy_std_{row['name']}": row["accuracy_std"] for row in rows})
+
+    @never_stops_a_run
+    def system(self, values: Mapping[str, float]) -> None:
+        """What nodes are doing; the step is seconds since the run began, whoever began it."""
+        import time
+
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        step = max(0, (now - self._began) // 1000)
+        found = [Metric(f"system/{key}", rounded(value), now, step) for key, value in values.items()]
+        self.client.log_batch(self.run_id, metrics=found)
+
+    @never_stops_a_run
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Words by which runs are found."""
+        for key, value in tags.items():
+            self.client.set_tag(self.run_id, key, value)
+
+    @never_stops_a_run
+    def end(self, status: str) -> None:
+        """Close the run as FINISHED, FAILED or KILLED."""
+        self._flush()
+        self.client.set_terminated(self.run_id, status)
+
+    @never_stops_a_run
+    def other(
+        self, record: Path, *, status: str | None = None, tags: Mapping[str, str] | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:  # fmt: skip
+        """Tell about another run of the server, whose own process may be gone; ``record`` is its file."""
+        server = next((server for server, run_id in self._ids.items() if run_id == self.run_id), "")
+        run_id = read_json(record)["runs"].get(server) if record.exists() else None
+        if run_id is None:
+            return
+        for key, value in (tags or {}).items():
+            self.client.set_tag(run_id, key, value)
+        for key, number in (metrics or {}).items():
+            self.client.log_metric(run_id, key, rounded(number))
+        if status is not None:
+            self.client.set_terminated(run_id, status)
+
+    def _flush(self) -> None:
+        if self._pending:
+            self.client.log_batch(self.run_id, metrics=self._pending)
+            self._pending = []
+
+
+def client_of(database: Path) -> tuple[Any, str]:
+    """A client of the server in MLFLOW_TRACKING_URI, or of ``database``; and the address."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # A server that does not answer is given half a minute, not MLflow's several.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    quieten()
+    from mlflow import MlflowClient
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database.resolve()}"
+    return MlflowClient(uri), uri
+
+
+def rounded(value: float) -> float:
+    """Six digits: MLflow's table shows all that it is given; ``metrics.jsonl`` has the rest."""
+    return float(f"{float(value):.6g}")
+
+
+def quieten() -> None:
+    """MLflow narrates the creation of its database; a person need not read it."""
+    import logging
+
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    for name in ("mlflow", "mlflow.store.db.utils", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,121 @@
+"""One rank of a gang, in a process of its own."""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distributed_dd.allocator import keep_freed_memory
+from distributed_dd.backends.deepspeed.process_group import join
+from distributed_dd.backends.deepspeed.tools import DeepSpeedTools
+from distributed_dd.backends.deepspeed.torch_ranks import TorchRanks
+from distributed_dd.backends.ray.rank_settings import RankSettings
+from distributed_dd.errors import UserError
+from distributed_dd.learning.device import device
+from distributed_dd.outer.checkpoint import Shard
+from distributed_dd.outer.footprint import peak_bytes
+from distributed_dd.outer.ports import Job, Link
+
+
+class Rank:
+    """What a process of the gang can be asked; Ray makes an actor of it."""
+
+    def __init__(self, rank: int, settings: RankSettings, log: Path | None, on_gpu: bool) -> None:
+        if log is not None:
+            _into(log)
+        # DeepSpeed warns of every optimiser but its own; the tests compare this one with torch's.
+        logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+        if not on_gpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+        torch.set_num_threads(settings.cpus_per_rank)
+        keep_freed_memory()
+        self.rank, self.settings = rank, settings
+        self.tools: DeepSpeedTools | None = None
+
+    def address(self) -> tuple[str, int]:
+        """Where the ranks can meet: this node, and a port that is free."""
+        import ray
+
+        host = ray.util.get_node_ip_address()
+        with socket.socket() as free:
+            free.bind(("", 0))
+            return host, free.getsockname()[1]
+
+    def join(self, address: str, port: int) -> None:
+        """Join the process group."""
+        join(address, port, self.rank, self.settings.num_ranks, self.settings.timeout)
+        self.ranks = TorchRanks(self.settings.groups)
+
+    def start(self, job: Job) -> None:
+        """Begin from the newest checkpoint."""
+        record = job.checkpoints.load(verify=False)
+        if record is None:
+            raise UserError(
+                f"rank {self.rank} on {socket.gethostname()}",
+                f"sees no checkpoint in {job.checkpoints.folder}",
+                fix="put output= on a disk that all nodes share",
+            )
+        saved = job.checkpoints.saved(record["newest"])
+        if self.tools is not None:
+            self.tools.close()
+        self.tools = DeepSpeedTools(self.settings.zero, self.settings.stored, self.ranks)
+        self.worker = job.worker(saved, self.tools)
+        self._say(record["step"], saved.num_rows)
+
+    def _say(self, step: int, num_rows: int) -> None:
+        """What stands in this rank's log, so that a person can tell who died where."""
+        layout, settings = self.ranks.layout, self.settings
+        first, last = layout.kept(num_rows)
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        place = f"{device()} of {socket.gethostname()}, process {os.getpid()}"
+        task = f"{settings.split} (group {layout.group}, place {layout.place})"
+        keeps = f", keeps rows {first} to {last - 1} of {num_rows}" if num_rows else ""
+        print(
+            f"{now} rank {self.rank} of {settings.num_ranks}, {place}: from outer step {step}, {task}{keeps}",
+            flush=True,
+        )
+
+    def outer_steps(self, first: int, last: int, prepared: Any = None) -> Iterator[dict[str, float]]:
+        """Make outer steps, telling what each measured."""
+        for step in range(first, last):
+            yield self.worker.outer_step(step, prepared)
+
+    def outer_steps_silently(self, first: int, last: int, prepared: Any = None) -> None:
+        """The same on the ranks that need not tell."""
+        for _ in self.outer_steps(first, last, prepared):
+            pass
+
+    def save(self, step: int) -> Shard | None:
+        """Write what this rank keeps, if anything."""
+        return self.worker.save(step)
+
+    def run(self, function: Callable[[Any, Any], Any], task: Any, shared: Any) -> Any:
+        """A task that has nothing to do with the other ranks."""
+        return function(task, shared)
+
+    def link(self, function: Link, task: Any, state: Any, shared: Any) -> tuple[Any, Any]:
+        """A task of a chain."""
+        return function(task, state, shared)
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """``function(this rank, ...)``, for measurements and tests."""
+        return function(self, *arguments)
+
+    def peak_memory_bytes(self) -> int:
+        """The most that this rank held."""
+        return peak_bytes()
+
+
+def _into(log: Path) -> None:
+    """All that this process says goes to ``log``, after what was said there before."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.close(file)

@@ -1,0 +1,123 @@
+"""One distilled set, many networks: the same rows for each, and scores of robustness."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from distributed_dd.durable import read_json, write_bytes, write_json
+from distributed_dd.evaluation.report import TITLES
+from distributed_dd.evaluation.robustness import scores
+from distributed_dd.evaluation.rows import Entry, is_soft, without_augmentation
+from distributed_dd.evaluation.scoring import Candidate, score_rows
+from distributed_dd.family import choices, plain, require, setting
+from distributed_dd.learning.networks import NETWORKS, Network
+from distributed_dd.learning.networks.convnet import ConvNet
+from distributed_dd.outer.ports import Cluster, Progress
+from distributed_dd.outer.world import World
+
+SCHEMA = 1
+FILE, PAGE = "cross_architecture.json", "cross_architecture.md"
+SCORES = {"label_robust": "label-robust score", "augmentation_robust": "augmentation-robust score"}
+
+
+@dataclass(frozen=True)
+class CrossArchitecture:
+    """Which networks a set is tried on. Their training follows the recipe that is frozen in the set."""
+
+    networks: tuple[Network, ...] = choices(NETWORKS, "networks to train", (ConvNet(),))
+    num_networks: int = setting("fresh networks per row", 5)
+    full_data: bool = setting("train on all real images too; the label-robust score needs it", True)
+    no_augmentation: bool = setting("train without augmentation too, for the augmentation-robust score", True)
+
+    def __post_init__(self) -> None:
+        require(bool(self.networks), "networks", "empty", ", ".join(NETWORKS.members))
+        require(self.num_networks >= 1, "num_networks", f"got {self.num_networks}", "1 or more")
+
+    def fitted_to(self, world: World) -> World:
+        """The world whose recipe trains as many networks as are asked for."""
+        return replace(world, evaluate=replace(world.evaluate, num_networks=self.num_networks))
+
+
+def cross_evaluate(
+    settings: CrossArchitecture,
+    entry: Entry,
+    rows: list[Candidate],
+    cluster: Cluster,
+    progress: Progress,
+    folder: Path,
+) -> dict[str, Any]:
+    """Score the rows of a set on every network; ``folder`` keeps what is done, network by network."""
+    world = entry.world
+    evaluation, material = world.evaluate, world.real
+    if not settings.full_data:
+        rows = [row for row in rows if row.name != "full_data"]
+    if settings.no_augmentation:
+        rows += without_augmentation(rows)
+    identity = {
+        "set_sha256": entry.distilled.manifest["sha256"],
+        "recipe": plain(evaluation),
+        "rows": [row.name for row in rows],
+        "num_test": len(material.splits.test),
+    }
+    result = {"schema": SCHEMA, **identity, "networks": _known(folder / FILE, identity)}
+    soft = is_soft(entry.distilled.labels)
+    for network in settings.networks:
+        what = {"kind": NETWORKS.kind_of(network), **plain(network)}
+        if any(known["network"] == what for known in result["networks"]):
+            progress.say(f"{what['kind']}: already evaluated")
+            continue
+        scored, _ = score_rows(rows, network, evaluation, world.seed, material, cluster, progress)
+        by_name = {row["name"]: row["accuracy_mean"] for row in scored}
+        result["networks"].append({"network": what, "rows": scored, "scores": scores(by_name, soft)})
+        write_json(folder / FILE, result)
+    write_bytes(folder / PAGE, page(result).encode())
+    return result
+
+
+def _known(path: Path, identity: dict[str, Any]) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    found = read_json(path)
+    same = all(found.get(key) == value for key, value in identity.items())
+    return found["networks"] if same else []
+
+
+def table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines in per cent: a line for each row of the evaluation, a column for each network."""
+    entries = result["networks"]
+    cells = [{row["name"]: percent(row) for row in entry["rows"]} for entry in entries]
+    lines = [[_title(name), *(column.get(name, "-") for column in cells)] for name in result["rows"]]
+    for score, title in SCORES.items():
+        values = [entry["scores"].get(score) for entry in entries]
+        if any(value is not None for value in values):
+            lines.append([title, *("-" if value is None else f"{100 * value:.1f}" for value in values)])
+    return ["trained on", *(name_of(entry["network"]) for entry in entries)], lines
+
+
+def _title(name: str) -> str:
+    bare = name.removesuffix("_no_augmentation")
+    return TITLES.get(bare, bare) + (", no augmentation" if bare != name else "")
+
+
+def page(result: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    header, lines = table(result)
+    rows: Iterable[list[str]] = [header, ["---"] * len(header), *lines]
+    count = result["recipe"]["num_networks"]
+    return (
+        f"Test accuracy in %, mean ± standard deviation over {count} fresh networks, "
+        f"{result['num_test']} test images.\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    )
+
+
+def percent(row: dict[str, Any]) -> str:
+    """Mean ± standard deviation of a row, in per cent."""
+    return f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f}"
+
+
+def name_of(network: dict[str, Any]) -> str:
+    """A network by its kind and the settings that are not its defaults."""
+    default = {"kind": network["kind"], **plain(NETWORKS.members[network["kind"]]())}
+    changed = [f"{key}={value}" for key, value in network.items() if default.get(key) != value]
+    return " ".join([network["kind"], *changed])

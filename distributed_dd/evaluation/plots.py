@@ -1,0 +1,130 @@
+"""Pictures of many runs: accuracy against images per class, and what happened outer step by outer step."""
+
+import io
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distributed_dd.evaluation.comparison import Finished, published, unconfirmed
+from distributed_dd.evaluation.report import TITLES
+from distributed_dd.evaluation.words import Words
+from distributed_dd.outer.run_folder import Metrics
+
+CONTROLS = {"random_real": ":", "random_real_soft_labels": "-.", "full_data": "--"}
+SMOOTHED = 20
+
+
+def accuracy_png(runs: Sequence[Finished], words: Mapping[str, Words]) -> bytes:
+    """A panel for each data set: methods as lines, controls dashed and grey, published points hollow."""
+    by_data: dict[str, list[Finished]] = defaultdict(list)
+    for run in runs:
+        by_data[run.report["dataset"]].append(run)
+    figure, panels = figure_of(len(by_data), "test accuracy, %")
+    for panel, (dataset, own) in zip(panels, by_data.items(), strict=True):
+        for number, method in enumerate(sorted({run.report["method"] for run in own})):
+            colour = f"C{number}"
+            peers = [run for run in own if run.report["method"] == method]
+            points = _points(peers, "distilled")
+            panel.errorbar(*points, color=colour, marker="o", capsize=3, label=f"{method}, distilled")
+            for row, head in _own_columns(peers, words).items():
+                more = _points(peers, row)
+                if more[0]:
+                    panel.errorbar(
+                        *more, color=colour, linestyle="--", marker="s", mfc="none", capsize=3,
+                        label=f"{method}, {head}",
+                    )  # fmt: skip
+            known = {n: a for n, a in published(dataset, method).items() if n in points[0]}
+            doubt = " (unconfirmed)" if (dataset, method) in unconfirmed() else ""
+            if known:
+                panel.plot(
+                    list(known),
+                    list(known.values()),
+                    "D",
+                    mfc="none",
+                    color=colour,
+                    label=f"{method}, published{doubt}",
+                )
+        for name, style in CONTROLS.items():
+            points = _points(own, name)
+            if points[0]:
+                panel.errorbar(*points, color="0.45", linestyle=style, marker=".", capsize=2, label=TITLES[name])
+        panel.set_xscale("log")
+        sizes = sorted({run.report["images_per_class"] for run in own})
+        panel.set_xticks(sizes, [str(size) for size in sizes])
+        panel.minorticks_off()
+        panel.set_xlabel("images per class")
+        panel.set_title(dataset)
+        panel.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))  # covers no point
+    return as_png(figure)
+
+
+def _own_columns(runs: Sequence[Finished], words: Mapping[str, Words]) -> dict[str, str]:
+    """Rows that only the method of these runs has -> head of their column."""
+    columns = words[runs[0].kind].columns if runs[0].kind in words else {}
+    return {name: head for name, head in columns.items() if name != "distilled"}
+
+
+def series_png(runs: Sequence[Finished], name: str, title: str, points: bool = False) -> bytes | None:
+    """One quantity of every run against outer steps; None where no run recorded it.
+
+    ``points``: as it is, step by step; smoothed otherwise.
+    """
+    figure, (panel,) = figure_of(1, title)
+    drawn = False
+    for run in runs:
+        path = run.folder / "metrics.jsonl"
+        lines = [line for line in Metrics(path).read() if name in line] if path.exists() else []
+        if not lines:
+            continue
+        drawn = True
+        steps, values = [line["step"] for line in lines], [line[name] for line in lines]
+        if points:
+            panel.plot(steps, values, ".", markersize=2, label=run.folder.name)
+        else:
+            panel.plot(steps, _smoothed(values), label=run.folder.name)
+    panel.set_xlabel("outer step" if points else f"outer step (mean over {SMOOTHED})")
+    if not drawn:
+        return None
+    panel.legend(fontsize=6)
+    return as_png(figure)
+
+
+def _points(runs: Sequence[Finished], name: str) -> tuple[list, list, list]:
+    """Images per class, mean and standard deviation in %; the mean over runs of the same setting."""
+    by_size: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for run in runs:
+        if row := run.row(name):
+            by_size[run.report["images_per_class"]].append(row)
+    sizes = sorted(by_size)
+    means = [100 * sum(r["accuracy_mean"] for r in by_size[s]) / len(by_size[s]) for s in sizes]
+    stds = [100 * sum(r["accuracy_std"] for r in by_size[s]) / len(by_size[s]) for s in sizes]
+    return sizes, means, stds
+
+
+def _smoothed(values: Sequence[float]) -> list[float]:
+    return [
+        sum(values[max(0, i - SMOOTHED + 1) : i + 1]) / len(values[max(0, i - SMOOTHED + 1) : i + 1])
+        for i in range(len(values))
+    ]
+
+
+def figure_of(panels: int, label: str):
+    """A figure of panels side by side, and these; the first has the label."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1 + 4.2 * panels, 4.0), dpi=130, layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    axes[0].set_ylabel(label)
+    for axis in axes:
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def as_png(figure) -> bytes:
+    """A figure's PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    return buffer.getvalue()

@@ -1,0 +1,88 @@
+"""``report.json`` for programs, ``report.md`` for people."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from distributed_dd.outer.footprint import Footprint
+
+SCHEMA = 1
+TITLES = {
+    "distilled": "distilled",
+    "distilled_hard_labels": "distilled, hard labels",
+    "distilled_last_step": "distilled, last outer step",
+    "random_real": "random real images",
+    "random_real_soft_labels": "random real images, same soft labels",
+    "full_data": "full data",
+    "expert": "experts",
+}
+
+
+def assemble(
+    about: dict[str, Any], rows: list[dict], costs: dict[str, Footprint], manifest: dict, num_test: int
+) -> dict[str, Any]:
+    """``report.json``: accuracies in [0, 1], seconds and peak bytes of each stage.
+
+    ``about``: method, kind, dataset, images_per_class, num_outer_steps.
+    """
+    return {
+        "schema": SCHEMA,
+        **about,
+        "rows": rows,
+        "seconds": {stage: cost.seconds for stage, cost in costs.items()},
+        "peak_memory_bytes": {stage: cost.peak_bytes for stage, cost in costs.items()},
+        "best_step": manifest["outer_step"],
+        "validation_accuracy": manifest["validation_accuracy"],
+        "num_test": num_test,
+    }
+
+
+def title(report: dict[str, Any]) -> str:
+    """What the report is about, in a line."""
+    number = report["images_per_class"]
+    return f"{report['dataset']}, {report['method']}, {number} image{'s' * (number != 1)} per class"
+
+
+def titled(row: str, own: Mapping[str, str]) -> str:
+    """What a row's networks were trained on; ``own`` are the titles that its method has of its own."""
+    return own.get(row, TITLES.get(row, row))
+
+
+def chosen_by(report: dict[str, Any]) -> str:
+    """By which protocol the outer step was chosen, where the method has several."""
+    return f" by {report['chosen_by_protocol']}" if "chosen_by_protocol" in report else ""
+
+
+def remarks(report: dict[str, Any]) -> list[str]:
+    """What was chosen how, and what the method says beside."""
+    return [
+        f"Chosen on validation{chosen_by(report)}: outer step {report['best_step']} of "
+        f"{report['num_outer_steps']} (validation accuracy {100 * report['validation_accuracy']:.1f} %).",
+        f"Test set: {report['num_test']} images, touched once.",
+        *report.get("remarks", ()),
+    ]
+
+
+def page(report: dict[str, Any], own: Mapping[str, str]) -> str:
+    """The report as Markdown; ``own`` are titles of rows that its method has of its own."""
+    lines = [
+        f"# {title(report)}",
+        "",
+        "| trained on | labels | network | test accuracy, % (mean ± std) | networks |",
+        "|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        accuracy = f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f}"
+        lines.append(
+            f"| {titled(row['name'], own)} | {row['labels']} | {row['network']} | {accuracy} | {row['num_networks']} |"
+        )
+    lines += [
+        "",
+        *remarks(report),
+        "",
+        "| stage | seconds | peak memory of one process, MiB |",
+        "|---|---|---|",
+    ]
+    for stage, seconds in report["seconds"].items():
+        memory = report["peak_memory_bytes"].get(stage, 0) / 2**20
+        lines.append(f"| {stage} | {seconds:.1f} | {memory:.0f} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,222 @@
+"""Score sets by training fresh networks on them, beside honest controls."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from statistics import mean, stdev
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from distributed_dd.data import Images
+from distributed_dd.family import choice, require, setting
+from distributed_dd.learning.augment import Identity
+from distributed_dd.learning.chance import generator
+from distributed_dd.learning.device import device
+from distributed_dd.learning.loop import Recipe, Training, accuracy
+from distributed_dd.learning.networks import NETWORKS, Network, initialised
+from distributed_dd.learning.optimizers import OPTIMIZERS, SGD, Optimizer
+from distributed_dd.outer.footprint import footprint
+from distributed_dd.outer.ports import Cluster, Progress
+
+
+@dataclass(frozen=True)
+class Evaluation(Recipe):
+    """How a set is scored: fresh networks, trained by one frozen recipe."""
+
+    num_epochs: int = setting("passes over the set", 1001)
+    batch_size: int = setting("images per step", 128)
+    drop: float = setting("learning rate factor after epoch num_epochs // 2 + 1", 0.1)
+    optimizer: Optimizer = choice(
+        OPTIMIZERS, "update rule; its rate is used where none was distilled", SGD(0.01, 0.9, 5e-4)
+    )
+    num_networks: int = setting("fresh networks per row of the report", 5)
+    num_validation_networks: int = setting("fresh networks for every choice on validation", 2)
+    every: int = setting("outer steps between scores on validation", 500)
+    num_epochs_full_data: int = setting("passes over all real images, for the full-data row", 100)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("num_networks", "num_validation_networks", "every", "num_epochs_full_data"):
+            require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
+
+    def recipe(self) -> Recipe:
+        """The training part alone."""
+        return self.bare()
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What all trials of one scoring share: the network, the recipe, the images that judge."""
+
+    network: Network
+    recipe: Recipe
+    seed: int
+    num_classes: int
+    judge: Images
+
+
+class ImageStream(Protocol):
+    """Images that are new in every epoch."""
+
+    def keyed(self, *key: str | int) -> "ImageStream":
+        """The same with other draws."""
+        ...
+
+    def to(self, device: torch.device) -> "ImageStream":
+        """The same, computing on a device."""
+        ...
+
+    def epoch(self, number: int) -> Tensor:
+        """Images (n, C, H, W) of an epoch, as networks see them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fresh network to train on one set, or on a source of images that are new in every epoch."""
+
+    images: Tensor | ImageStream
+    labels: Tensor
+    learning_rate: float | None
+    member: int
+    num_epochs: int | None = None
+    augmented: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Accuracy on the judge's images in [0, 1], and the most memory the trial's process held."""
+
+    accuracy: float
+    peak_bytes: int
+
+
+def run_trial(trial: Trial, contest: Contest) -> Outcome:
+    """Train network number ``trial.member`` on the set and score it."""
+    with footprint() as cost:
+        value = _accuracy(trial, contest)
+    return Outcome(value, cost.peak_bytes)
+
+
+def _accuracy(trial: Trial, contest: Contest) -> float:
+    where = device()
+    rng = generator(contest.seed, "evaluation", trial.member, "start")
+    images, renewed = trial.images.to(where), None
+    if not isinstance(images, Tensor):
+        renewed = images.keyed(trial.member).epoch
+        images = renewed(0)
+    shape = (images.shape[1], images.shape[2], images.shape[3])
+    network = initialised(contest.network, shape, contest.num_classes, rng).to(where)
+    recipe = contest.recipe
+    if trial.num_epochs is not None:
+        recipe = replace(recipe, num_epochs=trial.num_epochs)
+    if not trial.augmented:
+        recipe = replace(recipe, augment=Identity())
+    key = (contest.seed, "evaluation", trial.member)
+    labels = trial.labels.to(where)
+    Training(network, images, labels, recipe, key, trial.learning_rate, renewed=renewed).run_to_end()
+    return accuracy(network, contest.judge.images.to(where), contest.judge.targets.to(where))
+
+
+def score(
+    trials: Sequence[Trial],
+    contest: Contest,
+    cluster: Cluster,
+    progress: Progress | None = None,
+    what: str = "",
+) -> list[Outcome]:
+    """Outcomes of all trials, in their order."""
+    results: dict[int, Outcome] = {}
+    with progress.bar(what, len(trials)) if progress else nullcontext() as bar:
+        for index, outcome in cluster.map(run_trial, trials, contest):
+            results[index] = outcome
+            if bar:
+                bar.advance()
+    return [results[index] for index in range(len(trials))]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row of the report before it is scored.
+
+    ``sets`` holds one (images, labels) per network, or a single one for all; images may be a source of new
+    ones. Learning rates beyond the first are alternatives; validation decides.
+    """
+
+    name: str
+    label_kind: str
+    sets: tuple[tuple[Tensor | ImageStream, Tensor], ...]
+    learning_rates: tuple[float, ...]
+    num_epochs: int | None = None
+    augmented: bool = True
+
+    def trial(self, member: int, rate: float) -> Trial:
+        """Network number ``member`` of this row."""
+        images, labels = self.sets[member % len(self.sets)]
+        return Trial(images, labels, rate, member, self.num_epochs, self.augmented)
+
+
+def choose_rates(
+    candidates: Sequence[Candidate], num_networks: int, contest: Contest, cluster: Cluster, progress: Progress
+) -> tuple[list[float], int]:
+    """For each row the learning rate that does best on validation, and the peak bytes of its trials.
+
+    Rows with one rate cost nothing.
+    """
+    trials, owners = [], []
+    for number, candidate in enumerate(candidates):
+        if len(candidate.learning_rates) > 1:
+            for rate in candidate.learning_rates:
+                trials += [candidate.trial(1000 + member, rate) for member in range(num_networks)]
+                owners += [(number, rate)] * num_networks
+    outcomes = score(trials, contest, cluster, progress, "choosing rates (validation)") if trials else []
+    totals: dict[tuple[int, float], float] = {}
+    for owner, outcome in zip(owners, outcomes, strict=True):
+        totals[owner] = totals.get(owner, 0.0) + outcome.accuracy
+    rates = []
+    for number, candidate in enumerate(candidates):
+        scores = {rate: totals.get((number, rate), 0.0) for rate in candidate.learning_rates}
+        rates.append(max(scores, key=lambda rate: scores[rate]))
+    return rates, max((outcome.peak_bytes for outcome in outcomes), default=0)
+
+
+def row(name: str, network: str, label_kind: str, accuracies: Sequence[float]) -> dict:
+    """One row of ``report.json``: mean and sample standard deviation over networks, in [0, 1]."""
+    spread = stdev(accuracies) if len(accuracies) > 1 else 0.0
+    return {
+        "name": name, "network": network, "labels": label_kind, "accuracy_mean": mean(accuracies),
+        "accuracy_std": spread, "num_networks": len(accuracies),
+    }  # fmt: skip
+
+
+def score_rows(
+    rows: list[Candidate],
+    network: Network,
+    evaluation: Evaluation,
+    seed: int,
+    material: Any,
+    cluster: Cluster,
+    progress: Progress,
+) -> tuple[list[dict[str, Any]], int]:
+    """Rows of ``report.json``, and the peak bytes of the tasks that made them.
+
+    Learning rates that a row leaves open are chosen on validation; then the test split is read, by
+    all rows together. Nothing afterwards depends on what it said.
+    """
+    num, kind = evaluation.num_networks, NETWORKS.kind_of(network)
+
+    def contest(judge: Images) -> Contest:
+        return Contest(network, evaluation.recipe(), seed, material.splits.num_classes, judge)
+
+    choosing = contest(material.validation)
+    rates, peak = choose_rates(rows, evaluation.num_validation_networks, choosing, cluster, progress)
+    trials = [r.trial(member, rate) for r, rate in zip(rows, rates, strict=True) for member in range(num)]
+    outcomes = score(trials, contest(material.test), cluster, progress, f"{kind} (test)")
+    result = []
+    for number, (candidate, rate) in enumerate(zip(rows, rates, strict=True)):
+        accuracies = [outcome.accuracy for outcome in outcomes[number * num : (number + 1) * num]]
+        scored = row(candidate.name, kind, candidate.label_kind, accuracies)
+        result.append({**scored, "learning_rate": rate})
+    return result, max([peak, *(outcome.peak_bytes for outcome in outcomes)])

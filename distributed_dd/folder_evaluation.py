@@ -1,0 +1,100 @@
+"""From the folder of a distilled set or generator to its evaluation on other networks."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distributed_dd import config
+from distributed_dd.backends.local.console import ConsoleProgress
+from distributed_dd.data import AlreadyFitted, Fitted
+from distributed_dd.data.material import Material, prepare
+from distributed_dd.durable import locked, read_json
+from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError
+from distributed_dd.evaluation.artefact import MANIFEST
+from distributed_dd.experiment import Experiment, experiment_of
+from distributed_dd.family import build
+from distributed_dd.outer.ports import Cluster
+from distributed_dd.run import world_of
+
+PLACES = ("data", "experts")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Where the result was written for people, and its table."""
+
+    page: Path
+    header: list[str]
+    lines: list[list[str]]
+
+
+def evaluate_folder(folder: Path, overrides: list[str], cluster: Cluster, progress: ConsoleProgress) -> Evaluated:
+    """Evaluate what a run folder holds, or a folder of a result that came alone.
+
+    ``data.*`` says where the real images lie, ``experts=FOLDER`` where what runs share is (beside the run folder
+    otherwise); everything else is a setting of the thing that lies there.
+
+    Raises:
+        MissingInputError: nothing to evaluate, or no data. IntegrityError: the data are not those it was made
+            from.
+    """
+    given = config.laid_over({}, overrides)
+    rest = {key: value for key, value in given.items() if key not in PLACES}
+    experiment = _experiment(folder, given.get("data") or {})
+    elsewhere = experiment.method.elsewhere(folder)
+    manifest, fitted = elsewhere.opened(folder)
+    settings = build(elsewhere.settings, elsewhere.values(rest))
+    per_class = experiment.images_per_class if elsewhere.num_real is None else elsewhere.num_real
+    world = world_of(experiment, _material(experiment, manifest, fitted, per_class, progress))
+    place = given.get("experts") or str(folder.resolve().parent / "experts")
+    world = world.with_shared(experiment.method.prelude_found(world, manifest, place, progress.say))
+    with locked(folder, "evaluation"):
+        result = elsewhere.evaluate(settings, world, cluster, progress, folder)
+    return Evaluated(folder / elsewhere.page, *elsewhere.table(result))
+
+
+def _material(
+    experiment: Experiment,
+    manifest: dict[str, Any],
+    fitted: Fitted,
+    per_class: int,
+    progress: ConsoleProgress,
+) -> Material:
+    """The real images, which must be those that a set or generator was made from."""
+    material = prepare(experiment.data, experiment.preprocessing, per_class, progress.say)
+    made_with = manifest["dataset"]
+    if material.splits.sha256 != made_with["sha256"]:
+        raise IntegrityError(
+            f"data set {material.splits.name}",
+            f"is not the one the set was made from (SHA-256 {material.splits.sha256[:16]})",
+            allowed=f"{made_with['name']}, SHA-256 {made_with['sha256'][:16]}",
+            fix="set data.root or data.path",
+        )
+    return Material(material.splits, AlreadyFitted(fitted))
+
+
+def _experiment(folder: Path, data: Any) -> Experiment:
+    """The experiment that made what lies in ``folder``: its run's configuration, or the one in a manifest.
+
+    Raises:
+        MissingInputError: there is neither.
+    """
+    if not isinstance(data, dict):
+        raise ConfigError("data", f"expected keys such as data.root=FOLDER, got {data!r}")
+    manifests = [folder / MANIFEST, *sorted(folder.glob(f"*/{MANIFEST}"))]
+    resolved, there = folder / "resolved.yaml", [path for path in manifests if path.exists()]
+    if not there:
+        raise MissingInputError(str(folder), "holds no distilled set", allowed="a run folder, or its distilled/ folder")
+    values = config.read(resolved) if resolved.exists() else read_json(there[0])["configuration"]
+    return experiment_of({**values, "data": {**values["data"], **data}}, of_a_record=True)
+
+
+def is_set(path: Path) -> bool:
+    """Whether ``path`` is meant as a set and not as a configuration.
+
+    Raises:
+        MissingInputError: it looks like a folder that is not there.
+    """
+    if not path.exists() and path.suffix not in (".yaml", ".yml"):
+        raise MissingInputError(str(path), "there is no such file or folder")
+    return path.is_dir()

@@ -1,0 +1,147 @@
+"""What a sweep varies: fields of a configuration, each along a dimension, chosen by kind.
+
+A dimension is searched in *coordinates*, plain numbers that any searcher can propose; together they are a
+*point*. Settings follow from the point. A matching window is one dimension of three coordinates in [0, 1], so
+that whatever is proposed is a window that the experts have.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from distributed_dd.errors import ConfigError
+from distributed_dd.family import Family, build_member, placed, require
+from distributed_dd.learning.chance import generator
+from distributed_dd.search.dimensions import Choice, Coordinate, Dimension, Integers, LogUniform, Point, Uniform, Values
+
+SIMPLE_DIMENSIONS: Mapping[str, type] = {
+    "log_uniform": LogUniform, "uniform": Uniform, "integers": Integers, "choice": Choice,
+}  # fmt: skip
+"""Dimensions of any field, by kind."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """All dimensions of a sweep, in the order in which they are worked out.
+
+    Attributes:
+        told: their keys in the order in which a person gave them.
+    """
+
+    dimensions: Mapping[str, Dimension]
+    told: tuple[str, ...]
+
+    @staticmethod
+    def of(given: Mapping[str, Any], family: Family) -> "Space":
+        """From the ``space`` of a sweep file, of dimensions in ``family``.
+
+        Raises:
+            ConfigError: it is empty, or a dimension is of an unknown kind or no dimension.
+        """
+        require(bool(given), "space", "is empty", "fields of a configuration, each with a kind")
+        flat = _by_path(given)
+        members = {key: build_member(family, value, f"space.{key}") for key, value in flat.items()}
+        ordered = sorted(members, key=lambda key: getattr(members[key], "depends_on_others", False))
+        return Space({key: members[key] for key in ordered}, tuple(members))
+
+    def coordinates(self, base: Values) -> dict[str, Coordinate]:
+        """Of all dimensions."""
+        found: dict[str, Coordinate] = {}
+        for key, dimension in self.dimensions.items():
+            found |= _explained(key, dimension.coordinates, key, base)
+        return found
+
+    def settings(self, point: Point, base: Values) -> dict[str, Any]:
+        """The fields that ``point`` sets, by ``key.path``.
+
+        Raises:
+            ConfigError: two dimensions set the same field.
+        """
+        found: dict[str, Any] = {}
+        by_key: dict[str, dict[str, Any]] = {}
+        for key, dimension in self.dimensions.items():
+            by_key[key] = _explained(key, dimension.settings, key, point, laid_over(base, found))
+            twice = ", ".join(by_key[key].keys() & found.keys())
+            require(not twice, f"space.{key}", f"sets {twice}, which another dimension sets too")
+            found |= by_key[key]
+        return {name: value for key in self.told for name, value in by_key[key].items()}
+
+    def located(self, base: Values) -> dict[str, float] | None:
+        """Where the base lies; None where it is not in the space."""
+        found: dict[str, float] = {}
+        for key, dimension in self.dimensions.items():
+            place = _explained(key, dimension.located, key, base)
+            if place is None:
+                return None
+            found |= place
+        return found
+
+    def grid(self, base: Values) -> list[dict[str, float]]:
+        """The product of the grids of all dimensions."""
+        found: list[tuple[dict[str, float], Values]] = [({}, base)]
+        for key, dimension in self.dimensions.items():
+            found = [
+                ({**point, **more}, laid_over(values, dimension.settings(key, more, values)))
+                for point, values in found
+                for more in _explained(key, dimension.grid, key, values)
+            ]
+        return [point for point, _ in found]
+
+    def probes(self, base: Values, seed: int, num: int = 64) -> list[dict[str, float]]:
+        """Corners and random points: what a sweep may come across, to be checked before it begins."""
+        coordinates = self.coordinates(base)
+        rng = generator(seed, "probes of a space")
+        shares: list[Sequence[float]] = list(itertools.islice(
+            itertools.product((0.0, 1.0), repeat=len(coordinates)), num
+        ))  # fmt: skip
+        shares += torch.rand(num, len(coordinates), generator=rng).tolist()
+        return [
+            {name: _between(c, share) for (name, c), share in zip(coordinates.items(), row, strict=True)}
+            for row in shares
+        ]
+
+    def touches(self, *prefixes: str) -> bool:
+        """Whether a dimension sets a field at or below one of the ``prefixes``."""
+        return any((key + ".").startswith(f"{prefix}.") for key in self.dimensions for prefix in prefixes)
+
+
+def _by_path(given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dimensions by ``key.path``, however they were nested; what comes later is laid over what was there."""
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        key = f"{prefix}{name}"
+        deeper = (
+            isinstance(value, Mapping)
+            and value
+            and "kind" not in value
+            and any(isinstance(inner, Mapping) for inner in value.values())
+        )
+        for path, one in (_by_path(value, f"{key}.") if deeper else {key: value}).items():
+            both = isinstance(one, Mapping) and isinstance(found.get(path), Mapping)
+            found[path] = placed({"": found[path]}, "", one)[""] if both else one
+    return found
+
+
+def laid_over(base: Values, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with fields set by ``key.path``."""
+    values = dict(base)
+    for key, value in settings.items():
+        values = placed(values, key, value)
+    return values
+
+
+def _between(coordinate: Coordinate, share: float) -> float:
+    low, high = coordinate.low, coordinate.high
+    value = low * (high / low) ** share if coordinate.log else low + share * (high - low)
+    return round(value) if coordinate.whole else value
+
+
+def _explained(key: str, call: Any, *given: Any) -> Any:
+    try:
+        return call(*given)
+    except ConfigError as error:
+        where = f"space.{key}.{error.where}"
+        raise ConfigError(where, error.problem, allowed=error.allowed, fix=error.fix) from None

@@ -1,1 +1,0 @@
-"""The one supervised training loop, and the optimisers it takes."""

@@ -1,0 +1,93 @@
+"""Rows of a synthetic set of which every rank keeps a part."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from distributed_dd.unroll.layout import span
+from distributed_dd.unroll.ranks import Arrival, Ranks
+from distributed_dd.unroll.rows import RowGradients
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Who sends which rows to whom in one student step.
+
+    Attributes:
+        give: rows kept here (counted from the first kept one), ordered by the rank that wants them.
+        given, taken: how many go to, and come from, each rank.
+        place: for each row of this rank's batch, its place among the rows that arrive.
+    """
+
+    give: Tensor
+    given: list[int]
+    taken: list[int]
+    place: Tensor
+
+
+class Exchanged:
+    """Each rank keeps a contiguous part of the set; rows travel to the rank that trains on them and back.
+
+    Per student step B rows in all move, whatever the size of the set. All ranks know all batches (they are
+    drawn from one seed), so nobody has to ask.
+
+    Args:
+        images, labels: the rows that this rank keeps.
+        num_rows: rows of the whole set.
+        batches: per student step, the rows that each rank trains on, in the order of ranks.
+    """
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, num_rows: int, batches: Sequence[Sequence[Tensor]],
+        ranks: Ranks, gradients: RowGradients,
+    ) -> None:  # fmt: skip
+        self._ranks, self.gradients, self._shape = ranks, gradients, images.shape[1:]
+        self._images, self._labels = images.detach(), labels.detach()
+        self._numbers = prod(self._shape)
+        self._plans = [_plan(step, num_rows, ranks, images.device) for step in batches]
+        self._coming: tuple[int, Arrival] | None = None
+
+    def read(self, step: int, then: int) -> tuple[Tensor, Tensor]:
+        """The rows that this rank trains on in ``step``; those of ``then`` set out before it computes."""
+        number, arrival = self._coming or (step, self._fetch(step))
+        if number != step:
+            raise RuntimeError(f"student step {number} was announced, {step} is read")
+        rows = arrival()[self._plans[step].place]
+        self._coming = None if then == step else (then, self._fetch(then))
+        return self._split(rows)
+
+    def add(self, step: int, images: Tensor, labels: Tensor) -> None:
+        """Send gradients to the ranks that keep the rows, and add those that come."""
+        plan = self._plans[step]
+        together = torch.cat([images.flatten(1), labels], 1)
+        rows = torch.empty_like(together)
+        rows[plan.place] = together
+        self.gradients.add(plan.give, *self._split(self._ranks.exchange(rows, plan.taken, plan.given)()))
+
+    def _fetch(self, step: int) -> Arrival:
+        plan = self._plans[step]
+        # Images and labels side by side, so that one message carries both.
+        rows = torch.cat([self._images[plan.give].flatten(1), self._labels[plan.give]], 1)
+        return self._ranks.exchange(rows, plan.given, plan.taken)
+
+    def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        images = rows[:, : self._numbers].unflatten(1, self._shape)
+        return images.contiguous(), rows[:, self._numbers :].contiguous()
+
+
+def _plan(batches: Sequence[Tensor], num_rows: int, ranks: Ranks, device: torch.device) -> _Plan:
+    layout = ranks.layout
+    edges = torch.tensor([span(num_rows, layout.num_ranks, r)[1] for r in range(layout.num_ranks)])
+    first, last = layout.kept(num_rows)
+    wanted = [batch[(batch >= first) & (batch < last)] - first for batch in batches]
+    own = batches[layout.rank]
+    owner = torch.bucketize(own, edges, right=True)
+    # Stable, so that rows from one rank arrive in the order of the batch, as that rank sends them.
+    order = owner.argsort(stable=True)
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(own))
+    taken = torch.bincount(owner, minlength=layout.num_ranks).tolist()
+    return _Plan(torch.cat(wanted).to(device), [len(w) for w in wanted], taken, place.to(device))
