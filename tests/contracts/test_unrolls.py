@@ -5,7 +5,6 @@ What only some of them do is in tests/distillation/test_unroll.py, real processe
 
 import pytest
 import torch
-from tests.distillation.test_unroll import GRADIENTS, problem
 
 from distributed_dd.bench.plain_loop import plain_matching_gradient
 from distributed_dd.learning.augment import Siamese, part_of
@@ -26,6 +25,7 @@ from distributed_dd.unroll import (
     span,
 )
 from tests.contracts.small_worlds import over_ranks
+from tests.unroll.test_unroll import GRADIENTS, problem
 
 NUM_STEPS, NUM_ROWS = 5, 7
 
