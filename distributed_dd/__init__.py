@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = [
-    "Replayed", "Student", "__version__", "load_distilled", "load_generator", "load_real",
+    "Replayed",
+    "Student",
+    "__version__",
+    "load_distilled",
+    "load_generator",
+    "load_real",
     "matching_gradient",
-]  # fmt: skip
+]
 
 _HOMES = {
     "matching_gradient": "distributed_dd.unroll.public",

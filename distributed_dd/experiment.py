@@ -101,9 +101,11 @@ def _with_groups(
             whole[name] = group
         elif kind in METHODS.members and not of_a_record:
             raise ConfigError(
-                name, f"method.kind={kind} has no {name}", allowed=f"with method.kind {' or '.join(lifted[name])}",
+                name,
+                f"method.kind={kind} has no {name}",
+                allowed=f"with method.kind {' or '.join(lifted[name])}",
                 fix=f"leave {name} out ({name}=null on the command line)",
-            )  # fmt: skip
+            )
     return whole
 
 

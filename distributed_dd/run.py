@@ -49,10 +49,17 @@ def world_of(experiment: Experiment, material: Material) -> World:
     """What the method of an experiment sees of it."""
     e, splits = experiment, material.splits
     return World(
-        seed=e.seed, network=e.network, image_shape=splits.image_shape, num_classes=splits.num_classes,
-        images_per_class=e.images_per_class, num_outer_steps=e.num_outer_steps, preprocessing=e.preprocessing,
-        evaluate=e.evaluate, output=Path(e.output), real=material,
-    )  # fmt: skip
+        seed=e.seed,
+        network=e.network,
+        image_shape=splits.image_shape,
+        num_classes=splits.num_classes,
+        images_per_class=e.images_per_class,
+        num_outer_steps=e.num_outer_steps,
+        preprocessing=e.preprocessing,
+        evaluate=e.evaluate,
+        output=Path(e.output),
+        real=material,
+    )
 
 
 @dataclass
@@ -175,17 +182,32 @@ class Run:
             return NoTracker()
         shared = {self.prelude.tag: self.prelude.digest} if self.prelude else {}
         tags = {
-            **self._own_tags, "method": e.method.name, "images_per_class": str(e.images_per_class),
-            "run_folder": self.name, "config_digest": self.digest, **shared, "role": "run", **self.tags,
-        }  # fmt: skip
+            **self._own_tags,
+            "method": e.method.name,
+            "images_per_class": str(e.images_per_class),
+            "run_folder": self.name,
+            "config_digest": self.digest,
+            **shared,
+            "role": "run",
+            **self.tags,
+        }
         splits, values = self.material.splits, values_of(e)
         loss = next(iter(words.losses))
         told = Description(
-            self._tracked_under, self.name, {**dict(flattened(values)), **headline(values)}, tags,
-            {"name": splits.name, "sha256": splits.sha256, "train": len(splits.train),
-             "validation": len(splits.validation), "test": len(splits.test)},
-            loss, words.picture,
-        )  # fmt: skip
+            self._tracked_under,
+            self.name,
+            {**dict(flattened(values)), **headline(values)},
+            tags,
+            {
+                "name": splits.name,
+                "sha256": splits.sha256,
+                "train": len(splits.train),
+                "validation": len(splits.validation),
+                "test": len(splits.test),
+            },
+            loss,
+            words.picture,
+        )
         tracker = MlflowTracker(Path(e.output) / "mlflow.db", self.folder.tracked, told, self.progress.say)
         tracker.view(runs_view(e.num_outer_steps, words))
         return tracker
@@ -195,9 +217,11 @@ class Run:
         """What the tracker is told of this run and of its prelude's."""
         e = self.experiment
         return {
-            "dataset": e.data.name, "seed": str(e.seed), "data_sha256": self.material.splits.sha256,
+            "dataset": e.data.name,
+            "seed": str(e.seed),
+            "data_sha256": self.material.splits.sha256,
             "engine": str(self.cluster.engine),
-        }  # fmt: skip
+        }
 
     @property
     def _tracked_under(self) -> str:
@@ -227,9 +251,13 @@ class Run:
             return NoTracker()
         tags = {**self._own_tags, **shared.tags, "role": shared.role}
         told = Description(
-            self._tracked_under, shared.name, shared.parameters, tags, loss=shared.losses[0],
+            self._tracked_under,
+            shared.name,
+            shared.parameters,
+            tags,
+            loss=shared.losses[0],
             picture=shared.picture,
-        )  # fmt: skip
+        )
         tracker = MlflowTracker(Path(e.output) / "mlflow.db", folder.tracked, told, self.progress.say)
         tracker.view(shared_view(shared))
         return tracker
@@ -276,10 +304,16 @@ class Run:
             return
         job = e.method.job(self.world, folder.checkpoints)
         distillation = Distillation(
-            num_outer_steps=e.num_outer_steps, judging=self._judging(), checkpoint_every=e.checkpoint_every,
-            subject=self._subject(), workers=self.workers(job, folder.rank_logs), folder=self.folder,
-            tracker=self.tracker, progress=self.progress, max_restarts=self.max_restarts,
-        )  # fmt: skip
+            num_outer_steps=e.num_outer_steps,
+            judging=self._judging(),
+            checkpoint_every=e.checkpoint_every,
+            subject=self._subject(),
+            workers=self.workers(job, folder.rank_logs),
+            folder=self.folder,
+            tracker=self.tracker,
+            progress=self.progress,
+            max_restarts=self.max_restarts,
+        )
         with self.timed("distill"):
             best, last, facts = distillation.run()
             product.write(best, last, distillation.start(), self.facts_of(facts), self._described)
@@ -287,9 +321,14 @@ class Run:
     def _subject(self) -> Subject:
         method, product = self.method, self.product
         return Subject(
-            starting=product.starting, read=product.read, show=self._show, score=self.validation_accuracy,
-            noted=method.words.noted, count=method.count, no_facts=method.no_facts,
-        )  # fmt: skip
+            starting=product.starting,
+            read=product.read,
+            show=self._show,
+            score=self.validation_accuracy,
+            noted=method.words.noted,
+            count=method.count,
+            no_facts=method.no_facts,
+        )
 
     def _show(self, step: int, start: Tensors, tensors: Tensors) -> None:
         path = self.product.folders[0] / artefact.PREVIEW
@@ -300,9 +339,11 @@ class Run:
         """When the unfinished is scored."""
         e = self.experiment
         return self.judging or Judging.every(
-            e.evaluate.every, e.num_outer_steps, e.evaluate.num_validation_networks,
+            e.evaluate.every,
+            e.num_outer_steps,
+            e.evaluate.num_validation_networks,
             lambda step, accuracy: self.copies and self.copies.keep(),
-        )  # fmt: skip
+        )
 
     def _described(self, facts: dict[str, Any]) -> dict[str, Any]:
         """The manifest of the result."""
@@ -362,9 +403,12 @@ class Run:
     def _about(self) -> dict[str, Any]:
         e = self.experiment
         return {
-            "method": e.method.name, "kind": METHODS.kind_of(e.method), "dataset": e.data.name,
-            "images_per_class": e.images_per_class, "num_outer_steps": e.num_outer_steps,
-        }  # fmt: skip
+            "method": e.method.name,
+            "kind": METHODS.kind_of(e.method),
+            "dataset": e.data.name,
+            "images_per_class": e.images_per_class,
+            "num_outer_steps": e.num_outer_steps,
+        }
 
     def _scored(self) -> tuple[list[dict[str, Any]], int]:
         """The rows of the report, scored on the test split, and the most bytes that a task held."""
@@ -388,9 +432,14 @@ def scale_of(experiment: Experiment, facts: Any, asked: Sharing | None = None, m
     """How large an experiment is on data of which only ``facts`` are known."""
     e = experiment
     return Scale(
-        facts=facts, network=e.network, images_per_class=e.images_per_class, num_outer_steps=e.num_outer_steps,
-        evaluate=e.evaluate, missing=missing, asked=asked,
-    )  # fmt: skip
+        facts=facts,
+        network=e.network,
+        images_per_class=e.images_per_class,
+        num_outer_steps=e.num_outer_steps,
+        evaluate=e.evaluate,
+        missing=missing,
+        asked=asked,
+    )
 
 
 def estimate_lines(experiment: Experiment, scale: Scale) -> Iterator[str]:

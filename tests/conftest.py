@@ -66,9 +66,11 @@ def bucket(monkeypatch):
     # What it holds is the process's, not the server's.
     urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
     values = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "someone",
-        "AWS_SECRET_ACCESS_KEY": "sesame", "AWS_DEFAULT_REGION": "us-east-1",
-    }  # fmt: skip
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "someone",
+        "AWS_SECRET_ACCESS_KEY": "sesame",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     boto3.client("s3").create_bucket(Bucket="lab")

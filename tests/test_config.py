@@ -23,8 +23,9 @@ def test_defaults_then_file_then_command_line(path):
 
 def test_a_new_kind_takes_the_old_kinds_keys_away(path):
     assert config.read(path, ["network.kind=mlp", "network.width=8"])["network"] == {
-        "kind": "mlp", "width": 8,
-    }  # fmt: skip
+        "kind": "mlp",
+        "width": 8,
+    }
     assert config.read(path, ["network.kind=convnet"])["network"] == {"kind": "convnet", "depth": 3}
 
 

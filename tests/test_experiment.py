@@ -18,13 +18,20 @@ WITHOUT_EXPERTS = {file: file.stem.rpartition("_")[0] for file in ONE_OF_EACH_KI
 KIND_OF = {"generative": "generative", "dm": "distribution_matching", "dc": "gradient_matching"}
 # As every configuration had it when experts were a group of all of them.
 OLD_EXPERTS = {
-    "num_epochs": 100, "batch_size": 256, "drop": 1.0,
+    "num_epochs": 100,
+    "batch_size": 256,
+    "drop": 1.0,
     "optimizer": {"kind": "sgd", "learning_rate": 0.01, "momentum": 0.0, "weight_decay": 0.0},
     "augment": {"kind": "dsa", "operations": ["color", "crop", "cutout", "flip", "scale", "rotate"], "shared": False},
-    "precision": "float32", "compile": False, "num_experts": 100,
+    "precision": "float32",
+    "compile": False,
+    "num_experts": 100,
     "trajectory": {"kind": "full", "keep_epochs": "all", "precision": "float32"},
-    "curriculum": {"kind": "everything"}, "storage": None, "store": None, "save_every": 60.0,
-}  # fmt: skip
+    "curriculum": {"kind": "everything"},
+    "storage": None,
+    "store": None,
+    "save_every": 60.0,
+}
 
 
 def refused(values):

@@ -55,8 +55,10 @@ class Drawing:
 
 def test_building_what_plain_returns_gives_the_object_back():
     for drawing in (
-        Drawing(1), Drawing(2, Round(3.0), ("a", "b"), 1.5, "exact"), Drawing(3, Square(1, Round(9.0))),
-    ):  # fmt: skip
+        Drawing(1),
+        Drawing(2, Round(3.0), ("a", "b"), 1.5, "exact"),
+        Drawing(3, Square(1, Round(9.0))),
+    ):
         assert build(Drawing, plain(drawing)) == drawing
 
 

@@ -210,10 +210,14 @@ def _speed_table(result: dict[str, Any], title: str) -> Table:
     table = _table(columns, f"{result['problem']['name']}: {title}", caption)
     for row in result["speed"]:
         formats = (
-            ("first_epoch_seconds", ".1f"), ("seconds", ".3f"), ("images_per_second", ",.0f"),
-            ("ratio_to_plain", ".2f"), ("ratio_training_only", ".2f"), ("matrix_fraction", ".0%"),
+            ("first_epoch_seconds", ".1f"),
+            ("seconds", ".3f"),
+            ("images_per_second", ",.0f"),
+            ("ratio_to_plain", ".2f"),
+            ("ratio_training_only", ".2f"),
+            ("matrix_fraction", ".0%"),
             ("accuracy", ".3f"),
-        )  # fmt: skip
+        )
         table.add_row(row["optimizer"], row["side"], *_cells(row, formats))
     return table
 

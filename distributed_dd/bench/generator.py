@@ -102,9 +102,16 @@ def _usual(size: Size) -> Callable[[int], None]:
     made, discriminator, judge = _networks(size)
     data = _images()
     loop = PlainLoop(
-        with_torchs_norm(made), discriminator, judge, Pictures(data.images, data.targets), size.batch_size,
-        size.net_steps, NOISE, NUM_CLASSES, LOADER_WORKERS,
-    )  # fmt: skip
+        with_torchs_norm(made),
+        discriminator,
+        judge,
+        Pictures(data.images, data.targets),
+        size.batch_size,
+        size.net_steps,
+        NOISE,
+        NUM_CLASSES,
+        LOADER_WORKERS,
+    )
 
     def run(num_steps: int) -> None:
         for _ in range(num_steps):
@@ -117,13 +124,20 @@ def _ours(size: Size, cluster: Any, folder: Path) -> Callable[[int], None]:
     data = _images()
     fitted = Standardise().fit(data.pixels())
     pool = Pool(
-        (ConvNet(width=size.width),), steps_per_network=10**6, net_steps=size.net_steps,
-        batch_size=size.batch_size, augment=Identity(),
-    )  # fmt: skip
+        (ConvNet(width=size.width),),
+        steps_per_network=10**6,
+        net_steps=size.net_steps,
+        batch_size=size.batch_size,
+        augment=Identity(),
+    )
     method = Generative(
-        generator=ConvGenerator(size.width, NOISE), discriminator=ConvDiscriminator(size.width),
-        batch_size=size.batch_size, local_weight=0.0, pool=pool, augment=Identity(),
-    )  # fmt: skip
+        generator=ConvGenerator(size.width, NOISE),
+        discriminator=ConvDiscriminator(size.width),
+        batch_size=size.batch_size,
+        local_weight=0.0,
+        pool=pool,
+        augment=Identity(),
+    )
     judged = PoolJob(pool, 0, Images(fitted.apply(data.pixels()), data.targets), NUM_CLASSES, span=4)
     checkpoints = Checkpoints(folder, "bench")
     job = GenerativeJob(method, method.phase("distil"), 0, data, fitted, judged, SHAPE, NUM_CLASSES, checkpoints)

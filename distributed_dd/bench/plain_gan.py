@@ -39,9 +39,17 @@ class PlainLoop:
     """Modules, optimisers and data loaders; a new loader for the judge's batches at every step."""
 
     def __init__(
-        self, generator: nn.Module, discriminator: nn.Module, judge: nn.Module, data: Dataset,
-        batch_size: int, net_steps: int, noise_size: int, num_classes: int, loader_workers: int,
-    ) -> None:  # fmt: skip
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        judge: nn.Module,
+        data: Dataset,
+        batch_size: int,
+        net_steps: int,
+        noise_size: int,
+        num_classes: int,
+        loader_workers: int,
+    ) -> None:
         self.generator, self.discriminator, self.judge = generator, discriminator, judge
         self.data, self.batch_size, self.net_steps = data, batch_size, net_steps
         self.noise_size, self.num_classes, self.loader_workers = noise_size, num_classes, loader_workers

@@ -43,9 +43,12 @@ def measure(num_experts: int, num_nodes: int, cpus_per_node: int = 1) -> dict[st
     without Ray; what is left of the driver's processor time is what scheduling costs.
     """
     result: dict[str, Any] = {
-        "device": device_name(), "versions": versions(), "num_experts": num_experts, "num_nodes": num_nodes,
+        "device": device_name(),
+        "versions": versions(),
+        "num_experts": num_experts,
+        "num_nodes": num_nodes,
         "cpus_per_node": cpus_per_node,
-    }  # fmt: skip
+    }
     with tempfile.TemporaryDirectory() as folder:
         alone = _job(f"{folder}/alone", num_experts)
         result["in_process_seconds"] = _timed(alone, InProcess())["seconds"]
@@ -95,9 +98,10 @@ def _timed(job: ExpertJob, cluster: Any) -> dict[str, Any]:
 def _print(result: dict[str, Any]) -> None:
     count = result["experts_handed_out"]
     table = Table(
-        "what", "value",
+        "what",
+        "value",
         title=f"{result['num_experts']} tiny experts on {result['num_nodes']} raylets, {result['device']}",
-    )  # fmt: skip
+    )
     per_second = count / result["ray_seconds"]
     rows = {
         "start of the cluster and its workers": f"{result['start_seconds']:.1f} s",

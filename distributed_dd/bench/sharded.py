@@ -41,9 +41,7 @@ from distributed_dd.outer.set_worker import SetJob, SetWorker
 from distributed_dd.outer.work import size as told
 from distributed_dd.outer.world import World
 
-SHARDINGS = {
-    "ZeRO 0": Zero(0), "ZeRO 1": Zero(1), "ZeRO 2": Zero(2), "ZeRO 3": Zero(3), "own rows": Zero(0, True)
-}  # fmt: skip
+SHARDINGS = {"ZeRO 0": Zero(0), "ZeRO 1": Zero(1), "ZeRO 2": Zero(2), "ZeRO 3": Zero(3), "own rows": Zero(0, True)}
 NUM_CLASSES, SIDE = 10, 32
 
 
@@ -79,10 +77,16 @@ def main(as_json: bool, quick: bool) -> int:
 def measure(set_size: int, step: Size, deep: Size, numbers: Sequence[int], rounds: int) -> dict[str, Any]:
     """Everything, per number of ranks; gangs live one after the other."""
     result: dict[str, Any] = {
-        "device": device_name(), "versions": versions(), "set_images": set_size,
-        "set_bytes": set_size * (3 * SIDE * SIDE + NUM_CLASSES) * 4, "step": _described(step),
-        "deep": _described(deep), "set": [], "steps": [], "stored": [],
-    }  # fmt: skip
+        "device": device_name(),
+        "versions": versions(),
+        "set_images": set_size,
+        "set_bytes": set_size * (3 * SIDE * SIDE + NUM_CLASSES) * 4,
+        "step": _described(step),
+        "deep": _described(deep),
+        "set": [],
+        "steps": [],
+        "stored": [],
+    }
     tell = Console(stderr=True, highlight=False).print
     with tempfile.TemporaryDirectory() as folder:
         places = {name: Path(folder) / name for name in ("set", "step", "deep")}
@@ -131,9 +135,16 @@ def _random_set(folder: Path, num_images: int) -> list[Shard]:
 
 def _method(size: Size) -> TrajectoryMatching:
     return TrajectoryMatching(
-        SGD(1.0, 0.5), SGD(1e-6, 0.5), Window(2), student_steps=size.steps, expert_epochs=1,
-        batch_size=size.batch, gate=None, labels=ExpertEnsemble(), experts=Experts(num_experts=1),
-    )  # fmt: skip
+        SGD(1.0, 0.5),
+        SGD(1e-6, 0.5),
+        Window(2),
+        student_steps=size.steps,
+        expert_epochs=1,
+        batch_size=size.batch,
+        gate=None,
+        labels=ExpertEnsemble(),
+        experts=Experts(num_experts=1),
+    )
 
 
 class _RandomExperts:
@@ -196,10 +207,18 @@ def _ranks(rank: Any) -> TorchRanks:
 def _worker(ranks: TorchRanks, zero: Zero, place: Any, folder: Path, shards: list[Shard], size: Size) -> SetWorker:
     checkpoints, method = Checkpoints(folder, "bench"), _method(size)
     world = World(
-        seed=0, network=size.network, image_shape=(3, SIDE, SIDE), num_classes=NUM_CLASSES,
-        images_per_class=size.num_images // NUM_CLASSES, num_outer_steps=1, preprocessing=Standardise(),
-        evaluate=Evaluation(), output=folder, real=None, shared=_RandomExperts(size.network),
-    )  # fmt: skip
+        seed=0,
+        network=size.network,
+        image_shape=(3, SIDE, SIDE),
+        num_classes=NUM_CLASSES,
+        images_per_class=size.num_images // NUM_CLASSES,
+        num_outer_steps=1,
+        preprocessing=Standardise(),
+        evaluate=Evaluation(),
+        output=folder,
+        real=None,
+        shared=_RandomExperts(size.network),
+    )
     return SetJob(method, world, checkpoints).worker(checkpoints.saved(shards), DeepSpeedTools(zero, place, ranks))
 
 
@@ -220,11 +239,15 @@ def outer_step(rank: Any, zero: Zero, folder: Path, shards: list[Shard], size: S
         worker.outer_step(rounds + 1)
     worker.learner.close()
     return {
-        "seconds": round(sorted(seconds)[len(seconds) // 2], 4), "peak_bytes": counter.peak,
-        "sum_calls": ranks.calls["sum in group"], "sum_bytes": ranks.num_bytes["sum in group"],
-        "row_calls": ranks.calls["rows"], "row_bytes": ranks.num_bytes["rows"],
-        "deepspeed_calls": traffic.calls, "deepspeed_bytes": traffic.num_bytes,
-    }  # fmt: skip
+        "seconds": round(sorted(seconds)[len(seconds) // 2], 4),
+        "peak_bytes": counter.peak,
+        "sum_calls": ranks.calls["sum in group"],
+        "sum_bytes": ranks.num_bytes["sum in group"],
+        "row_calls": ranks.calls["rows"],
+        "row_bytes": ranks.num_bytes["rows"],
+        "deepspeed_calls": traffic.calls,
+        "deepspeed_bytes": traffic.num_bytes,
+    }
 
 
 def stored_bytes(rank: Any, place: Any, folder: Path, shards: list[Shard], size: Size) -> dict[str, Any]:
@@ -246,9 +269,14 @@ def _print(result: dict[str, Any]) -> None:
     for row in result["set"]:
         idle, peak = row["idle_bytes"], row["peak_bytes"]
         table.add_row(
-            str(row["ranks"]), row["sharding"], told(idle), f"{idle / whole:.2f}", told(peak),
-            f"{peak / whole:.2f}", f"{row['seconds']:.2f}",
-        )  # fmt: skip
+            str(row["ranks"]),
+            row["sharding"],
+            told(idle),
+            f"{idle / whole:.2f}",
+            told(peak),
+            f"{peak / whole:.2f}",
+            f"{row['seconds']:.2f}",
+        )
     console.print(table)
     columns = ("ranks", "sharding", "s", "peak", "sums", "rows", "DeepSpeed")
     table = Table(*columns, title=f"an outer step: {result['step']['name']}; calls and bytes of a rank")

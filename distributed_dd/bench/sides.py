@@ -14,9 +14,7 @@ from torch import Tensor
 from distributed_dd.allocator import keep_freed_memory
 from distributed_dd.outer.footprint import current_bytes, peak_bytes, reset_peak
 
-SIDES = (
-    "plain", "plain, memory kept", "direct", "replayed", "replayed compiled", "replayed compiled bf16"
-)  # fmt: skip
+SIDES = ("plain", "plain, memory kept", "direct", "replayed", "replayed compiled", "replayed compiled bf16")
 
 
 @dataclass(frozen=True)

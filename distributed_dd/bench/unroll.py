@@ -73,9 +73,12 @@ def _time_row(side: str, size: Size, seconds: dict, gradients: dict) -> dict[str
     cosine = float(ours @ theirs / (numpy.linalg.norm(ours) * numpy.linalg.norm(theirs)))
     error = float(numpy.linalg.norm(ours - theirs) / numpy.linalg.norm(theirs))
     return {
-        **row, "seconds": median(seconds[side]), "ratio_to_plain": median(ratios),
-        "image_gradient_error": error, "image_gradient_cosine": cosine,
-    }  # fmt: skip
+        **row,
+        "seconds": median(seconds[side]),
+        "ratio_to_plain": median(ratios),
+        "image_gradient_error": error,
+        "image_gradient_cosine": cosine,
+    }
 
 
 def _memory_rows(context: Any, side: str, sizes: tuple[Size, ...], threads: int) -> list[dict[str, Any]]:
@@ -94,9 +97,7 @@ def _memory_rows(context: Any, side: str, sizes: tuple[Size, ...], threads: int)
 def _print(result: dict[str, Any]) -> None:
     console = Console(highlight=False)
     title = f"{result['device']}, {result['threads']} threads, median of {result['rounds']} interleaved rounds"
-    columns = (
-        "batch", "steps", Column("side", no_wrap=True), "s / outer step", "ratio", "error", "cosine"
-    )  # fmt: skip
+    columns = ("batch", "steps", Column("side", no_wrap=True), "s / outer step", "ratio", "error", "cosine")
     table = Table(*columns, title=title, caption="ratio to plain; error and cosine of the image gradient")
     for row in result["times"]:
         head = (str(row["batch"]), str(row["steps"]), row["side"])
@@ -104,9 +105,12 @@ def _print(result: dict[str, Any]) -> None:
             table.add_row(*head, str(row["error"])[:40])
             continue
         table.add_row(
-            *head, f"{row['seconds']:.3f}", f"{row['ratio_to_plain']:.2f}",
-            f"{row['image_gradient_error']:.1e}", f"{row['image_gradient_cosine']:.4f}",
-        )  # fmt: skip
+            *head,
+            f"{row['seconds']:.3f}",
+            f"{row['ratio_to_plain']:.2f}",
+            f"{row['image_gradient_error']:.1e}",
+            f"{row['image_gradient_cosine']:.4f}",
+        )
     console.print(table)
     table = Table("side", "batch", "steps", "peak, MiB", title="memory beyond the stored parameters")
     for row in result["memory"]:

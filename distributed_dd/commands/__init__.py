@@ -11,6 +11,17 @@ from distributed_dd.commands.tune import tune
 from distributed_dd.commands.ui import ui
 
 __all__ = [
-    "bench", "distill", "evaluate", "experts", "export", "import_", "kinds", "report", "run", "sample",
-    "show", "tune", "ui",
-]  # fmt: skip
+    "bench",
+    "distill",
+    "evaluate",
+    "experts",
+    "export",
+    "import_",
+    "kinds",
+    "report",
+    "run",
+    "sample",
+    "show",
+    "tune",
+    "ui",
+]

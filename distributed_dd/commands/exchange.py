@@ -28,10 +28,11 @@ def _tell_mlflow(source: Path) -> int:
     folders = recorded(source)
     if not folders:
         raise MissingInputError(
-            str(source), "holds no runs that a tracker was to hear of",
+            str(source),
+            "holds no runs that a tracker was to hear of",
             allowed="a run folder, or a folder of runs; for .pt files a configuration is needed too: "
             "distributed-dd import SOURCE FILE",
-        )  # fmt: skip
+        )
     database = output_of(folders[0]) / "mlflow.db"
     told = replay(folders, database, ConsoleProgress().say)
     print(f"MLflow has all of {told} runs: {ui_command(database.parent)}")

@@ -15,13 +15,27 @@ from distributed_dd.family import Family
 DATA_SETS = Family(
     "data",
     {
-        "digits": Digits, "mnist": MNIST, "fashion_mnist": FashionMNIST, "cifar10": CIFAR10,
-        "cifar100": CIFAR100, "svhn": SVHN, "tiny_imagenet": TinyImageNet, "imagenet64": ImageNet64,
-        "folder": ImageFolder, "arrays": Arrays,
+        "digits": Digits,
+        "mnist": MNIST,
+        "fashion_mnist": FashionMNIST,
+        "cifar10": CIFAR10,
+        "cifar100": CIFAR100,
+        "svhn": SVHN,
+        "tiny_imagenet": TinyImageNet,
+        "imagenet64": ImageNet64,
+        "folder": ImageFolder,
+        "arrays": Arrays,
     },
-)  # fmt: skip
+)
 
 __all__ = [
-    "DATA_SETS", "PREPROCESSINGS", "AlreadyFitted", "DataSource", "Facts", "Fitted", "Images",
-    "Preprocessing", "Splits",
-]  # fmt: skip
+    "DATA_SETS",
+    "PREPROCESSINGS",
+    "AlreadyFitted",
+    "DataSource",
+    "Facts",
+    "Fitted",
+    "Images",
+    "Preprocessing",
+    "Splits",
+]

@@ -32,9 +32,11 @@ class Decoded:
         def make() -> Entry:
             made = decode().checked(where)
             tensors = {
-                "train_images": made.train.images, "train_targets": made.train.targets,
-                "test_images": made.test.images, "test_targets": made.test.targets,
-            }  # fmt: skip
+                "train_images": made.train.images,
+                "train_targets": made.train.targets,
+                "test_images": made.test.images,
+                "test_targets": made.test.targets,
+            }
             return tensors, {"class_names": made.class_names, "notes": made.notes}
 
         tensors, facts = cached(f"decoding {name}", {"name": name, **identity}, make, say)

@@ -23,9 +23,10 @@ class Digits:
         require(self.num_validation >= 50, "num_validation", f"got {self.num_validation}", "50 or more")
         require(
             self.num_test + self.num_validation <= 1500,
-            "num_test", f"test and validation take {self.num_test + self.num_validation} of 1,797 images",
+            "num_test",
+            f"test and validation take {self.num_test + self.num_validation} of 1,797 images",
             "together at most 1,500",
-        )  # fmt: skip
+        )
 
     @property
     def name(self) -> str:

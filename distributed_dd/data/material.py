@@ -32,9 +32,10 @@ class Material:
             return self.preprocessing.fit(self.splits.train.pixels())
         train = self.splits.train
         identity = {
-            "preprocessing": type(self.preprocessing).__name__, **plain(self.preprocessing),
+            "preprocessing": type(self.preprocessing).__name__,
+            **plain(self.preprocessing),
             "train_sha256": content_sha256(train.images, train.targets),
-        }  # fmt: skip
+        }
         what = f"fitting the preprocessing to {self.splits.name}"
         tensors, _ = cached(what, identity, lambda: (self.preprocessing.fit(train.pixels()).tensors(), {}), self.say)
         return Fitted(**tensors)

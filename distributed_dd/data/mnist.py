@@ -80,9 +80,17 @@ class FashionMNIST(MNIST):
     layout: ClassVar[str] = "FashionMNIST/raw/train-images-idx3-ubyte and three more, also as .gz"
     folder: ClassVar[str] = "FashionMNIST"
     names: ClassVar[tuple[str, ...]] = (
-        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
         "Ankle boot",
-    )  # fmt: skip
+    )
 
 
 def _read(file: Path, read) -> Tensor:

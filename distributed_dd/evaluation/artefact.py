@@ -16,9 +16,7 @@ from distributed_dd.outer.run_folder import load_tensors
 
 SCHEMA = 1
 SPLITS = ("train", "validation", "test")
-SET, LAST, MANIFEST, PREVIEW = (
-    "distilled.safetensors", "last_step.safetensors", "manifest.json", "preview.png"
-)  # fmt: skip
+SET, LAST, MANIFEST, PREVIEW = ("distilled.safetensors", "last_step.safetensors", "manifest.json", "preview.png")
 FITTED = ("mean", "forward", "inverse")
 
 
@@ -102,7 +100,10 @@ def describe(
     return {
         "method": method,
         "dataset": {
-            "name": splits.name, "sha256": splits.sha256, "source": values["data"], "notes": splits.notes,
+            "name": splits.name,
+            "sha256": splits.sha256,
+            "source": values["data"],
+            "notes": splits.notes,
         },
         "images_per_class": values["images_per_class"],
         "class_names": list(splits.class_names),
@@ -123,7 +124,7 @@ def describe(
         "distillation": facts,
         "versions": versions(),
         "configuration": values,
-    }  # fmt: skip
+    }
 
 
 def write_artefact(

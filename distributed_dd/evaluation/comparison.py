@@ -17,9 +17,13 @@ SCHEMA = 1
 MOST_DIFFERENCES = 3
 PUBLISHED = Path(__file__).with_name("published.json")
 COLUMNS = {
-    "distilled": "distilled", "distilled_hard_labels": "its hard labels", "random_real": "random real",
-    "random_real_soft_labels": "random, soft labels", "full_data": "full data", "expert": "experts",
-}  # fmt: skip
+    "distilled": "distilled",
+    "distilled_hard_labels": "its hard labels",
+    "random_real": "random real",
+    "random_real_soft_labels": "random, soft labels",
+    "full_data": "full data",
+    "expert": "experts",
+}
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,15 @@ def flat(runs: Iterable[Finished]) -> list[dict[str, Any]]:
     """A line for each row of each run, for programs."""
     return [
         {
-            "dataset": run.report["dataset"], "method": run.report["method"],
-            "images_per_class": run.report["images_per_class"], "run": run.folder.name, **row,
+            "dataset": run.report["dataset"],
+            "method": run.report["method"],
+            "images_per_class": run.report["images_per_class"],
+            "run": run.folder.name,
+            **row,
         }
         for run in runs
         for row in run.report["rows"]
-    ]  # fmt: skip
+    ]
 
 
 def as_csv(lines: Sequence[dict[str, Any]]) -> str:

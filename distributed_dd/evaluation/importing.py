@@ -135,9 +135,11 @@ def read_set(folder: Path, image_shape: tuple[int, ...], num_classes: int) -> di
     classes = labels.argmax(1)
     order = classes.argsort(stable=True)
     return {
-        "images": images.float()[order].contiguous(), "labels": labels.float()[order].contiguous(),
-        "classes": classes[order].contiguous(), "learning_rate": rate.float().reshape(()).clone(),
-    }  # fmt: skip
+        "images": images.float()[order].contiguous(),
+        "labels": labels.float()[order].contiguous(),
+        "classes": classes[order].contiguous(),
+        "learning_rate": rate.float().reshape(()).clone(),
+    }
 
 
 def _only(path: Path) -> Tensor:

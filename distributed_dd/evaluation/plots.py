@@ -30,9 +30,14 @@ def accuracy_png(runs: Sequence[Finished], words: Mapping[str, Words]) -> bytes:
                 more = _points(peers, row)
                 if more[0]:
                     panel.errorbar(
-                        *more, color=colour, linestyle="--", marker="s", mfc="none", capsize=3,
+                        *more,
+                        color=colour,
+                        linestyle="--",
+                        marker="s",
+                        mfc="none",
+                        capsize=3,
                         label=f"{method}, {head}",
-                    )  # fmt: skip
+                    )
             known = {n: a for n, a in published(dataset, method).items() if n in points[0]}
             doubt = " (unconfirmed)" if (dataset, method) in unconfirmed() else ""
             if known:

@@ -186,9 +186,13 @@ def row(name: str, network: str, label_kind: str, accuracies: Sequence[float]) -
     """One row of ``report.json``: mean and sample standard deviation over networks, in [0, 1]."""
     spread = stdev(accuracies) if len(accuracies) > 1 else 0.0
     return {
-        "name": name, "network": network, "labels": label_kind, "accuracy_mean": mean(accuracies),
-        "accuracy_std": spread, "num_networks": len(accuracies),
-    }  # fmt: skip
+        "name": name,
+        "network": network,
+        "labels": label_kind,
+        "accuracy_mean": mean(accuracies),
+        "accuracy_std": spread,
+        "num_networks": len(accuracies),
+    }
 
 
 def score_rows(

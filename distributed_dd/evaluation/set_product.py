@@ -71,9 +71,10 @@ class SetProduct(Product):
     @property
     def _entry(self) -> Entry:
         return Entry(
-            distilled=artefact.load_distilled(self.folder), last=artefact.load_last_step(self.folder),
+            distilled=artefact.load_distilled(self.folder),
+            last=artefact.load_last_step(self.folder),
             world=self.world,
-        )  # fmt: skip
+        )
 
     def rows(self) -> list[Candidate]:
         """The set and its controls."""

@@ -68,9 +68,11 @@ class EasyToHard:
             require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
         epochs, fractions = list(self.removal_epochs), list(self.removal_fractions)
         require(
-            len(epochs) == len(fractions), "removal_fractions",
-            f"{len(fractions)} for {len(epochs)} removal_epochs", "one for each",
-        )  # fmt: skip
+            len(epochs) == len(fractions),
+            "removal_fractions",
+            f"{len(fractions)} for {len(epochs)} removal_epochs",
+            "one for each",
+        )
         ordered = epochs == sorted(set(epochs)) and all(epoch >= self.full_epoch for epoch in epochs)
         allowed = f"ascending, from full_epoch ({self.full_epoch}) on"
         require(ordered, "removal_epochs", f"got {epochs}", allowed)

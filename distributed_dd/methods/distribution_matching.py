@@ -113,6 +113,9 @@ def feature_layer(layers: nn.Module) -> str:
     """
     known = stages(layers)
     require(
-        bool(known), "network", "does not say where its features end", "a network with stages, such as convnet",
-    )  # fmt: skip
+        bool(known),
+        "network",
+        "does not say where its features end",
+        "a network with stages, such as convnet",
+    )
     return known[-1]

@@ -69,9 +69,10 @@ class GradientMatching(SetMethod):
         losses={"matching_loss": "matching loss"},
         noted={"matching_loss": "matching loss"},
         parameters={
-            "method.image_optimizer.learning_rate": "lr images", "method.network_learning_rate": "lr network",
+            "method.image_optimizer.learning_rate": "lr images",
+            "method.network_learning_rate": "lr network",
         },
-    )  # fmt: skip
+    )
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "network_batch_size"):
@@ -96,10 +97,11 @@ class GradientMatching(SetMethod):
         if steps is None or epochs is None:
             known = ", ".join(f"{size}: {loops[0]} and {loops[1]}" for size, loops in LOOPS.items())
             raise ConfigError(
-                missing[0], f"nothing was published for {images_per_class} images per class",
+                missing[0],
+                f"nothing was published for {images_per_class} images per class",
                 allowed=f"numbers of your own; published, by images per class: {known}",
                 fix=" ".join(f"{name}=.." for name in missing),
-            )  # fmt: skip
+            )
         return steps, epochs
 
     def optimizers(self) -> dict[str, UpdateRule]:

@@ -37,9 +37,11 @@ def check_shared(augment: Augmentation) -> None:
         ConfigError: it draws parameters image by image.
     """
     require(
-        getattr(augment, "shared", True), "augment.shared", "false: real and synthetic images of a class share one "
-        "draw, or their statistics cannot be compared", "true",
-    )  # fmt: skip
+        getattr(augment, "shared", True),
+        "augment.shared",
+        "false: real and synthetic images of a class share one draw, or their statistics cannot be compared",
+        "true",
+    )
 
 
 def check_no_mixing(mixing: Sequence[Obstacle]) -> None:
@@ -50,9 +52,10 @@ def check_no_mixing(mixing: Sequence[Obstacle]) -> None:
     """
     for obstacle in mixing:
         raise ConfigError(
-            obstacle.field, obstacle.reason.replace("of which a rank sees a part", "and classes pass it one by one"),
+            obstacle.field,
+            obstacle.reason.replace("of which a rank sees a part", "and classes pass it one by one"),
             allowed=obstacle.allowed,
-        )  # fmt: skip
+        )
 
 
 def division_by_class(world: World) -> Division:

@@ -30,10 +30,15 @@ def environment() -> dict[str, Any]:
     """Versions, commit, machine, threads and the command."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "versions": versions(), "commit": commit(), "platform": platform.platform(),
-        "processor": processor(), "gpu": gpu, "cores": len(os.sched_getaffinity(0)),
-        "threads": torch.get_num_threads(), "command": sys.argv[1:],
-    }  # fmt: skip
+        "versions": versions(),
+        "commit": commit(),
+        "platform": platform.platform(),
+        "processor": processor(),
+        "gpu": gpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "command": sys.argv[1:],
+    }
 
 
 def commit() -> str | None:

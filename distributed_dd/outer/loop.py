@@ -191,8 +191,11 @@ class Distillation:
 
 
 NO_FACTS: dict[str, Any] = {
-    "best_step": 0, "best_accuracy": -1.0, "seconds": 0.0, "peak_memory_bytes": 0,
-}  # fmt: skip
+    "best_step": 0,
+    "best_accuracy": -1.0,
+    "seconds": 0.0,
+    "peak_memory_bytes": 0,
+}
 
 
 def _next(step: int, every: int) -> int:

@@ -152,9 +152,14 @@ class Method(ABC):
         return None
 
     def imported(
-        self, source: Path, to: Path | None, output: Path, network: Network, facts: Callable[[], Facts],
+        self,
+        source: Path,
+        to: Path | None,
+        output: Path,
+        network: Network,
+        facts: Callable[[], Facts],
         progress: Progress,
-    ) -> str | None:  # fmt: skip
+    ) -> str | None:
         """Take over others' files as what runs share: into ``to``, or where such things lie below ``output``.
 
         Returns where it is now; None where ``source`` holds no such files.

@@ -63,9 +63,13 @@ class SetMethod(Method):
     def product(self, world: World, folder: Path) -> Product:
         """A set in ``distilled/``."""
         return SetProduct(
-            world, folder / "distilled", partial(self.starting_set, world), self.ema_decay is not None, self.rows,
+            world,
+            folder / "distilled",
+            partial(self.starting_set, world),
+            self.ema_decay is not None,
+            self.rows,
             self.ready_rows,
-        )  # fmt: skip
+        )
 
     def elsewhere(self, folder: Path) -> Elsewhere:
         """The set with the rows of this method."""

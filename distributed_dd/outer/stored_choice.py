@@ -38,9 +38,7 @@ def stored_in(place: Place, num_parameters: int, num_steps: int, ranks: Ranks) -
         on_gpu = device().type == "cuda"
         needed = stored_bytes(num_parameters, num_steps)
         place = fitting(needed, ranks.layout.group_size, memory, on_gpu)
-    places: dict[Place, Callable[[], Stored]] = {
-        "device": OnDevice, "host": OnHost, "spread": lambda: Spread(ranks)
-    }  # fmt: skip
+    places: dict[Place, Callable[[], Stored]] = {"device": OnDevice, "host": OnHost, "spread": lambda: Spread(ranks)}
     return places[place]
 
 

@@ -18,8 +18,11 @@ from distributed_dd.learning.chance import generator
 from distributed_dd.search.dimensions import Choice, Coordinate, Dimension, Integers, LogUniform, Point, Uniform, Values
 
 SIMPLE_DIMENSIONS: Mapping[str, type] = {
-    "log_uniform": LogUniform, "uniform": Uniform, "integers": Integers, "choice": Choice,
-}  # fmt: skip
+    "log_uniform": LogUniform,
+    "uniform": Uniform,
+    "integers": Integers,
+    "choice": Choice,
+}
 """Dimensions of any field, by kind."""
 
 
@@ -94,9 +97,9 @@ class Space:
         """Corners and random points: what a sweep may come across, to be checked before it begins."""
         coordinates = self.coordinates(base)
         rng = generator(seed, "probes of a space")
-        shares: list[Sequence[float]] = list(itertools.islice(
-            itertools.product((0.0, 1.0), repeat=len(coordinates)), num
-        ))  # fmt: skip
+        shares: list[Sequence[float]] = list(
+            itertools.islice(itertools.product((0.0, 1.0), repeat=len(coordinates)), num)
+        )
         shares += torch.rand(num, len(coordinates), generator=rng).tolist()
         return [
             {name: _between(c, share) for (name, c), share in zip(coordinates.items(), row, strict=True)}

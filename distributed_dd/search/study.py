@@ -71,11 +71,15 @@ class Study:
         return sorted(
             self.trials,
             key=lambda t: (
-                t.number == self.winner, bool(t.final), t.final_mean if t.final else 0.0, _is_sound(t),
-                t.outer_step, t.accuracy,
+                t.number == self.winner,
+                bool(t.final),
+                t.final_mean if t.final else 0.0,
+                _is_sound(t),
+                t.outer_step,
+                t.accuracy,
             ),
             reverse=True,
-        )  # fmt: skip
+        )
 
     def count(self, status: Status) -> int:
         """Trials that ended so."""

@@ -38,9 +38,11 @@ class Optuna:
     def __post_init__(self) -> None:
         require(self.num_random >= 1, "num_random", f"got {self.num_random}", "1 or more")
         require(
-            importlib.util.find_spec("optuna") is not None, "kind", "optuna is not installed",
+            importlib.util.find_spec("optuna") is not None,
+            "kind",
+            "optuna is not installed",
             fix="pip install optuna, or kind: random",
-        )  # fmt: skip
+        )
 
     def check(self, space: Space, coordinates: dict[str, Coordinate]) -> None:
         """Every space can be searched."""
@@ -78,14 +80,12 @@ class Population:
         """Only what may change in the middle of a distillation."""
         for key, coordinate in coordinates.items():
             require(
-                key.startswith("method.")
-                and key.endswith("_optimizer.learning_rate")
-                and not coordinate.whole,
+                key.startswith("method.") and key.endswith("_optimizer.learning_rate") and not coordinate.whole,
                 f"space.{key}",
                 "cannot change in the middle of a distillation, as search.kind=population would have it",
                 "method.image_optimizer.learning_rate, method.label_optimizer.learning_rate, "
                 "method.rate_optimizer.learning_rate; uniform or log_uniform",
-            )  # fmt: skip
+            )
 
 
 SEARCHES = Family(
@@ -175,9 +175,10 @@ class Sweep:
     def __post_init__(self) -> None:
         require(bool(self.images_per_class), "images_per_class", "is empty", "a list such as [1, 10]")
         require(
-            len(set(self.images_per_class)) == len(self.images_per_class), "images_per_class",
+            len(set(self.images_per_class)) == len(self.images_per_class),
+            "images_per_class",
             "names a size twice",
-        )  # fmt: skip
+        )
         for name in ("num_trials", "num_finalists", "final_networks"):
             require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
         require(self.hours is None or self.hours > 0, "hours", f"got {self.hours}", "more than 0, or null")
@@ -185,9 +186,11 @@ class Sweep:
         require(limit is None or limit >= 1, "max_concurrent", f"got {limit}", "1 or more, or null")
         networks = self.validation_networks
         require(
-            bool(networks) and min(networks) >= 1, "validation_networks", f"got {list(networks)}",
+            bool(networks) and min(networks) >= 1,
+            "validation_networks",
+            f"got {list(networks)}",
             "a list of numbers, each 1 or more",
-        )  # fmt: skip
+        )
 
     def rungs(self, num_outer_steps: int) -> tuple[int, ...]:
         """Outer steps after which a trial is scored."""

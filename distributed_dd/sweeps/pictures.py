@@ -27,12 +27,20 @@ def axis_png(studies: Sequence[Study], axis: SweepAxis | None) -> bytes | None:
             colour = "C3" if best else "C0" if trial.base else "0.35"
             alpha = FULL if whole else FAINT
             panel.plot([low, high], [y, y], color=colour, alpha=alpha, linewidth=3 if best else 1.5)
-            panel.plot([(low + high) / 2], [y], "*" if best else "o" if whole else ".", color=colour,
-                       alpha=alpha, markersize=11 if best else 5)  # fmt: skip
+            panel.plot(
+                [(low + high) / 2],
+                [y],
+                "*" if best else "o" if whole else ".",
+                color=colour,
+                alpha=alpha,
+                markersize=11 if best else 5,
+            )
         for colour, marker, alpha, label in (
-            ("C3", "*", FULL, "best"), ("C0", "o", FULL, "the base"), ("0.35", "o", FULL, "all outer steps"),
+            ("C3", "*", FULL, "best"),
+            ("C0", "o", FULL, "the base"),
+            ("0.35", "o", FULL, "all outer steps"),
             ("0.35", ".", FAINT, "stopped early"),
-        ):  # fmt: skip
+        ):
             panel.plot([], [], marker=marker, color=colour, alpha=alpha, label=label)
         panel.set_xlabel(axis.label)
         panel.set_title(f"{study.images_per_class} per class")
@@ -54,15 +62,25 @@ def parallel_png(study: Study) -> bytes | None:
         values: Mapping[str, Any] = {**trial.settings, "accuracy": 100 * trial.accuracy}
         best, whole = trial.number == study.winner, trial.outer_step == study.rungs[-1]
         panel.plot(
-            range(len(axes)), [axis.place(values.get(key)) for key, axis in axes.items()],
-            color="C3" if best else "C0" if trial.base else "0.35", alpha=FULL if whole else FAINT,
-            linewidth=2.5 if best else 1.2, zorder=3 if best else 2,
-        )  # fmt: skip
+            range(len(axes)),
+            [axis.place(values.get(key)) for key, axis in axes.items()],
+            color="C3" if best else "C0" if trial.base else "0.35",
+            alpha=FULL if whole else FAINT,
+            linewidth=2.5 if best else 1.2,
+            zorder=3 if best else 2,
+        )
     for place, axis in enumerate(axes.values()):
         panel.axvline(place, color="0.6", linewidth=0.8)
         for where, text in axis.ends():
-            panel.annotate(text, (place, where), fontsize=7, ha="center", va="center",
-                           xytext=(0, 9 if where == 1 else -9), textcoords="offset points")  # fmt: skip
+            panel.annotate(
+                text,
+                (place, where),
+                fontsize=7,
+                ha="center",
+                va="center",
+                xytext=(0, 9 if where == 1 else -9),
+                textcoords="offset points",
+            )
     names = ["accuracy, %" if key == "accuracy" else short(key) for key in axes]
     panel.set_xticks(range(len(axes)), names, rotation=15, fontsize=8)
     panel.tick_params(axis="x", pad=14)
@@ -70,8 +88,7 @@ def parallel_png(study: Study) -> bytes | None:
     panel.set_ylim(-0.12, 1.12)
     panel.grid(False)
     panel.spines[["left", "bottom"]].set_visible(False)
-    panel.set_title(f"{study.images_per_class} per class: red the best, blue the base, faint stopped early",
-                    fontsize=8)  # fmt: skip
+    panel.set_title(f"{study.images_per_class} per class: red the best, blue the base, faint stopped early", fontsize=8)
     return as_png(figure)
 
 

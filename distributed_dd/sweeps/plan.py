@@ -95,10 +95,12 @@ def planned(file: Path, overrides: list[str]) -> Plan:
     """
     values = config.read(file, overrides)
     require(
-        "space" in values, str(file), "is no sweep file: it has no space",
+        "space" in values,
+        str(file),
+        "is no sweep file: it has no space",
         "base, images_per_class, num_trials and space, as in configs/tune/digits_datm_window.yaml",
         f"distributed-dd run {file}, if it is a configuration",
-    )  # fmt: skip
+    )
     sweep: Sweep = build(Sweep, values)
     require("images_per_class" not in sweep.settings, "settings.images_per_class", "is what studies differ in")
     space = Space.of(sweep.space, DIMENSIONS)
@@ -122,9 +124,12 @@ def _check_fields(space: Space, base: Experiment) -> None:
         field = next((name for name in unsearched if f"{key}.".startswith(f"{name}.")), "")
         groups = ", ".join(["method", "network", "preprocessing", *lifted_fields(type(base.method))])
         require(
-            not field, f"space.{key}", "decides how trials are compared, not what is distilled",
-            f"fields of {groups}", f"settings.{key} sets it for all trials",
-        )  # fmt: skip
+            not field,
+            f"space.{key}",
+            "decides how trials are compared, not what is distilled",
+            f"fields of {groups}",
+            f"settings.{key} sets it for all trials",
+        )
 
 
 def _base(file: Path, sweep: Sweep, size: int) -> Experiment:
@@ -156,5 +161,7 @@ def _check(plan: Plan, size: int) -> None:
             raise ConfigError(where, error.problem, allowed=error.allowed, fix=error.fix) from None
     require(
         not isinstance(plan.search, Population) or plan.sweep.num_trials >= 2,
-        "num_trials", f"a population of {plan.sweep.num_trials}", "2 or more",
-    )  # fmt: skip
+        "num_trials",
+        f"a population of {plan.sweep.num_trials}",
+        "2 or more",
+    )

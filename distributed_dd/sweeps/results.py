@@ -57,8 +57,12 @@ def write_report(
     page = tables.page(plan.name, found, tests, list(drawn), notes, axis)
     write_bytes(folder / "report.md", page.encode())
     write_bytes(folder / "trials.csv", tables.as_csv(found).encode())
-    values = {"schema": tables.SCHEMA, "sweep": plan.name, "tests": dict(tests),
-              "studies": [study.as_json() for study in found]}  # fmt: skip
+    values = {
+        "schema": tables.SCHEMA,
+        "sweep": plan.name,
+        "tests": dict(tests),
+        "studies": [study.as_json() for study in found],
+    }
     write_json(folder / "report.json", values)
     _tell(plan, found, tests, tracker)
     for name in (*drawn, "report.md", "trials.csv", "report.json", "sweep.yaml"):

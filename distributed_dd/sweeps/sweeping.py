@@ -101,9 +101,12 @@ class Sweeping:
         if base.tracker == "none":
             return NoTracker()
         tags = {
-            "dataset": base.data.name, "method": base.method.name, "role": "sweep",
-            "images_per_class": ", ".join(map(str, plan.bases)), "sweep_folder": self.folder.name,
-        }  # fmt: skip
+            "dataset": base.data.name,
+            "method": base.method.name,
+            "role": "sweep",
+            "images_per_class": ", ".join(map(str, plan.bases)),
+            "sweep_folder": self.folder.name,
+        }
         parameters = {key: value for key, value in flattened(plain(sweep)) if value is not None}
         told = Description(
             f"distributed_dd/{base.data.name}/{base.method.name}",
@@ -139,8 +142,9 @@ class Sweeping:
         reported = self._searched(size, job, material, num_left)
         trials = [_record(job, number, one, material) for number, one in enumerate(reported)]
         located = self.plan.space.located(job.base)
-        trials = [replace(t, base=located is not None and t.settings == job.space.settings(located, job.base))
-                  for t in trials]  # fmt: skip
+        trials = [
+            replace(t, base=located is not None and t.settings == job.space.settings(located, job.base)) for t in trials
+        ]
         study = self._chosen(Study(size, job.rungs, tuple(trials)), reported, job, material)
         write_json(done, study.as_json())
         self.progress.say(tables.verdict(study))
@@ -161,11 +165,16 @@ class Sweeping:
             getattr(material, name)  # once here, not in every trial
         rungs = plan.sweep.rungs(base.num_outer_steps)
         job = TrialJob(
-            values, plan.space, rungs, plan.sweep.networks(len(rungs)), self.folder / "trials",
-            run.shared_digest, self._tags("trial"),
+            values,
+            plan.space,
+            rungs,
+            plan.sweep.networks(len(rungs)),
+            self.folder / "trials",
+            run.shared_digest,
+            self._tags("trial"),
             self.cluster if self.cluster.engine.bundles(self.cluster) else InProcess(),
             isinstance(plan.search, Population),
-        )  # fmt: skip
+        )
         return job, material
 
     def _searched(self, size: int, job: TrialJob, material: Material, num_left: int) -> list[Reported]:
@@ -174,10 +183,17 @@ class Sweeping:
         if located is None:
             self.progress.say(f"note: {size} per class: the base lies outside of the space: it is no trial")
         search = TuneStudy(
-            self.folder / f"ipc{size}" / "tune", plan.space.coordinates(job.base), plan.points(size), located,
-            plan.search, plan.sweep.schedule, job.rungs, plan.num_trials(size), plan.sweep.seed,
+            self.folder / f"ipc{size}" / "tune",
+            plan.space.coordinates(job.base),
+            plan.points(size),
+            located,
+            plan.search,
+            plan.sweep.schedule,
+            job.rungs,
+            plan.num_trials(size),
+            plan.sweep.seed,
             plan.sweep.max_concurrent,
-        )  # fmt: skip
+        )
         self.progress.say(f"{size} per class: {search.num_trials} trials, scored after outer steps {list(job.rungs)}")
 
         def told(point: Mapping[str, float]) -> str:
@@ -190,9 +206,16 @@ class Sweeping:
 
         ends = None if left is None else self.clock.seconds() + max(left, 0) / num_left
         listener = StudyListener(
-            self.folder / f"ipc{size}" / "order.json", f"{size} per class", job.rungs, search.num_trials,
-            self.progress, told, close, self.clock, ends,
-        )  # fmt: skip
+            self.folder / f"ipc{size}" / "order.json",
+            f"{size} per class",
+            job.rungs,
+            search.num_trials,
+            self.progress,
+            told,
+            close,
+            self.clock,
+            ends,
+        )
         cut = self.folder / f"ipc{size}" / "cut"
         if cut.exists() and not listener.out_of_time():
             search.set_aside()  # Tune takes what it stopped for finished
@@ -211,9 +234,10 @@ class Sweeping:
         if not contenders:
             why = next((trial.message for trial in study.trials if trial.message), "none was scored in time")
             raise UserError(
-                f"sweep {self.plan.name}", f"no trial of {study.images_per_class} per class could be scored: "
-                f"{why}", fix="narrow the space, or raise hours"
-            )  # fmt: skip
+                f"sweep {self.plan.name}",
+                f"no trial of {study.images_per_class} per class could be scored: {why}",
+                fix="narrow the space, or raise hours",
+            )
         members = range(FIRST_FINAL_MEMBER, FIRST_FINAL_MEMBER + self.plan.sweep.final_networks)
         finals: dict[int, list[float]] = {}
         points = {number: one.point for number, one in enumerate(reported)}
@@ -271,9 +295,12 @@ def _record(job: TrialJob, number: int, one: Reported, material: Material) -> Tr
     """What is kept of a trial."""
     facts = one.facts
     record = TrialRecord(
-        number, job.space.settings(one.point, job.base), "", "failed" if one.error else "stopped",
+        number,
+        job.space.settings(one.point, job.base),
+        "",
+        "failed" if one.error else "stopped",
         message=one.error,
-    )  # fmt: skip
+    )
     if one.error:
         return record
     if facts is not None and facts["status"] != "scored":
@@ -291,7 +318,11 @@ def _record(job: TrialJob, number: int, one: Reported, material: Material) -> Tr
         return record  # out of time before the first score
     step = max(known)
     return replace(
-        record, run=run.name, status="finished" if step == job.rungs[-1] else "stopped", outer_step=step,
-        accuracy=known[step], num_networks=job.networks[job.rungs.index(step)],
+        record,
+        run=run.name,
+        status="finished" if step == job.rungs[-1] else "stopped",
+        outer_step=step,
+        accuracy=known[step],
+        num_networks=job.networks[job.rungs.index(step)],
         span=run.method.on_axis(step),
-    )  # fmt: skip
+    )

@@ -47,8 +47,11 @@ def _row(trial: TrialRecord, keys: Sequence[str], study: Study) -> list[str]:
     return [
         f"{trial.number}{' (base)' if trial.base else ''}",
         *(_value(trial.settings[key]) if key in trial.settings else "-" for key in keys),
-        str(trial.outer_step), scored, final, ended,
-    ]  # fmt: skip
+        str(trial.outer_step),
+        scored,
+        final,
+        ended,
+    ]
 
 
 def size_of(study: Study) -> str:
@@ -126,18 +129,41 @@ def as_csv(studies: Sequence[Study]) -> str:
     keys = list(dict.fromkeys(key for s in studies for t in s.trials for key in t.settings))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([
-        "images_per_class", "trial", "base", "best", "status", "outer_step", "validation_accuracy",
-        "num_networks", "final_mean", "final_std", "final_networks", *keys, "run",
-    ])  # fmt: skip
+    writer.writerow(
+        [
+            "images_per_class",
+            "trial",
+            "base",
+            "best",
+            "status",
+            "outer_step",
+            "validation_accuracy",
+            "num_networks",
+            "final_mean",
+            "final_std",
+            "final_networks",
+            *keys,
+            "run",
+        ]
+    )
     for study in studies:
         for t in study.trials:
             final = [t.final_mean, t.final_std, len(t.final)] if t.final else ["", "", ""]
-            writer.writerow([
-                study.images_per_class, t.number, int(t.base), int(t.number == study.winner), t.status,
-                t.outer_step, t.accuracy, t.num_networks, *final,
-                *(t.settings.get(key, "") for key in keys), t.run,
-            ])  # fmt: skip
+            writer.writerow(
+                [
+                    study.images_per_class,
+                    t.number,
+                    int(t.base),
+                    int(t.number == study.winner),
+                    t.status,
+                    t.outer_step,
+                    t.accuracy,
+                    t.num_networks,
+                    *final,
+                    *(t.settings.get(key, "") for key in keys),
+                    t.run,
+                ]
+            )
     return out.getvalue()
 
 

@@ -108,10 +108,14 @@ class _Line:
     def _report(self, status: str, step: int, accuracy: float, networks: int, message: str = "") -> None:
         folder = self.run.folder.checkpoints.folder if self.run and self.job.carries else None
         facts = {
-            "outer_step": step, "validation_accuracy": accuracy, "num_networks": networks,
-            "run": self.run.name if self.run else "", "status": status, "message": message,
+            "outer_step": step,
+            "validation_accuracy": accuracy,
+            "num_networks": networks,
+            "run": self.run.name if self.run else "",
+            "status": status,
+            "message": message,
             "reached": self.reached,
-        }  # fmt: skip
+        }
         self.session.report(facts, folder if folder and folder.exists() else None)
 
 

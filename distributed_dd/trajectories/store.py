@@ -93,9 +93,12 @@ class TrajectoryStore:
         content = save(whole, {"expert": f"{self.digest}/{expert}"})
         sha256 = self.folder.write(self.name_of(expert), content)
         record = {
-            "expert": expert, "store": self.digest, "sha256": sha256, "bytes": len(content),
+            "expert": expert,
+            "store": self.digest,
+            "sha256": sha256,
+            "bytes": len(content),
             "epochs": format_epochs(epochs),
-        }  # fmt: skip
+        }
         self.folder.write(_record_of(expert), _text({**record, **facts}))
 
     def unfinished(self, expert: int, recorded: Sequence[float]) -> Unfinished:

@@ -41,9 +41,14 @@ class Exchanged:
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, num_rows: int, batches: Sequence[Sequence[Tensor]],
-        ranks: Ranks, gradients: RowGradients,
-    ) -> None:  # fmt: skip
+        self,
+        images: Tensor,
+        labels: Tensor,
+        num_rows: int,
+        batches: Sequence[Sequence[Tensor]],
+        ranks: Ranks,
+        gradients: RowGradients,
+    ) -> None:
         self._ranks, self.gradients, self._shape = ranks, gradients, images.shape[1:]
         self._images, self._labels = images.detach(), labels.detach()
         self._numbers = prod(self._shape)

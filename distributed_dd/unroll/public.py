@@ -89,17 +89,24 @@ def _takes_images_only(augment: Callable) -> None:
 
 
 def _check(
-    student: Student, start: Tensor, target: Tensor, images: Tensor, labels: Tensor, rate: Tensor,
+    student: Student,
+    start: Tensor,
+    target: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    rate: Tensor,
     batches: Sequence[Tensor],
-) -> None:  # fmt: skip
+) -> None:
     size = (student.num_parameters,)
     for name, theta in (("theta_start", start), ("theta_target", target)):
         require(tuple(theta.shape) == size, name, f"shape {tuple(theta.shape)}", f"{size}, as the network")
     require(images.ndim >= 2, "images", f"shape {tuple(images.shape)}", "(n, C, H, W)")
     require(
         labels.ndim == 2 and len(labels) == len(images),
-        "labels", f"shape {tuple(labels.shape)} for {len(images)} images", "(n, K)",
-    )  # fmt: skip
+        "labels",
+        f"shape {tuple(labels.shape)} for {len(images)} images",
+        "(n, K)",
+    )
     require(rate.ndim == 0, "learning_rate", f"shape {tuple(rate.shape)}", "a number or a scalar tensor")
     for name, tensor in (("theta_target", target), ("images", images), ("labels", labels)):
         require(tensor.dtype == start.dtype, name, f"is {tensor.dtype}", f"{start.dtype}, as theta_start")
@@ -113,8 +120,10 @@ def _check(
         ) from None
     require(
         given.shape[1:] == labels.shape[1:],
-        "labels", f"{labels.shape[1]} classes, the network gives {given.shape[1]}", "(n, K), as the network",
-    )  # fmt: skip
+        "labels",
+        f"{labels.shape[1]} classes, the network gives {given.shape[1]}",
+        "(n, K), as the network",
+    )
     require(not torch.equal(start, target), "theta_target", "equals theta_start: the loss is 0/0")
     for step, batch in enumerate(batches):
         rows = torch.as_tensor(batch)

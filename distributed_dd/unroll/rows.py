@@ -42,9 +42,12 @@ class Whole:
     """
 
     def __init__(
-        self, images_nCHW: Tensor, labels_nK: Tensor, batches: Sequence[Tensor],
+        self,
+        images_nCHW: Tensor,
+        labels_nK: Tensor,
+        batches: Sequence[Tensor],
         gradients: RowGradients | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.images_nCHW, self.labels_nK, self.batches = images_nCHW.detach(), labels_nK.detach(), batches
         self.gradients = gradients or RowGradients(self.images_nCHW, self.labels_nK)
 

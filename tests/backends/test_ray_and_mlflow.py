@@ -166,9 +166,11 @@ def test_mlflow_holds_the_run_and_a_resumed_one_goes_on_in_it(tmp_path):
 
     def tracker():
         return MlflowTracker(
-            tmp_path / "mlflow.db", tmp_path / "tracker.json",
-            Description("exp/a", "run-1", {"seed": 0}, {"dataset": "d"}), said.append,
-        )  # fmt: skip
+            tmp_path / "mlflow.db",
+            tmp_path / "tracker.json",
+            Description("exp/a", "run-1", {"seed": 0}, {"dataset": "d"}),
+            said.append,
+        )
 
     first = tracker()
     for step in (1, 2):

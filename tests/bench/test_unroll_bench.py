@@ -18,9 +18,14 @@ def test_the_plain_loop_and_the_package_agree():
     network = ConvNet(2, 4).build((1, 8, 8), 3).double()
     start = flatten(network)
     given = (
-        network, start, start + 0.1 * torch.randn_like(start), torch.randn(6, 1, 8, 8).double(),
-        torch.randn(6, 3).double(), 0.05, [torch.randperm(6)[:4] for _ in range(3)],
-    )  # fmt: skip
+        network,
+        start,
+        start + 0.1 * torch.randn_like(start),
+        torch.randn(6, 1, 8, 8).double(),
+        torch.randn(6, 3).double(),
+        0.05,
+        [torch.randperm(6)[:4] for _ in range(3)],
+    )
     ours = matching_gradient(*given)
     theirs = plain_matching_gradient(*given)
     for mine, other in zip((ours.loss, ours.images, ours.labels, ours.learning_rate), theirs, strict=True):

@@ -41,41 +41,71 @@ PER_CLASS = 4
 SEED = 7
 
 COMMON: dict[str, Any] = {
-    "images_per_class": PER_CLASS, "num_outer_steps": 7, "checkpoint_every": 2, "tracker": "none", "seed": SEED,
-    "preprocessing": {"kind": "standardise"}, "network": {"kind": "convnet", "depth": 2, "width": 4},
+    "images_per_class": PER_CLASS,
+    "num_outer_steps": 7,
+    "checkpoint_every": 2,
+    "tracker": "none",
+    "seed": SEED,
+    "preprocessing": {"kind": "standardise"},
+    "network": {"kind": "convnet", "depth": 2, "width": 4},
     "evaluate": {
-        "num_epochs": 2, "num_networks": 2, "num_validation_networks": 1, "every": 4, "num_epochs_full_data": 1,
+        "num_epochs": 2,
+        "num_networks": 2,
+        "num_validation_networks": 1,
+        "every": 4,
+        "num_epochs_full_data": 1,
     },
-}  # fmt: skip
+}
 
 EXPERTS = {"num_experts": 2, "num_epochs": 4, "batch_size": 8, "optimizer": {"kind": "sgd", "learning_rate": 0.1}}
 TRAJECTORY = {
-    "kind": "trajectory_matching", "student_steps": 3, "expert_epochs": 1, "batch_size": 7,
-    "student_learning_rate": 0.05, "gate": None, "image_optimizer": {"learning_rate": 0.5},
-    "rate_optimizer": {"learning_rate": 1e-4}, "segments": {"kind": "window", "max_start_epoch": 3},
-}  # fmt: skip
+    "kind": "trajectory_matching",
+    "student_steps": 3,
+    "expert_epochs": 1,
+    "batch_size": 7,
+    "student_learning_rate": 0.05,
+    "gate": None,
+    "image_optimizer": {"learning_rate": 0.5},
+    "rate_optimizer": {"learning_rate": 1e-4},
+    "segments": {"kind": "window", "max_start_epoch": 3},
+}
 GAN = {
-    "kind": "generative", "generator": {"width": 4, "noise_size": 12}, "discriminator": {"width": 4},
-    "gan": {"num_steps": 4, "batch_size": 8, "show_every": 4}, "batch_size": 8, "ema_decay": 0.9,
-    "generator_optimizer": {"learning_rate": 1e-3}, "discriminator_optimizer": {"learning_rate": 1e-3},
-}  # fmt: skip
+    "kind": "generative",
+    "generator": {"width": 4, "noise_size": 12},
+    "discriminator": {"width": 4},
+    "gan": {"num_steps": 4, "batch_size": 8, "show_every": 4},
+    "batch_size": 8,
+    "ema_decay": 0.9,
+    "generator_optimizer": {"learning_rate": 1e-3},
+    "discriminator_optimizer": {"learning_rate": 1e-3},
+}
 POOL = {
     "networks": [{"kind": "convnet", "depth": 2, "width": 4}, {"kind": "convnet", "depth": 1, "width": 4}],
-    "steps_per_network": 3, "net_steps": 2, "batch_size": 8,
-}  # fmt: skip
+    "steps_per_network": 3,
+    "net_steps": 2,
+    "batch_size": 8,
+}
 # Two turns and a third begun, with epochs of the network between; a batch that one class cannot fill.
 TURNS = {
-    "kind": "gradient_matching", "batch_size": 7, "steps_per_network": 3, "network_epochs": 2,
-    "network_batch_size": 5, "network_learning_rate": 0.05,
-}  # fmt: skip
+    "kind": "gradient_matching",
+    "batch_size": 7,
+    "steps_per_network": 3,
+    "network_epochs": 2,
+    "network_batch_size": 5,
+    "network_learning_rate": 0.05,
+}
 ALIKE = {"kind": "dsa", "shared": True}
 
 POINTS: dict[str, dict[str, Any]] = {
     "datm": {
         "experts": EXPERTS,
         "method": {
-            **TRAJECTORY, "segments_per_outer_step": 2, "ema_decay": 0.9, "labels": {"kind": "expert_ensemble"},
-            "label_optimizer": {"learning_rate": 0.1, "momentum": 0.9}, "start": {"kind": "correctly_predicted"},
+            **TRAJECTORY,
+            "segments_per_outer_step": 2,
+            "ema_decay": 0.9,
+            "labels": {"kind": "expert_ensemble"},
+            "label_optimizer": {"learning_rate": 0.1, "momentum": 0.9},
+            "start": {"kind": "correctly_predicted"},
         },
     },
     "mtt": {
@@ -85,7 +115,10 @@ POINTS: dict[str, dict[str, Any]] = {
     "labels_of_the_target": {
         "experts": EXPERTS,
         "method": {
-            **TRAJECTORY, "name": "tesla", "labels": {"kind": "target_network"}, "start": {"kind": "real"},
+            **TRAJECTORY,
+            "name": "tesla",
+            "labels": {"kind": "target_network"},
+            "start": {"kind": "real"},
             "augment": {"kind": "none"},
         },
     },
@@ -96,7 +129,10 @@ POINTS: dict[str, dict[str, Any]] = {
     "dm": {"method": {"kind": "distribution_matching", "batch_size": 7}},
     "dm_adam": {
         "method": {
-            "kind": "distribution_matching", "batch_size": 5, "augment": {"kind": "none"}, "start": {"kind": "noise"},
+            "kind": "distribution_matching",
+            "batch_size": 5,
+            "augment": {"kind": "none"},
+            "start": {"kind": "noise"},
             "image_optimizer": {"kind": "adam", "learning_rate": 0.01},
         },
     },
@@ -104,7 +140,11 @@ POINTS: dict[str, dict[str, Any]] = {
     "dc_published": {"images_per_class": 1, "method": {"kind": "gradient_matching", "batch_size": 7}},
     "dsa": {
         "method": {
-            **TURNS, "name": "dsa", "start": {"kind": "real"}, "augment": ALIKE, "network_augment": {"kind": "dsa"},
+            **TURNS,
+            "name": "dsa",
+            "start": {"kind": "real"},
+            "augment": ALIKE,
+            "network_augment": {"kind": "dsa"},
         },
     },
     "dsa_squared_error": {
@@ -112,7 +152,7 @@ POINTS: dict[str, dict[str, Any]] = {
         "method": {**TURNS, "distance": "squared_error", "start": {"kind": "real"}, "augment": ALIKE},
     },
     "dc_cosine": {"method": {**TURNS, "distance": "cosine", "image_optimizer": {"kind": "lamb"}}},
-}  # fmt: skip
+}
 """Name -> what a point says beside COMMON. The first of a kind stands for it where every verb is tried."""
 
 CONSTANT_LABELS = ("labels_of_the_target",)
@@ -321,10 +361,17 @@ def many_classes(num_classes: int, per_class: int) -> World:
     targets = torch.arange(num_classes).repeat_interleave(24)
     images = torch.randn(len(targets), *SHAPE, generator=generator(0, "real", num_classes))
     return World(
-        seed=SEED, network=ConvNet(2, 8), image_shape=SHAPE, num_classes=num_classes, images_per_class=per_class,
-        num_outer_steps=6, preprocessing=Standardise(), evaluate=Evaluation(), output=Path("runs"),
+        seed=SEED,
+        network=ConvNet(2, 8),
+        image_shape=SHAPE,
+        num_classes=num_classes,
+        images_per_class=per_class,
+        num_outer_steps=6,
+        preprocessing=Standardise(),
+        evaluate=Evaluation(),
+        output=Path("runs"),
         real=Carried(train=Images(images, targets)),
-    )  # fmt: skip
+    )
 
 
 class Meeting:

@@ -137,9 +137,13 @@ def test_a_start_is_grouped_by_class_without_repeats(kind):
 def test_a_plain_start_is_grouped_by_class_and_the_same_every_time(kind):
     images, targets = torch.randn(20, 1, 4, 4, generator=generator(0, "real")), torch.tensor([1, 0] * 10)
     world = SimpleNamespace(
-        seed=0, images_per_class=3, num_classes=2, num_images=6, image_shape=(1, 4, 4),
+        seed=0,
+        images_per_class=3,
+        num_classes=2,
+        num_images=6,
+        image_shape=(1, 4, 4),
         real=SimpleNamespace(train=Images(images, targets)),
-    )  # fmt: skip
+    )
     start = PLAIN_STARTS.members[kind]()
     (chosen, classes), (again, _) = start.images(world), start.images(world)
     assert classes.tolist() == [0] * 3 + [1] * 3 and torch.equal(chosen, again)

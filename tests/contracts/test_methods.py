@@ -354,8 +354,11 @@ def test_every_step_and_class_has_a_draw_of_its_own_and_every_turn_a_network(kno
     drawn = [[steps.draw(step, number) for number in range(NUM_CLASSES)] for step in range(12)]
     places = [tuple(map(repr, (place.real.tolist() for place in of_step))) for of_step in drawn]
     assert len(set(places)) == len(places)
-    orders = [[(steps.real_of[n] == index).nonzero().item() for index in of_step[n].real[:5]]
-              for of_step in drawn for n in range(NUM_CLASSES)]  # fmt: skip
+    orders = [
+        [(steps.real_of[n] == index).nonzero().item() for index in of_step[n].real[:5]]
+        for of_step in drawn
+        for n in range(NUM_CLASSES)
+    ]
     assert len(set(map(str, orders))) > 0.8 * len(orders), "classes do not draw the same places"
     if whole.method.augment != Identity():
         kinds = {str(place.augment) for of_step in drawn for place in of_step}
@@ -637,17 +640,24 @@ VARIED = {
     },
     "distribution_matching": {"method.image_optimizer.learning_rate": {"kind": "choice", "values": [0.5, 1.0]}},
     "gradient_matching": {"method.image_optimizer.learning_rate": {"kind": "choice", "values": [0.05, 0.1]}},
-}  # fmt: skip
+}
 
 
 def sweep_of(file, place, kind):
     """A grid of two points."""
     path = place / f"sweep_{kind}.yaml"
     values = {
-        "base": file.name, "images_per_class": [PER_CLASS], "num_trials": 9, "num_finalists": 1, "final_networks": 1,
-        "search": {"kind": "grid"}, "schedule": {"kind": "to_the_end"}, "space": VARIED[kind],
-        "output": str(place / "runs"), "settings": {"num_outer_steps": 2, "evaluate": {"num_networks": 1}},
-    }  # fmt: skip
+        "base": file.name,
+        "images_per_class": [PER_CLASS],
+        "num_trials": 9,
+        "num_finalists": 1,
+        "final_networks": 1,
+        "search": {"kind": "grid"},
+        "schedule": {"kind": "to_the_end"},
+        "space": VARIED[kind],
+        "output": str(place / "runs"),
+        "settings": {"num_outer_steps": 2, "evaluate": {"num_networks": 1}},
+    }
     path.write_text(yaml.safe_dump(values))
     return path
 
@@ -683,15 +693,19 @@ BAD = {
         {"method.steps_per_network", "nothing was published for 7", "10: 10 and 50", "1: 1 and 0", "50: 50 and 10"},
     ),
     "unshared augmentation in DC": (
-        "gradient_matching", ["method.augment={kind: dsa, shared: false}"], {"method.augment.shared", "true"},
+        "gradient_matching",
+        ["method.augment={kind: dsa, shared: false}"],
+        {"method.augment.shared", "true"},
     ),
     "unshared augmentation in DM": (
-        "distribution_matching", ["method.augment.shared=false"], {"method.augment.shared", "true"},
+        "distribution_matching",
+        ["method.augment.shared=false"],
+        {"method.augment.shared", "true"},
     ),
     "batch norm in DM": ("distribution_matching", ["network.norm=batch"], {"network", "normalises over the batch"}),
     "batch norm in DC": ("gradient_matching", ["network.norm=batch"], {"network", "normalises over the batch"}),
     "experts for a method without": ("distribution_matching", ["experts.num_experts=3"], {"experts", "has no experts"}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", list(BAD))
@@ -711,10 +725,12 @@ RANKS = {
     "more ranks than rows": ("distribution_matching", [], "{num_ranks: 13}", "engine.num_ranks"),
     "one graph of a batch": ("trajectory_matching", ["method.unroll.kind=direct"], "{}", "method.unroll"),
     "judges that see a batch": (
-        "generative", ["method.pool.networks=[{kind: convnet, depth: 2, width: 4, norm: batch}]"], "{}",
+        "generative",
+        ["method.pool.networks=[{kind: convnet, depth: 2, width: 4, norm: batch}]"],
+        "{}",
         "method.pool.networks[0]",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", list(RANKS))

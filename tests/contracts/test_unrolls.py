@@ -55,11 +55,16 @@ def posed(given, ranks=None, parted=False, gradients=None, **changes):
         rows = Whole(images, labels, own, gradients)
     shares = [(b - a) / len(batch) for (a, b), batch in zip(parts, batches, strict=True)]
     return Problem(
-        Student(given["network"]), given["theta_start"], given["theta_target"], rows,
+        Student(given["network"]),
+        given["theta_start"],
+        given["theta_target"],
+        rows,
         torch.as_tensor(given["learning_rate"], dtype=torch.float64),
         [part_of(drawn, *part) for drawn, part in zip(given["augment"], parts, strict=True)],
-        None if layout.num_ranks == 1 else shares, ranks.sum_in_group, **changes,
-    )  # fmt: skip
+        None if layout.num_ranks == 1 else shares,
+        ranks.sum_in_group,
+        **changes,
+    )
 
 
 def same(given, expected, limit=1e-11):

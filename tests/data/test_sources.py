@@ -19,10 +19,17 @@ from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError
 from tests.references import data_layouts as layouts
 
 SHAPES = {
-    "mnist": (1, 32, 32), "fashion_mnist": (1, 32, 32), "cifar10": (3, 32, 32), "cifar100": (3, 32, 32),
-    "svhn": (3, 32, 32), "tiny_imagenet": (3, 64, 64), "imagenet64": (3, 64, 64),
-    "folder": (3, 12, 12), "arrays": (3, 9, 9), "digits": (1, 8, 8),
-}  # fmt: skip
+    "mnist": (1, 32, 32),
+    "fashion_mnist": (1, 32, 32),
+    "cifar10": (3, 32, 32),
+    "cifar100": (3, 32, 32),
+    "svhn": (3, 32, 32),
+    "tiny_imagenet": (3, 64, 64),
+    "imagenet64": (3, 64, 64),
+    "folder": (3, 12, 12),
+    "arrays": (3, 9, 9),
+    "digits": (1, 8, 8),
+}
 
 
 @pytest.mark.parametrize("kind", DATA_SETS.members)

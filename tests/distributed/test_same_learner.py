@@ -17,10 +17,16 @@ NUM_PARAMETERS = 1001  # divides by no number of ranks; nor do the 15 label logi
 # Measured over all cases: no bit differs. But ranks sum norms in another order, which may round otherwise.
 ROUNDING = 3e-6
 ZEROS = {
-    "zero0": Zero(0), "zero1": Zero(1), "zero2": Zero(2), "zero3": Zero(3), "own_rows": Zero(0, True),
-    "zero1_offload": Zero(1, offload="momenta"), "zero2_offload": Zero(2, offload="momenta"),
-    "zero3_offload": Zero(3, offload="momenta"), "zero3_offload_all": Zero(3, offload="all"),
-}  # fmt: skip
+    "zero0": Zero(0),
+    "zero1": Zero(1),
+    "zero2": Zero(2),
+    "zero3": Zero(3),
+    "own_rows": Zero(0, True),
+    "zero1_offload": Zero(1, offload="momenta"),
+    "zero2_offload": Zero(2, offload="momenta"),
+    "zero3_offload": Zero(3, offload="momenta"),
+    "zero3_offload_all": Zero(3, offload="all"),
+}
 RULES = {
     "sgd": {"images": SGD(1.0, 0.5), "learning_rate": SGD(1e-3, 0.5), "labels": SGD(2.0, 0.9)},
     "hard_labels": {"images": SGD(1.0, 0.5)},
@@ -165,7 +171,7 @@ CASES = [
     *[("network", zero, 2) for zero in ("zero0", "zero1", "zero2", "zero3", "zero3_offload_all")],
     *[("network", zero, n) for zero, n in (("zero1_offload", 4), ("zero3", 4), ("zero2", 1))],
     *[("network_lamb", zero, 4) for zero in ("zero0", "zero2", "zero3")],
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("case", "zero", "num_ranks"), CASES)

@@ -42,9 +42,7 @@ class Victims:
 
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
         self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
-        self.command = [
-            sys.executable, "-m", "distributed_dd", "experts", str(yaml), f"output={output}", *settings
-        ]  # fmt: skip
+        self.command = [sys.executable, "-m", "distributed_dd", "experts", str(yaml), f"output={output}", *settings]
         self.log = open(log, "ab")  # noqa: SIM115 - as long as the object lives
         self.start_driver()
 

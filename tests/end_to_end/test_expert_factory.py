@@ -234,9 +234,11 @@ def test_a_killed_driver_loses_nothing(tiny_yaml, tmp_path):
     output = tmp_path / "killed"
     for pattern in ("*.part-*", "expert-*.json"):
         process = subprocess.Popen(
-            command(tiny_yaml, output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            command(tiny_yaml, output),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             start_new_session=True,
-        )  # fmt: skip
+        )
         deadline = time.monotonic() + 120
         while not list((output / "experts").glob(f"*/{pattern}")) and process.poll() is None:
             assert time.monotonic() < deadline, "never got there"

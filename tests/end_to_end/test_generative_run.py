@@ -146,8 +146,13 @@ def test_sets_of_any_size_are_sampled_and_evaluated(tiny_gan, capsys):
 
 def test_killed_and_resumed_ends_with_the_same_generator(tiny_gan, tmp_path):
     """SIGKILL while the GAN is trained, and in the middle of a judge's turn; the pool is trained by Ray."""
-    slow = ["num_outer_steps=120", "method.gan.num_steps=120", "evaluate.every=60", "checkpoint_every=10",
-            "method.pool.steps_per_network=35"]  # fmt: skip
+    slow = [
+        "num_outer_steps=120",
+        "method.gan.num_steps=120",
+        "evaluate.every=60",
+        "checkpoint_every=10",
+        "method.pool.steps_per_network=35",
+    ]
     assert main(["run", str(tiny_gan), *slow, f"output={tmp_path / 'whole'}", *HERE]) == 0
     command = [sys.executable, "-m", "distributed_dd", "run", str(tiny_gan), *slow, *HERE]
 

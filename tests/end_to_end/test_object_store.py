@@ -13,9 +13,15 @@ from tests.end_to_end.test_expert_factory import SLOW, trained
 def test_experts_go_to_the_bucket_and_a_killed_driver_loses_nothing(tiny_yaml, tmp_path, bucket):
     undisturbed = trained(tiny_yaml, tmp_path / "here", *SLOW)
     command = [
-        sys.executable, "-m", "distributed_dd", "experts", str(tiny_yaml), *SLOW,
-        f"experts.storage={bucket}/experts", f"output={tmp_path / 'there'}",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "distributed_dd",
+        "experts",
+        str(tiny_yaml),
+        *SLOW,
+        f"experts.storage={bucket}/experts",
+        f"output={tmp_path / 'there'}",
+    ]
     (name,) = [path.name for path in (tmp_path / "here" / "experts").iterdir()]
     folder = folder_at(f"{bucket}/experts/{name}")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -19,8 +19,15 @@ from tests.conftest import ROOT
 from tests.references.families import families
 
 HERE = ["--on", str(ROOT / "configs/clusters/in_process.yaml")]
-ROWS = ["distilled", "distilled_hard_labels", "distilled_last_step", "random_real",
-        "random_real_soft_labels", "full_data", "expert"]  # fmt: skip
+ROWS = [
+    "distilled",
+    "distilled_hard_labels",
+    "distilled_last_step",
+    "random_real",
+    "random_real_soft_labels",
+    "full_data",
+    "expert",
+]
 
 
 def run_folder(tiny: Path) -> Path:

@@ -109,7 +109,7 @@ def test_a_sweep_writes_what_it_found_and_the_same_line_again_does_nothing(sweep
     assert not any("test_accuracy_distilled" in run.data.metrics for run in trials)
     assert set(parent.data.metrics) == {
         f"ipc{size} {name}" for size in (1, 2) for name in ("validation_accuracy", "test_accuracy")
-    }  # fmt: skip
+    }
 
     before = {p: p.stat().st_mtime_ns for p in (sweep.parent / "runs").rglob("*.safetensors")}
     assert tune(sweep, "tracker=mlflow") == 0
@@ -121,8 +121,16 @@ def test_a_sweep_writes_what_it_found_and_the_same_line_again_does_nothing(sweep
 
 
 def in_a_process(sweep: Path, *overrides: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "distributed_dd", "tune", str(sweep), *overrides, "--on",
-               str(sweep.parent / "two.yaml")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "distributed_dd",
+        "tune",
+        str(sweep),
+        *overrides,
+        "--on",
+        str(sweep.parent / "two.yaml"),
+    ]
     log = open(sweep.parent / "driver.log", "ab")  # noqa: SIM115 - as long as the process
     return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
@@ -136,8 +144,14 @@ def scored(sweep: Path) -> int:
 @pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_killed_sweep_loses_no_trial_repeats_none_and_keeps_its_mlflow_runs(sweep, how):
     """Every trial goes to its end, so that what comes out depends on nothing but the seed."""
-    settings = ("images_per_class=[1]", "schedule.kind=to_the_end", "schedule.num_rungs=3", "tracker=mlflow",
-                "test_winner=false", "num_trials=4")  # fmt: skip
+    settings = (
+        "images_per_class=[1]",
+        "schedule.kind=to_the_end",
+        "schedule.num_rungs=3",
+        "tracker=mlflow",
+        "test_winner=false",
+        "num_trials=4",
+    )
     whole = sweep.parent / "whole"
     assert tune(sweep, *settings, f"output={whole}") == 0
     expected = json.loads(next((whole / "sweeps").glob("*/report.json")).read_text())["studies"]
@@ -220,8 +234,14 @@ def test_a_sweep_whose_tracker_was_away_is_told_later_with_its_trials_below_it(s
 
 def test_hours_end_a_sweep_with_what_it_has_and_more_hours_go_on(sweep, monkeypatch, capsys):
     """Time is out after the first score; the same line without the limit makes all trials."""
-    on = ("images_per_class=[1]", "num_trials=3", "schedule.kind=to_the_end", "schedule.num_rungs=3",
-          "settings.num_outer_steps=300", "test_winner=false")  # fmt: skip
+    on = (
+        "images_per_class=[1]",
+        "num_trials=3",
+        "schedule.kind=to_the_end",
+        "schedule.num_rungs=3",
+        "settings.num_outer_steps=300",
+        "test_winner=false",
+    )
     heard: list[int] = []
     real = StudyListener.told
     with monkeypatch.context() as patched:
@@ -266,8 +286,7 @@ def test_a_state_that_a_kill_cut_short_is_done_without(sweep):
     [
         (["num_trials=0"], 2, "num_trials: got 0"),
         (["hours=0"], 2, "hours: got 0"),
-        (["space={method.studnt_steps: {kind: integers, low: 1, high: 4}}"], 2,
-         "did you mean 'student_steps'"),
+        (["space={method.studnt_steps: {kind: integers, low: 1, high: 4}}"], 2, "did you mean 'student_steps'"),
         (["space={method.segments: {kind: matching_window, earliest: 4}}"], 2, "no window"),
         (["space={method.student_steps: {kind: integers, low: 0, high: 4}}"], 2, "student_steps: got 0"),
         (["search.kind=population"], 2, "cannot change in the middle"),
@@ -283,7 +302,7 @@ def test_a_state_that_a_kill_cut_short_is_done_without(sweep):
         (["space={experts.save_every: {kind: choice, values: [1, 2]}}"], 2, "space.experts.save_every: decides how"),
         (["space={experts.num_experts: {kind: integers, low: 0, high: 4}}"], 2, "space.experts.num_experts: got 0"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_searched_is_one_message_and_nothing_is_started(sweep, capsys, overrides, code, told):
     assert tune(sweep, *overrides) == code
     assert told in capsys.readouterr().err
@@ -342,9 +361,13 @@ def test_a_killed_trial_and_a_killed_node_change_nothing(sweep, monkeypatch):
     for name, value in FAST_HEALTH_CHECKS.items():
         monkeypatch.setenv(name, value)
     settings = (
-        "images_per_class=[1]", "schedule.kind=to_the_end", "schedule.num_rungs=3",
-        "settings.num_outer_steps=600", "test_winner=false", "settings.checkpoint_every=20",
-    )  # fmt: skip
+        "images_per_class=[1]",
+        "schedule.kind=to_the_end",
+        "schedule.num_rungs=3",
+        "settings.num_outer_steps=600",
+        "test_winner=false",
+        "settings.checkpoint_every=20",
+    )
     whole = sweep.parent / "whole"
     assert tune(sweep, *settings, f"output={whole}") == 0
     expected = json.loads(next((whole / "sweeps").glob("*/report.json")).read_text())["studies"]

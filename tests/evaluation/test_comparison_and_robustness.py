@@ -23,8 +23,14 @@ def finished(folder, method="datm", per_class=10, accuracy=0.6, configuration=No
         row("random_real", "convnet", "hard", [0.3, 0.3]),
         row("expert", "convnet", "hard", [0.8]),
     ]
-    report = {"dataset": "cifar10", "method": method, "images_per_class": per_class, "rows": rows,
-              "best_step": 1, "num_test": 10_000}  # fmt: skip
+    report = {
+        "dataset": "cifar10",
+        "method": method,
+        "images_per_class": per_class,
+        "rows": rows,
+        "best_step": 1,
+        "num_test": 10_000,
+    }
     (folder / "report.json").write_text(json.dumps(report))
     manifest = {"configuration": configuration or {"seed": 0}}
     (folder / "distilled" / "manifest.json").write_text(json.dumps(manifest))
@@ -45,8 +51,11 @@ def runs(tmp_path):
 def test_the_table_has_a_line_per_run_in_order_with_what_was_published(runs):
     header, lines = table(collect([runs]), words_by_kind())
     assert [line[0] for line in lines] == [
-        "cifar10 ipc1 datm", "cifar10 ipc10 datm seed=0", "cifar10 ipc10 datm seed=1", "cifar10 ipc10 mtt",
-    ]  # fmt: skip
+        "cifar10 ipc1 datm",
+        "cifar10 ipc10 datm seed=0",
+        "cifar10 ipc10 datm seed=1",
+        "cifar10 ipc10 mtt",
+    ]
     cells = dict(zip(header, lines[1], strict=True))
     assert cells["distilled"] == "60.0 ± 1.4" and cells["random real"] == "30.0 ± 0.0"
     assert cells["published"] == "66.8" and lines[3][-1] == "65.4"
@@ -84,9 +93,14 @@ def test_the_command_writes_tables_and_plots(runs, tmp_path, capsys):
     assert main(["report", str(runs), "--to", str(tmp_path / "out")]) == 0
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert names == {
-        "report.md", "report.csv", "report.json", "accuracy.png", "matching_loss.png",
-        "student_learning_rate.png", "start_epoch.png",
-    }  # fmt: skip
+        "report.md",
+        "report.csv",
+        "report.json",
+        "accuracy.png",
+        "matching_loss.png",
+        "student_learning_rate.png",
+        "start_epoch.png",
+    }
     assert "cifar10 ipc10 mtt" in capsys.readouterr().out
     text = (tmp_path / "out" / "report.md").read_text()
     assert "| cifar10 ipc10 mtt | 50.0 ± 1.4 |" in text and "cifar10 10000" in text
@@ -108,10 +122,15 @@ def test_a_folder_without_a_finished_run_is_an_error(tmp_path):
 
 def test_robustness_scores_are_their_formulas():
     rows = {
-        "distilled": 0.7, "distilled_hard_labels": 0.5, "random_real": 0.3, "random_real_soft_labels": 0.6,
-        "full_data": 0.9, "distilled_no_augmentation": 0.65, "random_real_soft_labels_no_augmentation": 0.5,
+        "distilled": 0.7,
+        "distilled_hard_labels": 0.5,
+        "random_real": 0.3,
+        "random_real_soft_labels": 0.6,
+        "full_data": 0.9,
+        "distilled_no_augmentation": 0.65,
+        "random_real_soft_labels_no_augmentation": 0.5,
         "random_real_no_augmentation": 0.2,
-    }  # fmt: skip
+    }
     found = scores(rows, soft=True)
     assert found["hard_label_recovery"] == pytest.approx(0.4)
     assert found["improvement_over_random"] == pytest.approx(0.1)

@@ -65,11 +65,17 @@ def test_a_row_has_the_sample_standard_deviation():
 
 def test_the_page_is_a_table_in_per_cent():
     report = {
-        "dataset": "digits", "method": "datm", "images_per_class": 1,
-        "rows": [row("random_real", "mlp", "hard", [0.5, 0.7])], "best_step": 3, "num_outer_steps": 5,
-        "validation_accuracy": 0.25, "num_test": 540, "seconds": {"experts": 1.25},
+        "dataset": "digits",
+        "method": "datm",
+        "images_per_class": 1,
+        "rows": [row("random_real", "mlp", "hard", [0.5, 0.7])],
+        "best_step": 3,
+        "num_outer_steps": 5,
+        "validation_accuracy": 0.25,
+        "num_test": 540,
+        "seconds": {"experts": 1.25},
         "peak_memory_bytes": {"experts": 2**21},
-    }  # fmt: skip
+    }
     text = page(report, words_by_kind()["trajectory_matching"].rows)
     assert "| random real images | hard | mlp | 60.0 ± 14.1 | 2 |" in text
     assert "| experts | 1.2 | 2 |" in text and "25.0 %" in text and "540 images" in text

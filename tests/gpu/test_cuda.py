@@ -164,9 +164,16 @@ def test_a_generative_run_on_cuda(tmp_path):
     from tests.conftest import ROOT
 
     file = str(ROOT / "configs/digits/generative_ipc10.yaml")
-    small = ["method.gan.num_steps=20", "num_outer_steps=20", "evaluate.every=10", "evaluate.num_epochs=5",
-             "evaluate.num_epochs_full_data=1", "method.precision=bf16", "tracker=none",
-             f"output={tmp_path}"]  # fmt: skip
+    small = [
+        "method.gan.num_steps=20",
+        "num_outer_steps=20",
+        "evaluate.every=10",
+        "evaluate.num_epochs=5",
+        "evaluate.num_epochs_full_data=1",
+        "method.precision=bf16",
+        "tracker=none",
+        f"output={tmp_path}",
+    ]
     assert main(["run", file, *small, *HERE]) == 0
     (folder,) = tmp_path.glob("digits-*")
     report = json.loads((folder / "report.json").read_text())

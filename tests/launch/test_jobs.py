@@ -39,11 +39,20 @@ class Head:
         self.address, self.environment = f"http://127.0.0.1:{dashboard}", environment
         self.log = folder / "log"
         command = [
-            "ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1",
-            f"--port={gcs}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
-            f"--dashboard-agent-listen-port={agent}", f"--temp-dir={folder}", "--num-cpus=2",
+            "ray",
+            "start",
+            "--head",
+            "--block",
+            "--node-ip-address=127.0.0.1",
+            "--dashboard-host=127.0.0.1",
+            f"--port={gcs}",
+            f"--dashboard-port={dashboard}",
+            f"--ray-client-server-port={client}",
+            f"--dashboard-agent-listen-port={agent}",
+            f"--temp-dir={folder}",
+            "--num-cpus=2",
             "--object-store-memory=100000000",
-        ]  # fmt: skip
+        ]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
 
@@ -71,8 +80,12 @@ class Head:
     def job(self, *arguments: str, **more: str) -> subprocess.CompletedProcess:
         return subprocess.run(
             ["ray", "job", arguments[0], "--address", self.address, *arguments[1:]],
-            env=self.environment | more, capture_output=True, text=True, timeout=120, cwd=ROOT,
-        )  # fmt: skip
+            env=self.environment | more,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=ROOT,
+        )
 
     def stop(self) -> None:
         """End it and all that came of it, by their numbers."""
@@ -96,10 +109,12 @@ def head(tmp_path):
     token = tmp_path / "token"
     token.write_text(TOKEN)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-    }  # fmt: skip
+    }
     started = Head(folder, environment)
     try:
         started.wait()

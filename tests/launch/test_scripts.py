@@ -189,10 +189,14 @@ def slurm(tmp_path):
     token.write_text("secret")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     environment |= {
-        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SAID": str(said), "SLURM_JOB_ID": "123456",
-        "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "3",
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "SAID": str(said),
+        "SLURM_JOB_ID": "123456",
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_CPUS_PER_TASK": "3",
         "RAY_AUTH_TOKEN_PATH": str(token),
-    }  # fmt: skip
+    }
 
     def start(*arguments, **more):
         return subprocess.Popen(["bash", SBATCH, *arguments], env=environment | more, stderr=subprocess.PIPE, text=True)

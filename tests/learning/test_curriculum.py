@@ -14,8 +14,14 @@ def test_the_published_schedule():
     curriculum = EasyToHard()
     seen = {epoch: curriculum.chosen(epoch, RANKED) for epoch in (0, 10, 20, 39, 40, 60, 99)}
     assert {epoch: len(index) for epoch, index in seen.items()} == {
-        0: 150, 10: 175, 20: 200, 39: 200, 40: 180, 60: 160, 99: 160,
-    }  # fmt: skip
+        0: 150,
+        10: 175,
+        20: 200,
+        39: 200,
+        40: 180,
+        60: 160,
+        99: 160,
+    }
     assert torch.equal(seen[0], RANKED[:150])  # the easiest
     assert torch.equal(seen[60], RANKED[40:])  # the easiest are gone, not the hardest
 

@@ -16,7 +16,7 @@ from distributed_dd.learning.networks import (
     ResNet18,
     TorchvisionModel,
     initialised,
-)  # fmt: skip
+)
 
 CIFAR = (3, 32, 32)
 # The ConvNets as published; others: weights and biases added up by hand, layer by layer.
@@ -37,12 +37,19 @@ COUNTS = [
 
 
 SMALL = [
-    (LeNet(), (1, 28, 28)), (LeNet(stride=2), (3, 64, 64)), (AlexNet(), (1, 28, 28)),
-    (AlexNet(stride=2), (3, 64, 64)), (VGG11(), (1, 28, 28)), (VGG11(last_stride=1), CIFAR),
-    (VGG11(), (3, 64, 64)), (ResNet10(stem_stride=2), (3, 64, 64)), (ResNet10(width=8), (1, 28, 28)),
+    (LeNet(), (1, 28, 28)),
+    (LeNet(stride=2), (3, 64, 64)),
+    (AlexNet(), (1, 28, 28)),
+    (AlexNet(stride=2), (3, 64, 64)),
+    (VGG11(), (1, 28, 28)),
+    (VGG11(last_stride=1), CIFAR),
+    (VGG11(), (3, 64, 64)),
+    (ResNet10(stem_stride=2), (3, 64, 64)),
+    (ResNet10(width=8), (1, 28, 28)),
     (ConvNet(2, 8, norm="group", pooling="max"), CIFAR),
-    (ConvNet(2, 8, norm="none", pooling="none"), (1, 9, 9)), (TorchvisionModel("vit_b_16"), (3, 64, 64)),
-]  # fmt: skip
+    (ConvNet(2, 8, norm="none", pooling="none"), (1, 9, 9)),
+    (TorchvisionModel("vit_b_16"), (3, 64, 64)),
+]
 
 
 @pytest.mark.parametrize(("network", "shape"), SMALL, ids=lambda v: str(v)[:40])

@@ -208,10 +208,14 @@ def test_an_empty_group_is_passed_over():
 def test_a_rule_comes_from_its_configuration_and_goes_back(given, expected):
     """Run names hang on the fields: catches one renamed, added, or with another default."""
     assert build_member(UPDATE_RULES, given) == expected
-    assert list(plain(expected)) == {
-        SGD: ["learning_rate", "momentum"], Adam: ["learning_rate", "beta1", "beta2"],
-        LAMB: ["learning_rate", "beta1", "beta2", "epsilon"],
-    }[type(expected)]  # fmt: skip
+    assert (
+        list(plain(expected))
+        == {
+            SGD: ["learning_rate", "momentum"],
+            Adam: ["learning_rate", "beta1", "beta2"],
+            LAMB: ["learning_rate", "beta1", "beta2", "epsilon"],
+        }[type(expected)]
+    )
 
 
 @pytest.mark.parametrize(
@@ -235,8 +239,10 @@ def test_slots_are_called_as_in_files_that_are_there():
     assert slot_key("momentum", "images") == "momentum.images"
     assert slot_key("updates", "learning_rate") == "updates.learning_rate"
     assert [slot_key(s, "generator.theta") for s in ("mean", "square", "updates")] == [
-        "generator.mean", "generator.square", "generator.updates"
-    ]  # fmt: skip
+        "generator.mean",
+        "generator.square",
+        "generator.updates",
+    ]
     by_row = ["images", "labels", "classes", "momentum.images", "mean.labels", "average.images"]
     assert all(map(is_by_row, by_row))
     flat = ["learning_rate", "momentum.learning_rate", "generator.theta", "updates.images", "average"]

@@ -61,10 +61,14 @@ def pool_job(**settings):
 
 def method(**settings):
     common = dict(
-        generator=ConvGenerator(4, 8), discriminator=ConvDiscriminator(4), gan=GanTraining(4, 8),
-        batch_size=8, generator_optimizer=Adam(1e-3, 0.0, 0.9), discriminator_optimizer=Adam(1e-3, 0.0, 0.9),
+        generator=ConvGenerator(4, 8),
+        discriminator=ConvDiscriminator(4),
+        gan=GanTraining(4, 8),
+        batch_size=8,
+        generator_optimizer=Adam(1e-3, 0.0, 0.9),
+        discriminator_optimizer=Adam(1e-3, 0.0, 0.9),
         pool=pool(),
-    )  # fmt: skip
+    )
     return Generative(**{**common, **settings})
 
 
@@ -77,23 +81,38 @@ class World:
         real = images()
         chosen = self.method.phase(phase)
         self.job = GenerativeJob(
-            self.method, chosen, 0, real, Standardise().fit(real.pixels()),
-            pool_job() if chosen.matched else None, SHAPE, K, self.folder.checkpoints,
-        )  # fmt: skip
+            self.method,
+            chosen,
+            0,
+            real,
+            Standardise().fit(real.pixels()),
+            pool_job() if chosen.matched else None,
+            SHAPE,
+            K,
+            self.folder.checkpoints,
+        )
         self.workers = LocalWorkers(self.job, InProcess(), Local())
 
     def loop(self, num_outer_steps, every=100):
         subject = Subject(
-            starting=self.job.starting, read=everything, noted=self.method.words.noted, count=self.method.count,
+            starting=self.job.starting,
+            read=everything,
+            noted=self.method.words.noted,
+            count=self.method.count,
             no_facts=self.method.no_facts,
             score=lambda tensors, networks, cluster: self.scores.pop(0) if self.scores else 0.5,
             show=lambda step, start, tensors: None,
-        )  # fmt: skip
+        )
         return Distillation(
-            num_outer_steps=num_outer_steps, judging=Judging.every(every, num_outer_steps, 1), checkpoint_every=3,
-            subject=subject, workers=self.workers, folder=self.folder, tracker=NoTracker(),
+            num_outer_steps=num_outer_steps,
+            judging=Judging.every(every, num_outer_steps, 1),
+            checkpoint_every=3,
+            subject=subject,
+            workers=self.workers,
+            folder=self.folder,
+            tracker=NoTracker(),
             progress=ConsoleProgress(),
-        )  # fmt: skip
+        )
 
 
 def world(path, **settings):
@@ -196,9 +215,14 @@ def test_magnitudes_of_all_losses_are_recorded(tmp_path):
     made.loop(2).run()
     (first, _) = made.folder.metrics.read()
     names = {
-        "generator_adversarial", "generator_classification", "generator_global", "generator_local",
-        "discriminator_distance", "discriminator_classification", "discriminator_penalty",
-    }  # fmt: skip
+        "generator_adversarial",
+        "generator_classification",
+        "generator_global",
+        "generator_local",
+        "discriminator_distance",
+        "discriminator_classification",
+        "discriminator_penalty",
+    }
     assert names <= set(first) and first["generator_local"] > 0 and first["discriminator_penalty"] > 0
 
 

@@ -137,9 +137,14 @@ def test_parts_of_a_batch_add_up_to_its_losses(world):
 
     def losses(rows):
         judged = discriminator_losses(
-            world.discriminator, world.real[rows], world.classes[rows], fake[rows], world.classes[rows],
-            mix[rows], B,
-        )  # fmt: skip
+            world.discriminator,
+            world.real[rows],
+            world.classes[rows],
+            fake[rows],
+            world.classes[rows],
+            mix[rows],
+            B,
+        )
         return judged | {
             f"generator {name}": value
             for name, value in generator_losses(world.discriminator(fake[rows]), world.classes[rows], B).items()
@@ -233,9 +238,15 @@ def test_the_generators_gradient_is_that_of_a_plain_loop(world, local):
     theta = flatten(world.generator)
     expected, gradient = reference_generator_loss(world, theta, local)
     losses, ours = Adversaries(world.generator, world.discriminator).generator_step(
-        theta, flatten(world.discriminator), conditioned(world.noise, world.classes, K), world.classes,
-        world.real, B, 1.0, matching(world, weights),
-    )  # fmt: skip
+        theta,
+        flatten(world.discriminator),
+        conditioned(world.noise, world.classes, K),
+        world.classes,
+        world.real,
+        B,
+        1.0,
+        matching(world, weights),
+    )
     assert set(losses) == {"adversarial", "classification", "global"} | ({"local"} if local else set())
     total = losses["adversarial"] + losses["classification"] + 0.01 * losses["global"]
     total = total + 0.001 * losses.get("local", 0.0)
@@ -247,9 +258,14 @@ def test_without_weights_it_is_the_conditional_gan(world):
     """To the bit: what has no weight is not computed at all."""
     adversaries = Adversaries(world.generator, world.discriminator)
     given = (
-        flatten(world.generator), flatten(world.discriminator), conditioned(world.noise, world.classes, K),
-        world.classes, world.real, B, 1.0,
-    )  # fmt: skip
+        flatten(world.generator),
+        flatten(world.discriminator),
+        conditioned(world.noise, world.classes, K),
+        world.classes,
+        world.real,
+        B,
+        1.0,
+    )
     plain, zero = (adversaries.generator_step(*given, m) for m in (None, matching(world, (0.0, 0.0))))
     assert torch.equal(plain[1], zero[1]) and plain[0].keys() == zero[0].keys()
     assert not Generative(global_weight=0, local_weight=0).phase("distil").matched
@@ -353,11 +369,12 @@ def test_a_layer_that_is_not_there_is_refused_with_those_that_are():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"layers": ("1", "2")}, "one for each"), ({"networks": ()}, "empty"),
+        ({"layers": ("1", "2")}, "one for each"),
+        ({"networks": ()}, "empty"),
         ({"net_steps": -1}, "0 or more"),
         ({"steps_per_network": 0}, "1 or more"),
     ],
-)  # fmt: skip
+)
 def test_a_pool_that_cannot_be_is_refused(settings, says):
     with pytest.raises(ConfigError, match=says):
         Pool(**{"networks": (ConvNet(),), **settings})

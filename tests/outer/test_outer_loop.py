@@ -59,39 +59,63 @@ class Small:
         self.store.write(0, Full().tensors(range(4), rows, ()), range(4), {})
         self.store.write_manifest(1)
         common = dict(
-            segments=Window(3), student_steps=2, expert_epochs=1, batch_size=4, student_learning_rate=0.1,
-            augment=Identity(), gate=None, experts=Experts(num_experts=1),
-        )  # fmt: skip
+            segments=Window(3),
+            student_steps=2,
+            expert_epochs=1,
+            batch_size=4,
+            student_learning_rate=0.1,
+            augment=Identity(),
+            gate=None,
+            experts=Experts(num_experts=1),
+        )
         sgd = SGD(0.5, 0.9)
         self.method = FromRandom(
-            settings.pop("images", sgd), settings.pop("rate", SGD(1e-3, 0.5)),
-            label_optimizer=sgd, **{**common, **settings},
-        )  # fmt: skip
+            settings.pop("images", sgd),
+            settings.pop("rate", SGD(1e-3, 0.5)),
+            label_optimizer=sgd,
+            **{**common, **settings},
+        )
         self.folder = RunFolder(path / "run", "config")
         self.world = World(
-            seed=0, network=MLP(depth=1), image_shape=(1, 2, 2), num_classes=2, images_per_class=2,
-            num_outer_steps=1, preprocessing=Standardise(), evaluate=Evaluation(), output=Path(path), real=None,
+            seed=0,
+            network=MLP(depth=1),
+            image_shape=(1, 2, 2),
+            num_classes=2,
+            images_per_class=2,
+            num_outer_steps=1,
+            preprocessing=Standardise(),
+            evaluate=Evaluation(),
+            output=Path(path),
+            real=None,
             shared=self.store,
-        )  # fmt: skip
+        )
         self.job = SetJob(self.method, self.world, self.folder.checkpoints)
         self.workers = LocalWorkers(self.job, InProcess(), Local())
 
     def loop(self, num_outer_steps, every=1):
         return Distillation(
-            num_outer_steps=num_outer_steps, judging=Judging.every(every, num_outer_steps, 1), checkpoint_every=1,
-            subject=self.subject(), workers=self.workers, folder=self.folder, tracker=NoTracker(),
+            num_outer_steps=num_outer_steps,
+            judging=Judging.every(every, num_outer_steps, 1),
+            checkpoint_every=1,
+            subject=self.subject(),
+            workers=self.workers,
+            folder=self.folder,
+            tracker=NoTracker(),
             progress=ConsoleProgress(),
-        )  # fmt: skip
+        )
 
     def subject(self):
         """As a run makes it."""
         product = self.method.product(self.world, self.folder.path)
         return Subject(
-            starting=product.starting, read=product.read, noted=self.method.words.noted, count=self.method.count,
+            starting=product.starting,
+            read=product.read,
+            noted=self.method.words.noted,
+            count=self.method.count,
             no_facts=self.method.no_facts,
             score=lambda tensors, networks, cluster: self.scores.pop(0) if self.scores else 0.5,
             show=lambda step, start, tensors: self.shown.append(step),
-        )  # fmt: skip
+        )
 
     def now(self):
         return self.workers.worker.learner.kept()

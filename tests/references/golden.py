@@ -21,18 +21,28 @@ import torch
 RECORD = Path(__file__).with_name("golden.json")
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = (
-    "tracker=none", "evaluate.num_networks=1", "evaluate.num_validation_networks=1",
+    "tracker=none",
+    "evaluate.num_networks=1",
+    "evaluate.num_validation_networks=1",
     "evaluate.num_epochs_full_data=1",
-)  # fmt: skip
+)
 RUNS = {
     "configs/digits/datm_ipc1.yaml": ("evaluate.num_epochs=20",),
     "configs/digits/generative_ipc10.yaml": (
-        "num_outer_steps=12", "checkpoint_every=6", "method.gan.num_steps=30", "method.pool.steps_per_network=5",
-        "evaluate.every=6", "evaluate.num_epochs=4",
+        "num_outer_steps=12",
+        "checkpoint_every=6",
+        "method.gan.num_steps=30",
+        "method.pool.steps_per_network=5",
+        "evaluate.every=6",
+        "evaluate.num_epochs=4",
     ),
-}  # fmt: skip
-KEPT = ("*/distilled/*.safetensors", "*/generator/*.safetensors", "experts/*/expert-0000.safetensors",
-        "gans/*/gan.safetensors")  # fmt: skip
+}
+KEPT = (
+    "*/distilled/*.safetensors",
+    "*/generator/*.safetensors",
+    "experts/*/expert-0000.safetensors",
+    "gans/*/gan.safetensors",
+)
 
 
 def machine() -> dict[str, str]:
@@ -40,17 +50,26 @@ def machine() -> dict[str, str]:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     return {
-        "torch": torch.__version__, "processor": model or platform.processor(),
+        "torch": torch.__version__,
+        "processor": model or platform.processor(),
         "capability": torch.backends.cpu.get_cpu_capability(),
-    }  # fmt: skip
+    }
 
 
 def run(config: str, output: Path) -> dict[str, str]:
     """SHA-256 of the files that a run leaves; digests in the names of folders are left out."""
     command = [
-        sys.executable, "-m", "distributed_dd", "run", config, "--on", "configs/clusters/in_process.yaml",
-        f"output={output}", *COMMON, *RUNS[config],
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "distributed_dd",
+        "run",
+        config,
+        "--on",
+        "configs/clusters/in_process.yaml",
+        f"output={output}",
+        *COMMON,
+        *RUNS[config],
+    ]
     single = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     subprocess.run(command, cwd=ROOT, env={**os.environ, **single}, check=True, capture_output=True)
     found = sorted(path for pattern in KEPT for path in output.glob(pattern))

@@ -26,9 +26,13 @@ def job(checkpoints) -> GenerativeJob:
     fitted = Standardise().fit(pixels)
     pool = Pool((ConvNet(2, 4), ConvNet(1, 4)), steps_per_network=4, net_steps=2, batch_size=8)
     method = Generative(
-        generator=ConvGenerator(4, 8), discriminator=ConvDiscriminator(4), batch_size=BATCH, pool=pool,
-        global_weight=1.0, local_weight=0.1,
-    )  # fmt: skip
+        generator=ConvGenerator(4, 8),
+        discriminator=ConvDiscriminator(4),
+        batch_size=BATCH,
+        pool=pool,
+        global_weight=1.0,
+        local_weight=0.1,
+    )
     judged = PoolJob(pool, 0, Images(fitted.apply(pixels), real.targets), NUM_CLASSES)
     phase = method.phase("distil")
     return GenerativeJob(method, phase, 0, real, fitted, judged, SHAPE, NUM_CLASSES, checkpoints)

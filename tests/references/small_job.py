@@ -53,10 +53,18 @@ class Smooth(TrajectoryMatching):
 def method(**settings: Any) -> Smooth:
     """Four segments of four student steps, all augmentations, all three things learned."""
     common = dict(
-        segments=Window(3), student_steps=4, expert_epochs=1, batch_size=BATCH, student_learning_rate=0.1,
-        segments_per_outer_step=4, gate=None, augment=Siamese(), labels=ExpertEnsemble(),
-        label_optimizer=SGD(2.0, 0.9), experts=Experts(num_experts=3),
-    )  # fmt: skip
+        segments=Window(3),
+        student_steps=4,
+        expert_epochs=1,
+        batch_size=BATCH,
+        student_learning_rate=0.1,
+        segments_per_outer_step=4,
+        gate=None,
+        augment=Siamese(),
+        labels=ExpertEnsemble(),
+        label_optimizer=SGD(2.0, 0.9),
+        experts=Experts(num_experts=3),
+    )
     return Smooth(SGD(1.0, 0.5), SGD(1e-3, 0.5), **{**common, **settings})
 
 
@@ -95,10 +103,18 @@ class Drifting:
 def world(shared: Any = None, network: Network = NETWORK) -> World:
     """An experiment of this size, without real images."""
     return World(
-        seed=0, network=network, image_shape=SHAPE, num_classes=NUM_CLASSES, images_per_class=PER_CLASS,
-        num_outer_steps=5, preprocessing=Standardise(), evaluate=Evaluation(), output=Path("runs"), real=None,
+        seed=0,
+        network=network,
+        image_shape=SHAPE,
+        num_classes=NUM_CLASSES,
+        images_per_class=PER_CLASS,
+        num_outer_steps=5,
+        preprocessing=Standardise(),
+        evaluate=Evaluation(),
+        output=Path("runs"),
+        real=None,
         shared=shared,
-    )  # fmt: skip
+    )
 
 
 def job(checkpoints: Checkpoints, dtype: torch.dtype = torch.float32, **settings: Any) -> SetJob:

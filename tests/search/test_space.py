@@ -21,13 +21,19 @@ def base(kind="expanding", **segments):
         window = {"initial_max_start_epoch": 2, "expansion_steps": 10, **window}
     sgd = {"learning_rate": 1.0}
     method = {
-        "kind": "trajectory_matching", "image_optimizer": sgd, "rate_optimizer": sgd, "segments": window,
+        "kind": "trajectory_matching",
+        "image_optimizer": sgd,
+        "rate_optimizer": sgd,
+        "segments": window,
         "expert_epochs": 2,
-    }  # fmt: skip
+    }
     values = {
-        "images_per_class": 1, "num_outer_steps": 10, "data": {"kind": "digits"}, "method": method,
+        "images_per_class": 1,
+        "num_outer_steps": 10,
+        "data": {"kind": "digits"},
+        "method": method,
         "experts": {"num_epochs": EPOCHS, "trajectory": {"kind": "full", "keep_epochs": "0-8:0.5"}},
-    }  # fmt: skip
+    }
     return values_of(experiment_of(values))
 
 
@@ -52,11 +58,13 @@ def random_points(space, values, num):
 
 def test_every_point_is_a_window_that_the_experts_have():
     """Also where M, on which the limit depends, is searched with it: the window is worked out last."""
-    space = space_of({
-        "method.segments": {"kind": "matching_window"},
-        "method.expert_epochs": {"kind": "integers", "low": 1, "high": 6},
-        "experts.num_epochs": {"kind": "choice", "values": [8, 12]},
-    })  # fmt: skip
+    space = space_of(
+        {
+            "method.segments": {"kind": "matching_window"},
+            "method.expert_epochs": {"kind": "integers", "low": 1, "high": 6},
+            "experts.num_epochs": {"kind": "choice", "values": [8, 12]},
+        }
+    )
     values, seen = base(), set()
     corners = space.probes(values, 0)
     for point in itertools.chain(corners, random_points(space, values, 500)):
@@ -89,22 +97,26 @@ def test_a_space_may_be_nested_and_overridden():
     """What YAML and the command line make of key.path."""
     flat = space_of({"method.student_steps": {"kind": "integers", "low": 1, "high": 9}})
     nested = space_of({"method": {"student_steps": {"kind": "integers", "low": 1, "high": 9}}})
-    over = space_of({
-        "method.student_steps": {"kind": "integers", "low": 1, "high": 5},
-        "method": {"student_steps": {"high": 9}},
-    })  # fmt: skip
+    over = space_of(
+        {
+            "method.student_steps": {"kind": "integers", "low": 1, "high": 5},
+            "method": {"student_steps": {"high": 9}},
+        }
+    )
     assert flat == nested == over
 
 
 @pytest.mark.parametrize("kind", ["expanding", "window"])
 def test_the_base_is_found_in_its_space_and_leads_back_to_itself(kind):
     values = base(kind, min_start_epoch=0.5)
-    space = space_of({
-        "method.segments": {"kind": "matching_window"},
-        "method.image_optimizer.learning_rate": {"kind": "log_uniform", "low": 0.1, "high": 10},
-        "method.student_steps": {"kind": "integers", "low": 20, "high": 100, "step": 20},
-        "method.unroll": {"kind": "choice", "values": [{"kind": "direct"}, {"kind": "replayed"}]},
-    })  # fmt: skip
+    space = space_of(
+        {
+            "method.segments": {"kind": "matching_window"},
+            "method.image_optimizer.learning_rate": {"kind": "log_uniform", "low": 0.1, "high": 10},
+            "method.student_steps": {"kind": "integers", "low": 20, "high": 100, "step": 20},
+            "method.unroll": {"kind": "choice", "values": [{"kind": "direct"}, {"kind": "replayed"}]},
+        }
+    )
     point = space.located(values)
     again = laid_over(values, space.settings(point, values))
     assert experiment_of(again) == experiment_of(values)
@@ -127,13 +139,22 @@ def test_a_base_outside_is_said_to_be_outside(space):
 def test_two_windows_that_differ_by_spacing_only():
     space = space_of({"method.segments": {"kind": "matching_window", "spacing": 2}})
     found = {triple(space.settings(p, base())) for p in space.grid(base())}
-    assert found == {(0, 2, 2), (0, 2, 4), (0, 4, 4), (0, 2, 6), (0, 4, 6), (0, 6, 6), (2, 4, 4), (2, 4, 6),
-                     (2, 6, 6), (4, 6, 6)}  # fmt: skip
+    assert found == {
+        (0, 2, 2),
+        (0, 2, 4),
+        (0, 4, 4),
+        (0, 2, 6),
+        (0, 4, 6),
+        (0, 6, 6),
+        (2, 4, 4),
+        (2, 4, 6),
+        (2, 6, 6),
+        (4, 6, 6),
+    }
 
 
 def test_log_uniform_is_uniform_in_the_logarithm():
-    space = space_of({"method.student_learning_rate": {"kind": "log_uniform", "low": 1e-3, "high": 10,
-                                                       "num_grid": 5}})  # fmt: skip
+    space = space_of({"method.student_learning_rate": {"kind": "log_uniform", "low": 1e-3, "high": 10, "num_grid": 5}})
     tried = [space.settings(p, base())["method.student_learning_rate"] for p in space.grid(base())]
     assert tried == pytest.approx([1e-3, 1e-2, 1e-1, 1, 10])
     assert space.coordinates(base())["method.student_learning_rate"].log
@@ -149,17 +170,23 @@ def test_log_uniform_is_uniform_in_the_logarithm():
         ({"seed": {"kind": "log_uniform", "low": 0, "high": 1}}, "space.seed.low", "got 0"),
         ({"seed": {"kind": "choice", "values": [1]}}, "space.seed.values", "holds 1"),
         ({"seed": {"kind": "matching_window"}}, "space.seed.kind", "method.segments"),
-        ({"method.segments": {"kind": "matching_window", "latest": 7}}, "space.method.segments.latest",
-         "at most 6"),
-        ({"method.segments": {"kind": "matching_window", "earliest": 7}}, "space.method.segments.earliest",
-         "no window"),
-        ({"method.segments": {"kind": "matching_window", "spacing": 0.7}}, "space.method.segments.spacing",
-         "multiple"),
-        ({"method.segments": {"kind": "matching_window"},
-          "method.segments.max_start_epoch": {"kind": "integers", "low": 1, "high": 5}},
-         "space.method.segments", "another dimension"),
+        ({"method.segments": {"kind": "matching_window", "latest": 7}}, "space.method.segments.latest", "at most 6"),
+        (
+            {"method.segments": {"kind": "matching_window", "earliest": 7}},
+            "space.method.segments.earliest",
+            "no window",
+        ),
+        ({"method.segments": {"kind": "matching_window", "spacing": 0.7}}, "space.method.segments.spacing", "multiple"),
+        (
+            {
+                "method.segments": {"kind": "matching_window"},
+                "method.segments.max_start_epoch": {"kind": "integers", "low": 1, "high": 5},
+            },
+            "space.method.segments",
+            "another dimension",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_searched_is_told_with_its_place(space, where, told):
     with pytest.raises(ConfigError) as caught:
         found = space_of(space)

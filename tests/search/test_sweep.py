@@ -26,8 +26,9 @@ def test_rungs_are_those_at_which_ray_tune_halves(steps, rungs, factor):
 
     ours = Asha(rungs, factor)
     grace = ours.first_rung(steps)
-    theirs = ASHAScheduler(time_attr="s", metric="m", mode="max", max_t=steps, grace_period=grace,
-                           reduction_factor=factor)  # fmt: skip
+    theirs = ASHAScheduler(
+        time_attr="s", metric="m", mode="max", max_t=steps, grace_period=grace, reduction_factor=factor
+    )
     milestones = [step for step, _ in theirs._brackets[0]._rungs]
     assert sorted(m for m in milestones if m < steps) == list(ours.rungs(steps)[:-1])
     assert ours.rungs(steps)[-1] == steps and len(ours.rungs(steps)) == rungs
@@ -51,10 +52,19 @@ def test_a_population_is_scored_in_equal_stretches():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("num_trials", 0), ("hours", 0), ("hours", -1.0), ("images_per_class", []), ("images_per_class", [1, 1]),
-     ("validation_networks", []), ("validation_networks", [0]), ("final_networks", 0), ("num_finalists", 0),
-     ("max_concurrent", 0)],
-)  # fmt: skip
+    [
+        ("num_trials", 0),
+        ("hours", 0),
+        ("hours", -1.0),
+        ("images_per_class", []),
+        ("images_per_class", [1, 1]),
+        ("validation_networks", []),
+        ("validation_networks", [0]),
+        ("final_networks", 0),
+        ("num_finalists", 0),
+        ("max_concurrent", 0),
+    ],
+)
 def test_an_empty_budget_is_refused(key, value):
     with pytest.raises(ConfigError) as caught:
         build(Sweep, {**FILE, key: value})
@@ -67,10 +77,14 @@ def record(number, step, accuracy, status="finished", **more):
 
 
 TRIALS = (
-    record(0, 9, 0.80, base=True), record(1, 3, 0.99, "stopped"), record(2, 9, 0.85), record(3, 9, 0.90),
-    record(4, 0, 0.0, "diverged", num_networks=0, message="loss inf"), record(5, 9, 0.70),
+    record(0, 9, 0.80, base=True),
+    record(1, 3, 0.99, "stopped"),
+    record(2, 9, 0.85),
+    record(3, 9, 0.90),
+    record(4, 0, 0.0, "diverged", num_networks=0, message="loss inf"),
+    record(5, 9, 0.70),
     record(6, 9, 0.88),
-)  # fmt: skip
+)
 
 
 def test_only_trials_of_the_last_rung_are_finalists_and_the_base_is_one_of_them():

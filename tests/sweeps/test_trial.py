@@ -63,11 +63,17 @@ def tensors(job, point):
 def test_every_rung_is_told_once_its_checkpoint_is_written_with_growing_networks(job, monkeypatch):
     line, there = Line(), []
     monkeypatch.setattr(
-        line, "report", lambda facts, checkpoint=None: there.append(
-            (facts["outer_step"], facts["num_networks"], facts["validation_accuracy"],
-             read_json(next(job[0].below.glob("*/checkpoint/latest.json")))["step"])
+        line,
+        "report",
+        lambda facts, checkpoint=None: there.append(
+            (
+                facts["outer_step"],
+                facts["num_networks"],
+                facts["validation_accuracy"],
+                read_json(next(job[0].below.glob("*/checkpoint/latest.json")))["step"],
+            )
         ),
-    )  # fmt: skip
+    )
     run_trial({RATE: 0.5}, line, *job)
     assert [(step, networks, saved) for step, networks, _, saved in there] == [
         (1, 1, 1),

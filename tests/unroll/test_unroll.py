@@ -38,9 +38,15 @@ def problem(network_config=None, steps=4, augmented=True, smooth=False, seed=0, 
         names = itertools.cycle(OPERATIONS)
         augment = [Siamese(operations=(next(names),)).draw(rng, len(b)) for b in batches]
     return dict(
-        network=network, theta_start=start, theta_target=target, images=images, labels=labels,
-        learning_rate=0.3, batches=batches, augment=augment,
-    )  # fmt: skip
+        network=network,
+        theta_start=start,
+        theta_target=target,
+        images=images,
+        labels=labels,
+        learning_rate=0.3,
+        batches=batches,
+        augment=augment,
+    )
 
 
 @pytest.mark.parametrize("network", [ConvNet(2, 4), MLP(3, 5)], ids=["convnet", "mlp"])

@@ -28,8 +28,9 @@ class DeepSpeedRanks:
     stored: Literal["auto", "device", "spread", "host"] = setting(
         "where the student parameters of an unroll wait for the way back: each rank keeps all, or its part "
         "of each (spread), or they go to the host's memory; auto takes the first that needs at most a "
-        "quarter of a rank's memory", "auto",
-    )  # fmt: skip
+        "quarter of a rank's memory",
+        "auto",
+    )
     cpus_per_rank: int = setting("cores, and so threads, of every rank", 1)
     gpus_per_rank: int | None = setting("0 or 1; null: 1 where the cluster has any", None)
     max_restarts: int = setting("times that lost ranks are replaced without a checkpoint between", 5)
@@ -41,20 +42,24 @@ class DeepSpeedRanks:
         require(self.max_restarts >= 0, "max_restarts", f"got {self.max_restarts}", "0 or more")
         require(self.timeout > 0, "timeout", f"got {self.timeout:g}", "above 0")
         require(
-            self.gpus_per_rank in (None, 0, 1), "gpus_per_rank", f"got {self.gpus_per_rank}",
+            self.gpus_per_rank in (None, 0, 1),
+            "gpus_per_rank",
+            f"got {self.gpus_per_rank}",
             "0, 1 or null: a rank computes on one GPU",
-        )  # fmt: skip
+        )
         grid = self.split == "grid"
         require(
-            (self.num_groups is not None) == grid, "num_groups",
+            (self.num_groups is not None) == grid,
+            "num_groups",
             "missing: segments at a time" if grid else f"got {self.num_groups} with split={self.split}",
             "a number with split=grid, null otherwise",
-        )  # fmt: skip
+        )
         require(
             self.num_groups is None or (self.num_groups >= 1 and self.num_ranks % self.num_groups == 0),
-            "num_groups", f"{self.num_groups} groups of {self.num_ranks} ranks are not of one size",
+            "num_groups",
+            f"{self.num_groups} groups of {self.num_ranks} ranks are not of one size",
             f"a divisor of num_ranks = {self.num_ranks}",
-        )  # fmt: skip
+        )
 
     def __str__(self) -> str:
         ranks = "1 rank" if self.num_ranks == 1 else f"{self.num_ranks} ranks"
@@ -74,20 +79,25 @@ class DeepSpeedRanks:
         self._check_segments(division)
         size, num_rows = self.num_ranks // self.groups, division.num_rows
         require(
-            num_rows > 0 or not self.zero.own_rows, "engine.zero.own_rows", "what is learned has no rows",
+            num_rows > 0 or not self.zero.own_rows,
+            "engine.zero.own_rows",
+            "what is learned has no rows",
             "zero.stage: 0 to 3",
-        )  # fmt: skip
+        )
         require(
             not self.zero.parted or num_rows == 0 or self.num_ranks <= num_rows,
-            "engine.num_ranks", f"{self.num_ranks} ranks for {num_rows} images", f"at most {num_rows}",
-        )  # fmt: skip
+            "engine.num_ranks",
+            f"{self.num_ranks} ranks for {num_rows} images",
+            f"at most {num_rows}",
+        )
         for batch in division.batches:
             require(
-                size <= batch.num_rows, "engine.num_ranks",
-                f"{size} ranks share a {batch.what}, and the smallest has {batch.num_rows} images "
-                f"({batch.field})", f"at most {batch.num_rows} ranks that share one",
+                size <= batch.num_rows,
+                "engine.num_ranks",
+                f"{size} ranks share a {batch.what}, and the smallest has {batch.num_rows} images ({batch.field})",
+                f"at most {batch.num_rows} ranks that share one",
                 f"fewer ranks, or another {batch.field}",
-            )  # fmt: skip
+            )
         kept_apart = size > 1 or (self.zero.parted and num_rows > 0)
         for obstacle in (*division.obstacles, *(division.mixing if size > 1 else ())):
             require(not kept_apart, obstacle.field, obstacle.reason, obstacle.allowed, obstacle.fix)
@@ -95,9 +105,11 @@ class DeepSpeedRanks:
     def _check_segments(self, division: Division) -> None:
         segments = division.num_segments
         require(
-            segments is not None or self.split == "student_batch", "engine.split",
-            f"{self.split}: this method has no segments", "student_batch: each rank has a part of every batch",
-        )  # fmt: skip
+            segments is not None or self.split == "student_batch",
+            "engine.split",
+            f"{self.split}: this method has no segments",
+            "student_batch: each rank has a part of every batch",
+        )
         field = division.segments_field
         require(
             (segments or 1) % self.groups == 0,

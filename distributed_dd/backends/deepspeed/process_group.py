@@ -16,9 +16,13 @@ def join(address: str, port: int, rank: int, num_ranks: int, seconds: float) -> 
     """
     on_gpu = torch.cuda.is_available()
     os.environ |= {
-        "MASTER_ADDR": address, "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(num_ranks),
-        "LOCAL_RANK": "0", "LOCAL_SIZE": "1",
-    }  # fmt: skip
+        "MASTER_ADDR": address,
+        "MASTER_PORT": str(port),
+        "RANK": str(rank),
+        "WORLD_SIZE": str(num_ranks),
+        "LOCAL_RANK": "0",
+        "LOCAL_SIZE": "1",
+    }
     if not on_gpu:
         os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed
@@ -27,9 +31,11 @@ def join(address: str, port: int, rank: int, num_ranks: int, seconds: float) -> 
     # It would be compiled on first use, which takes a compiler and a minute, and hangs on a stale lock.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(
-        "nccl" if on_gpu else "gloo", auto_mpi_discovery=False, verbose=False,
+        "nccl" if on_gpu else "gloo",
+        auto_mpi_discovery=False,
+        verbose=False,
         timeout=timedelta(seconds=seconds),
-    )  # fmt: skip
+    )
 
 
 class Apart:

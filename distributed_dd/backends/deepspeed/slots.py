@@ -28,9 +28,14 @@ class DeepSpeedSlots:
     """
 
     def __init__(
-        self, engine: Any, stage: int, layout: Layout, pieces: Mapping[str, Sequence[nn.Parameter]],
-        rules: Mapping[str, UpdateRule], counts: Mapping[str, Tensor],
-    ) -> None:  # fmt: skip
+        self,
+        engine: Any,
+        stage: int,
+        layout: Layout,
+        pieces: Mapping[str, Sequence[nn.Parameter]],
+        rules: Mapping[str, UpdateRule],
+        counts: Mapping[str, Tensor],
+    ) -> None:
         self._stage, self._layout = stage, layout
         optimizer = engine.optimizer
         base = optimizer if stage == 0 else optimizer.optimizer

@@ -49,9 +49,13 @@ class ConsoleProgress:
             yield _Counter(self, what, total, done, None)
             return
         columns = (
-            TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), _Rate(),
-            TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-        )  # fmt: skip
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         with Progress(*columns, console=self.console) as display:
             task = display.add_task(what, total=total, completed=done, note="")
             yield _Counter(self, what, total, done, lambda done, note: display.update(task, completed=done, note=note))

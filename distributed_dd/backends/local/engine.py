@@ -25,8 +25,9 @@ class Local:
 
     stored: Literal["auto", "device", "host"] = setting(
         "where the student parameters of an unroll wait for the way back; auto: the host's memory where they "
-        "would take more than a quarter of the GPU's", "auto"
-    )  # fmt: skip
+        "would take more than a quarter of the GPU's",
+        "auto",
+    )
     max_restarts = 0
 
     def check(self, division: Division) -> None:

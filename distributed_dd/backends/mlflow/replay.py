@@ -51,9 +51,10 @@ def replay(folders: list[Path], database: Path, say: Callable[[str], None]) -> i
         _tell(folder, tracker)
         if failed:
             raise MissingInputError(
-                "MLflow", failed[0].partition(": ")[2] or failed[0],
+                "MLflow",
+                failed[0].partition(": ")[2] or failed[0],
                 fix=f"{number} of {len(folders)} runs were told; the same command goes on",
-            )  # fmt: skip
+            )
         say(f"told: {folder.name}")
     return len(folders)
 

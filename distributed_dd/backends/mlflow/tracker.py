@@ -221,9 +221,13 @@ class MlflowTracker:
 
     @never_stops_a_run
     def other(
-        self, record: Path, *, status: str | None = None, tags: Mapping[str, str] | None = None,
+        self,
+        record: Path,
+        *,
+        status: str | None = None,
+        tags: Mapping[str, str] | None = None,
         metrics: Mapping[str, float] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Tell about another run of the server, whose own process may be gone; ``record`` is its file."""
         server = next((server for server, run_id in self._ids.items() if run_id == self.run_id), "")
         run_id = read_json(record)["runs"].get(server) if record.exists() else None

@@ -26,18 +26,21 @@ def serve(output: Path, port: int, say: Callable[[str], None]) -> NoReturn:
     database = output / "mlflow.db"
     if not database.is_file():
         raise MissingInputError(
-            str(database), "there is no such file: no run in this folder was tracked",
+            str(database),
+            "there is no such file: no run in this folder was tracked",
             allowed="the output= folder of a run (runs/ by default)",
             fix="run something first, with tracker=mlflow as it is by default",
-        )  # fmt: skip
+        )
     refuse_taken(port)
     store = f"sqlite:///{database.absolute()}"
     say("in some five seconds, until Ctrl-C:")
     for line in views(store, f"http://{HOST}:{port}"):
         say(line)
     environment = {
-        **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true",
-    }  # fmt: skip
+        **os.environ,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
     arguments = ["ui", "--backend-store-uri", store, "--host", HOST, "--port", str(port), "--workers", "1"]
     os.execve(sys.executable, [sys.executable, "-m", "mlflow", *arguments], environment)
 

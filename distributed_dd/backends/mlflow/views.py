@@ -55,40 +55,74 @@ class View:
     def _state(self) -> dict[str, Any]:
         names = {"a": (self.section, True), "b": ("Model metrics", False), "c": ("System metrics", False)}
         sections = [
-            {"uuid": self.key + end, "name": name, "display": shown, "isReordered": False, "deleted": False,
-             "isGenerated": True, "columns": 2, "cardHeight": 360}
+            {
+                "uuid": self.key + end,
+                "name": name,
+                "display": shown,
+                "isReordered": False,
+                "deleted": False,
+                "isGenerated": True,
+                "columns": 2,
+                "cardHeight": 360,
+            }
             for end, (name, shown) in names.items()
-        ]  # fmt: skip
+        ]
         charts = [
-            {"uuid": f"{self.key}{number:02d}", "metricSectionId": f"{self.key}a", "deleted": False,
-             "isGenerated": False, **chart}
+            {
+                "uuid": f"{self.key}{number:02d}",
+                "metricSectionId": f"{self.key}a",
+                "deleted": False,
+                "isGenerated": False,
+                **chart,
+            }
             for number, chart in enumerate(self.charts)
-        ]  # fmt: skip
+        ]
         widths = {c: PIXELS_PER_LETTER * len(c.split("`")[1]) + PIXELS_MORE for c in self.columns}
         return {
-            "searchFilter": self.search, "orderByKey": self.order_by, "orderByAsc": False, "startTime": "ALL",
-            "lifecycleFilter": "Active", "datasetsFilter": [], "modelVersionFilter": "All Runs",
-            "selectedColumns": list(self.columns), "columnOrder": list(self.columns), "columnWidths": widths,
-            "runsHiddenMode": "SHOW_ALL", "compareRunCharts": charts, "compareRunSections": sections,
-            "viewMaximized": False, "runListHidden": False, "isAccordionReordered": True,
-            "useGroupedValuesInCharts": False, "hideEmptyCharts": True, "groupBy": None, "groupsExpanded": {},
+            "searchFilter": self.search,
+            "orderByKey": self.order_by,
+            "orderByAsc": False,
+            "startTime": "ALL",
+            "lifecycleFilter": "Active",
+            "datasetsFilter": [],
+            "modelVersionFilter": "All Runs",
+            "selectedColumns": list(self.columns),
+            "columnOrder": list(self.columns),
+            "columnWidths": widths,
+            "runsHiddenMode": "SHOW_ALL",
+            "compareRunCharts": charts,
+            "compareRunSections": sections,
+            "viewMaximized": False,
+            "runListHidden": False,
+            "isAccordionReordered": True,
+            "useGroupedValuesInCharts": False,
+            "hideEmptyCharts": True,
+            "groupBy": None,
+            "groupsExpanded": {},
             "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
-        }  # fmt: skip
+        }
 
 
 def runs_view(num_outer_steps: int, words: Words) -> View:
     """Ordinary runs, the best test accuracy of their headline row first."""
     test = f"metrics.`test_accuracy_{words.headline}`"
     columns = (
-        test, ACCURACY, "metrics.`test_accuracy_random_real`", "params.`images_per_class`",
-        *(f"params.`{tracked(words.parameters[key])}`" for key in words.compared), "params.`seed`",
+        test,
+        ACCURACY,
+        "metrics.`test_accuracy_random_real`",
+        "params.`images_per_class`",
+        *(f"params.`{tracked(words.parameters[key])}`" for key in words.compared),
+        "params.`seed`",
         "attributes.`Dataset`",
-    )  # fmt: skip
+    )
     first, *others = words.losses
     charts = (
-        line("validation_accuracy"), line(first), bar(f"test_accuracy_{words.headline}"), *map(line, others),
+        line("validation_accuracy"),
+        line(first),
+        bar(f"test_accuracy_{words.headline}"),
+        *map(line, others),
         images(words.picture, num_outer_steps),
-    )  # fmt: skip
+    )
     return View("runs", columns, charts, "tags.role = 'run'", test)
 
 
@@ -106,15 +140,20 @@ def sweep_view(sweep: str, images_per_class: int, varied: Sequence[str], first_r
     """
     last = f"metrics.`{LAST_CHOICE}`"
     columns = (
-        last, ACCURACY, "tags.`outcome`", *(f"params.`{name}`" for name in varied),
+        last,
+        ACCURACY,
+        "tags.`outcome`",
+        *(f"params.`{name}`" for name in varied),
         f"metrics.`test_accuracy_{words.headline}`",
-    )  # fmt: skip
+    )
     first, *_ = words.losses
     charts = (
-        line("validation_accuracy"), parallel(varied[:3], "validation_accuracy"),
-        *(scatter(name, "validation_accuracy") for name in varied[:2]), line(first),
+        line("validation_accuracy"),
+        parallel(varied[:3], "validation_accuracy"),
+        *(scatter(name, "validation_accuracy") for name in varied[:2]),
+        line(first),
         images(words.picture, first_rung),
-    )  # fmt: skip
+    )
     search = f"tags.sweep = '{sweep}' and tags.images_per_class = '{images_per_class}'"
     name = f"sweep {sweep}, {images_per_class} per class"
     return View(name, columns, charts, search, last, section=name)
@@ -131,11 +170,22 @@ def address(server: str, experiment_id: str, key: str, charts: bool = False) -> 
 def line(metric: str) -> dict[str, Any]:
     """A metric over outer steps."""
     return {
-        "type": "LINE", "metricKey": metric, "displayName": metric, "lineSmoothness": 0,
-        "xAxisScaleType": "linear", "scaleType": "linear", "range": {}, "xAxisKey": "step",
-        "selectedXAxisMetricKey": "", "yAxisKey": "metric", "yAxisExpressions": [], "ignoreOutliers": False,
-        "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True, "runsCountToCompare": 20,
-    }  # fmt: skip
+        "type": "LINE",
+        "metricKey": metric,
+        "displayName": metric,
+        "lineSmoothness": 0,
+        "xAxisScaleType": "linear",
+        "scaleType": "linear",
+        "range": {},
+        "xAxisKey": "step",
+        "selectedXAxisMetricKey": "",
+        "yAxisKey": "metric",
+        "yAxisExpressions": [],
+        "ignoreOutliers": False,
+        "useGlobalXaxisKey": True,
+        "useGlobalLineSmoothing": True,
+        "runsCountToCompare": 20,
+    }
 
 
 def bar(metric: str) -> dict[str, Any]:
@@ -146,22 +196,33 @@ def bar(metric: str) -> dict[str, Any]:
 def scatter(parameter: str, metric: str) -> dict[str, Any]:
     """A metric over a parameter."""
     return {
-        "type": "SCATTER", "displayName": f"{metric} over {parameter}", "runsCountToCompare": 100,
-        "xaxis": {"key": parameter, "type": "PARAM"}, "yaxis": {"key": metric, "type": "METRIC"},
-    }  # fmt: skip
+        "type": "SCATTER",
+        "displayName": f"{metric} over {parameter}",
+        "runsCountToCompare": 100,
+        "xaxis": {"key": parameter, "type": "PARAM"},
+        "yaxis": {"key": metric, "type": "METRIC"},
+    }
 
 
 def parallel(parameters: Sequence[str], metric: str) -> dict[str, Any]:
     """Parallel coordinates of all runs."""
     return {
-        "type": "PARALLEL", "displayName": "parameters", "runsCountToCompare": 100,
-        "selectedParams": list(parameters), "selectedMetrics": [metric], "showAllRuns": True,
-    }  # fmt: skip
+        "type": "PARALLEL",
+        "displayName": "parameters",
+        "runsCountToCompare": 100,
+        "selectedParams": list(parameters),
+        "selectedMetrics": [metric],
+        "showAllRuns": True,
+    }
 
 
 def images(key: str, step: int) -> dict[str, Any]:
     """The pictures of a step, without the parameters that would cover them."""
     return {
-        "type": "IMAGE", "displayName": key, "imageKeys": [key], "step": step, "showRunParams": False,
+        "type": "IMAGE",
+        "displayName": key,
+        "imageKeys": [key],
+        "step": step,
+        "showRunParams": False,
         "runsCountToCompare": 10,
-    }  # fmt: skip
+    }

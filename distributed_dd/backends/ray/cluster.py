@@ -122,9 +122,11 @@ class RayCluster:
 
     def _options(self, ray: Any) -> dict[str, Any]:
         return {
-            "num_cpus": self.cpus_per_task, "num_gpus": self._gpus(ray), "max_retries": self.max_retries,
+            "num_cpus": self.cpus_per_task,
+            "num_gpus": self._gpus(ray),
+            "max_retries": self.max_retries,
             "retry_exceptions": [OSError],
-        }  # fmt: skip
+        }
 
     def connect(self) -> None:
         """Join the cluster, or start a local Ray, unless that was done."""
@@ -146,10 +148,11 @@ class RayCluster:
             ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
         except ConnectionError as error:
             raise MissingInputError(
-                f"Ray cluster {address}", f"cannot be reached: {error}",
+                f"Ray cluster {address}",
+                f"cannot be reached: {error}",
                 fix="start it, or unset RAY_ADDRESS; if it wants a token, as every cluster of launch/ does: "
-                "export RAY_AUTH_MODE=token"
-            ) from None  # fmt: skip
+                "export RAY_AUTH_MODE=token",
+            ) from None
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray's own would print its stack and abort
 

@@ -215,9 +215,7 @@ class Gang:
                 fix="more ranks; zero.own_rows or stage 3 for a large set; stored: spread or host for a deep "
                 "unroll; distributed-dd show estimates what each needs",
             )
-        deaths = (
-            ray.exceptions.RayActorError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError
-        )  # fmt: skip
+        deaths = (ray.exceptions.RayActorError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError)
         died = isinstance(error, deaths) or any(word in str(error) for word in LOST_CONTACT)
         if not died:
             # A living rank that waits for a dead one does not answer either: only what is told counts.

@@ -8,8 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 SECONDS_BETWEEN_READINGS = 15.0
-KEPT = ("cpu_utilization_percentage", "system_memory_usage_megabytes", "network_receive_megabytes",
-        "network_transmit_megabytes")  # fmt: skip
+KEPT = (
+    "cpu_utilization_percentage",
+    "system_memory_usage_megabytes",
+    "network_receive_megabytes",
+    "network_transmit_megabytes",
+)
 
 
 class Meter:

@@ -120,44 +120,52 @@ class TuneStudy:
         points = [*self.points] if members or not proposed else [*proposed]
         seed = self.seed + max(0, len(points) - 1)
         domains: dict[str, Any] = {
-            "point": {name: _domain(tune, c) for name, c in self.coordinates.items()}, "by_id": members
-        }  # fmt: skip
+            "point": {name: _domain(tune, c) for name, c in self.coordinates.items()},
+            "by_id": members,
+        }
         searcher: Any = None
         if isinstance(self.search, Grid):
             domains["point"] = tune.grid_search([dict(p) for p in self.points[: self.num_trials]])
         elif isinstance(self.search, Random | Population):
             searcher = tune.search.BasicVariantGenerator(
                 points_to_evaluate=[{"point": dict(p)} for p in points] or None,
-                random_state=seed, max_concurrent=self.max_concurrent or 0,
-            )  # fmt: skip
+                random_state=seed,
+                max_concurrent=self.max_concurrent or 0,
+            )
         else:
             searcher = self._optuna(points, seed)
         return tune.Tuner(
             trainable,
             param_space=domains,
             tune_config=tune.TuneConfig(
-                metric=METRIC, mode="max", search_alg=searcher, scheduler=self._scheduler(tune),
+                metric=METRIC,
+                mode="max",
+                search_alg=searcher,
+                scheduler=self._scheduler(tune),
                 num_samples=1 if isinstance(self.search, Grid) else self.num_trials,
-                max_concurrent_trials=None if isinstance(self.search, Random | Population)
-                else self.max_concurrent,
+                max_concurrent_trials=None if isinstance(self.search, Random | Population) else self.max_concurrent,
                 # The next trial in the process of the last: a start costs seconds.
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
-                name=self.folder.name, storage_path=str(self.folder.parent), verbose=0,
-                stop=events.out_of_time(), callbacks=[events.callback()],
+                name=self.folder.name,
+                storage_path=str(self.folder.parent),
+                verbose=0,
+                stop=events.out_of_time(),
+                callbacks=[events.callback()],
                 failure_config=tune.FailureConfig(max_failures=TRIES_OF_A_TRIAL),
             ),
-        )  # fmt: skip
+        )
 
     def _refuse_others(self) -> None:
         # Tune's state is pickle: what others could write there would run as this user.
         for path in (self.folder, *self.folder.rglob("*")):
             if path.lstat().st_uid != os.getuid():
                 raise IntegrityError(
-                    str(path), "belongs to another user; a sweep's state is only read from its owner's files",
+                    str(path),
+                    "belongs to another user; a sweep's state is only read from its owner's files",
                     fix="begin the sweep anew under another name=",
-                )  # fmt: skip
+                )
 
     def _went_on(self, tune: Any, trainable: Any) -> bool:
         """Go on from Tune's state; False where a kill left parts of it that it cannot use."""
@@ -173,9 +181,10 @@ class TuneStudy:
             return tune.Tuner.restore(str(self.folder), trainable, resume_unfinished=True, resume_errored=True)
         except (OSError, EOFError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
             raise IntegrityError(
-                str(self.folder), f"cannot be read: {events.first_line(error)}",
+                str(self.folder),
+                f"cannot be read: {events.first_line(error)}",
                 fix="move the folder away: trials that were scored are not computed again",
-            ) from None  # fmt: skip
+            ) from None
 
     def _optuna(self, points: Sequence[Mapping[str, float]], seed: int) -> Any:
         import optuna
@@ -185,25 +194,29 @@ class TuneStudy:
         # A trial that goes on tells its last score again.
         warnings.filterwarnings("ignore", message="The reported value is ignored", category=UserWarning)
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.search.num_random)
-        return OptunaSearch(points_to_evaluate=[{f"point/{k}": v for k, v in p.items()} for p in points],
-                            sampler=sampler)  # fmt: skip
+        return OptunaSearch(
+            points_to_evaluate=[{f"point/{k}": v for k, v in p.items()} for p in points], sampler=sampler
+        )
 
     def _scheduler(self, tune: Any) -> Any:
         last = self.rungs[-1]
         if isinstance(self.search, Population):
             return tune.schedulers.PopulationBasedTraining(
-                time_attr=TIME, perturbation_interval=self.rungs[0],
-                hyperparam_mutations={
-                    "point": {name: _domain(tune, c) for name, c in self.coordinates.items()}
-                },
-                custom_explore_fn=partial(_kept_inside, coordinates=dict(self.coordinates)), log_config=False,
-            )  # fmt: skip
+                time_attr=TIME,
+                perturbation_interval=self.rungs[0],
+                hyperparam_mutations={"point": {name: _domain(tune, c) for name, c in self.coordinates.items()}},
+                custom_explore_fn=partial(_kept_inside, coordinates=dict(self.coordinates)),
+                log_config=False,
+            )
         if not isinstance(self.schedule, Asha) or len(self.rungs) == 1:
             return tune.schedulers.FIFOScheduler()
         return _asha(
-            dict(self.fixed) if self.fixed else None, time_attr=TIME, max_t=last,
-            grace_period=self.schedule.first_rung(last), reduction_factor=self.schedule.reduction_factor,
-        )  # fmt: skip
+            dict(self.fixed) if self.fixed else None,
+            time_attr=TIME,
+            max_t=last,
+            grace_period=self.schedule.first_rung(last),
+            reduction_factor=self.schedule.reduction_factor,
+        )
 
 
 def _is_json(path: Path) -> bool:

@@ -25,10 +25,16 @@ class Network(Protocol):
 NETWORKS = Family(
     "network",
     {
-        "convnet": ConvNet, "mlp": MLP, "lenet": LeNet, "alexnet": AlexNet, "vgg11": VGG11,
-        "resnet10": ResNet10, "resnet18": ResNet18, "torchvision": TorchvisionModel,
+        "convnet": ConvNet,
+        "mlp": MLP,
+        "lenet": LeNet,
+        "alexnet": AlexNet,
+        "vgg11": VGG11,
+        "resnet10": ResNet10,
+        "resnet18": ResNet18,
+        "torchvision": TorchvisionModel,
     },
-)  # fmt: skip
+)
 
 
 def initialised(

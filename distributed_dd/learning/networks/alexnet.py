@@ -24,11 +24,20 @@ class AlexNet:
         padding = 4 if (channels == 1 and height == 28) else 2
         rows, columns = (((size + 2 * padding - 5) // self.stride + 1) // 8 for size in (height, width))
         layers = nn.Sequential(
-            nn.Conv2d(channels, 128, 5, self.stride, padding), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(128, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(192, 256, 3, padding=1), nn.ReLU(),
-            nn.Conv2d(256, 192, 3, padding=1), nn.ReLU(),
-            nn.Conv2d(192, 192, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Linear(192 * rows * columns, num_classes),
-        )  # fmt: skip
+            nn.Conv2d(channels, 128, 5, self.stride, padding),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(128, 192, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(192, 256, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(256, 192, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(192, 192, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(192 * rows * columns, num_classes),
+        )
         return with_stages(layers, ("2", "5", "12"))

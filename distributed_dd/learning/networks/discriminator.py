@@ -29,9 +29,11 @@ class ConvDiscriminator:
         channels, side, _ = image_shape
         sides = sizes_up(side)
         require(
-            len(sides) - 1 in HALVING, "method.discriminator", f"images of {side}x{side}",
+            len(sides) - 1 in HALVING,
+            "method.discriminator",
+            f"images of {side}x{side}",
             f"{sides[0]} times 2 to 32",
-        )  # fmt: skip
+        )
         layers: list[nn.Module] = []
         for number in range(1, NUM_LAYERS + 1):
             halves = number in HALVING[len(sides) - 1]

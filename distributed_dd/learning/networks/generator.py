@@ -41,17 +41,20 @@ class ConvGenerator:
         """
         channels, side, _ = image_shape
         require(
-            self.noise_size > num_classes, "method.generator.noise_size",
+            self.noise_size > num_classes,
+            "method.generator.noise_size",
             f"{self.noise_size} entries, of which the {num_classes} classes take one each",
             f"more than {num_classes}",
-        )  # fmt: skip
+        )
         check_image("method.generator", image_shape)
         sides = sizes_up(side)
         first = self.width * sides[0] ** 2
         layers: list[nn.Module] = [
-            nn.Linear(self.noise_size, first), BatchNorm(first), nn.ReLU(),
+            nn.Linear(self.noise_size, first),
+            BatchNorm(first),
+            nn.ReLU(),
             nn.Unflatten(1, (self.width, sides[0], sides[0])),
-        ]  # fmt: skip
+        ]
         for number, (small, large) in enumerate(pairwise(sides)):
             kernel = 4 if large == 2 * small else 3
             layers += self._block(nn.ConvTranspose2d(self.width, self.width, kernel, 2, 1))

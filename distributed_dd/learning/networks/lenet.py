@@ -24,11 +24,19 @@ class LeNet:
         padding = 2 if height == 28 else 0
         rows, columns = (self._side(size, padding) for size in (height, width))
         layers = nn.Sequential(
-            nn.Conv2d(channels, 6, 5, self.stride, padding), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-            nn.Linear(16 * rows * columns, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
+            nn.Conv2d(channels, 6, 5, self.stride, padding),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(6, 16, 5),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16 * rows * columns, 120),
+            nn.ReLU(),
+            nn.Linear(120, 84),
+            nn.ReLU(),
             nn.Linear(84, num_classes),
-        )  # fmt: skip
+        )
         return with_stages(layers, ("2", "5"))
 
     def _side(self, size: int, padding: int) -> int:

@@ -21,9 +21,13 @@ class BasicBlock(nn.Module):
         step = 1 if average else stride
         halve = nn.AvgPool2d(stride) if average and stride > 1 else nn.Identity()
         self.body = nn.Sequential(
-            nn.Conv2d(channels, out, 3, step, 1, bias=False), norm_layer(norm, out), nn.ReLU(), halve,
-            nn.Conv2d(out, out, 3, 1, 1, bias=False), norm_layer(norm, out),
-        )  # fmt: skip
+            nn.Conv2d(channels, out, 3, step, 1, bias=False),
+            norm_layer(norm, out),
+            nn.ReLU(),
+            halve,
+            nn.Conv2d(out, out, 3, 1, 1, bias=False),
+            norm_layer(norm, out),
+        )
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or channels != out:
             pool = nn.AvgPool2d(stride) if average and stride > 1 else nn.Identity()
@@ -56,9 +60,11 @@ class ResNet18:
         least = (16 if self.norm == "instance" else 8) * self.stem_stride
         require(
             min(height, width) >= least,
-            "network", f"ResNet with {self.norm} norm on {height}x{width} images", f"{least} pixels or more",
+            "network",
+            f"ResNet with {self.norm} norm on {height}x{width} images",
+            f"{least} pixels or more",
             "choose norm=batch or group for small images",
-        )  # fmt: skip
+        )
         stem = nn.Conv2d(channels, self.width, 3, self.stem_stride, 1, bias=False)
         layers: list[nn.Module] = [stem, norm_layer(self.norm, self.width), nn.ReLU()]
         channels, average = self.width, self.downsample == "average"

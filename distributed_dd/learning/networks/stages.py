@@ -40,9 +40,10 @@ def layer_named(network: nn.Module, layer: str, where: str) -> str:
         return layer
     numbers = f"middle, a stage 0 to {len(known) - 1}, or a module" if known else "a module"
     raise ConfigError(
-        where, f"no layer {layer!r}{did_you_mean(layer, modules)}",
+        where,
+        f"no layer {layer!r}{did_you_mean(layer, modules)}",
         allowed=f"{numbers} such as {', '.join(modules[:8])}",
-    )  # fmt: skip
+    )
 
 
 class FeatureNetwork(FlatNetwork):

@@ -50,9 +50,13 @@ class Generator:
             good = isinstance(value, int) and value >= least
             require(good, name, f"got {value!r}", f"a whole number, {least} or more")
         return Source(
-            self._layers, self.preprocessing, self._member.noise_size, self.num_classes,
-            all_classes(self.num_classes, images_per_class), seed,
-        )  # fmt: skip
+            self._layers,
+            self.preprocessing,
+            self._member.noise_size,
+            self.num_classes,
+            all_classes(self.num_classes, images_per_class),
+            seed,
+        )
 
     def sample(self, images_per_class: int, seed: int = 0) -> DistilledSet:
         """A frozen set; the same number and seed give the same images."""
@@ -70,10 +74,12 @@ class Generator:
             "configuration": configuration,
             "learning_rate": configuration["evaluate"]["optimizer"]["learning_rate"],
             "sampled": {
-                "protocol": FROZEN, "seed": seed, "generator_sha256": self.manifest["sha256"][WEIGHTS],
+                "protocol": FROZEN,
+                "seed": seed,
+                "generator_sha256": self.manifest["sha256"][WEIGHTS],
                 "generator_bytes": self.num_bytes,
             },
-        }  # fmt: skip
+        }
 
     def stream(self, images_per_class: int, seed: int = 0) -> "FreshImages":
         """A data set of so many images of each class that are new whenever it is gone through again."""
@@ -120,9 +126,11 @@ def load_generator(path: str | Path) -> Generator:
         raise MissingInputError(str(path), "there is no such folder")
     if folder is None:
         raise MissingInputError(
-            str(path), "holds no distilled generator", allowed="a run folder, or its generator/ folder",
+            str(path),
+            "holds no distilled generator",
+            allowed="a run folder, or its generator/ folder",
             fix="distributed-dd run configs/digits/generative_ipc10.yaml, for one",
-        )  # fmt: skip
+        )
     manifest = read_json(folder / MANIFEST)
     try:
         return Generator(artefact.verified(folder, WEIGHTS, manifest), manifest)
@@ -147,9 +155,13 @@ def write_generator(
     extra = {f"preprocessing.{name}": t.contiguous() for name, t in world.real.fitted.tensors().items()}
     sha256 = write_bytes(folder / WEIGHTS, save({**state, **extra}))
     manifest = {
-        "schema": SCHEMA, "sha256": {WEIGHTS: sha256}, "num_parameters": len(theta_P),
-        "num_bytes": sum(t.nbytes for t in state.values()), "generator": identity(member),
-        **facts, "versions": versions(),
-    }  # fmt: skip
+        "schema": SCHEMA,
+        "sha256": {WEIGHTS: sha256},
+        "num_parameters": len(theta_P),
+        "num_bytes": sum(t.nbytes for t in state.values()),
+        "generator": identity(member),
+        **facts,
+        "versions": versions(),
+    }
     write_json(folder / MANIFEST, manifest)
     return load_generator(folder)

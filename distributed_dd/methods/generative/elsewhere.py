@@ -80,9 +80,12 @@ def evaluate_generator(
     evaluation, seed, material = world.evaluate, world.seed, world.real
     evaluation = replace(evaluation, num_networks=settings.num_networks)
     identity = {
-        "generator_sha256": made.manifest["sha256"][WEIGHTS], "recipe": plain(evaluation), "seed": seed,
-        "num_test": len(material.splits.test), "storage_bytes": made.num_bytes,
-    }  # fmt: skip
+        "generator_sha256": made.manifest["sha256"][WEIGHTS],
+        "recipe": plain(evaluation),
+        "seed": seed,
+        "num_test": len(material.splits.test),
+        "storage_bytes": made.num_bytes,
+    }
     result = {"schema": SCHEMA, **identity, "entries": _known(folder / FILE, identity)}
     sizes = settings.images_per_class or (made.manifest["images_per_class"],)
     own = build_member(NETWORKS, made.manifest["network"], "network")
@@ -102,10 +105,12 @@ def evaluate_generator(
             count = number * made.num_classes
             result["entries"].append(
                 {
-                    "images_per_class": number, "network": what, "set_bytes": sample.images.nbytes,
+                    "images_per_class": number,
+                    "network": what,
+                    "set_bytes": sample.images.nbytes,
                     "rows": [told(row, count, evaluation.num_epochs) for row in scored],
                 }
-            )  # fmt: skip
+            )
             write_json(folder / FILE, result)
     write_bytes(folder / PAGE, page(result).encode())
     return result

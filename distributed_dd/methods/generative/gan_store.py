@@ -20,9 +20,15 @@ SCHEMA = 1
 WEIGHTS = "gan.safetensors"
 # What of the method has a part in the GAN's own training.
 SETTINGS = (
-    "generator", "discriminator", "gan", "discriminator_steps", "gradient_penalty", "classification_weight",
-    "ema_decay", "precision",
-)  # fmt: skip
+    "generator",
+    "discriminator",
+    "gan",
+    "discriminator_steps",
+    "gradient_penalty",
+    "classification_weight",
+    "ema_decay",
+    "precision",
+)
 SECONDS_BETWEEN_LOOKS = 1.0
 
 

@@ -112,9 +112,14 @@ class Adversaries:
             fake = self.generator.logits(theta_G.detach(), noise_BZ)
         leaf = theta_D.detach().requires_grad_()
         losses = discriminator_losses(
-            lambda images: self.discriminator.logits(leaf, images), real_BCHW, classes_B, fake,
-            fake_classes_B, mix_B, total,
-        )  # fmt: skip
+            lambda images: self.discriminator.logits(leaf, images),
+            real_BCHW,
+            classes_B,
+            fake,
+            fake_classes_B,
+            mix_B,
+            total,
+        )
         loss = classification_weight * losses["classification"] - losses["distance"]
         loss = loss + penalty_weight * losses["penalty"]
         (gradient,) = torch.autograd.grad(loss, leaf)

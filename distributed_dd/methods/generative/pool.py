@@ -154,9 +154,10 @@ def train_span(span: Span, reached: Reached | None, job: PoolJob) -> tuple[Train
             rows.append(training.theta_P.cpu().numpy())
     if not numpy.isfinite(rows[-1]).all():
         raise DivergedError(
-            f"pool network {span.turn}", "its parameters are no longer finite",
+            f"pool network {span.turn}",
+            "its parameters are no longer finite",
             fix="lower method.pool.learning_rate",
-        )  # fmt: skip
+        )
     ended = Reached(span.turn, span.last, rows[-1], training.velocity_P.cpu().numpy())
     return Trained(span, numpy.stack(rows)), ended
 
@@ -164,9 +165,11 @@ def train_span(span: Span, reached: Reached | None, job: PoolJob) -> tuple[Train
 def _training(layers: nn.Module, turn: int, job: PoolJob) -> Training:
     pool, where = job.pool, device()
     recipe = Recipe(
-        1, pool.batch_size, augment=pool.augment,
+        1,
+        pool.batch_size,
+        augment=pool.augment,
         optimizer=SGD(pool.learning_rate, pool.momentum, pool.weight_decay),
-    )  # fmt: skip
+    )
     key = (job.seed, "pool", turn)
     return Training(layers.to(where), job.train.images.to(where), job.train.targets.to(where), recipe, key)
 

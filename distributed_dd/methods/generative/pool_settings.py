@@ -37,9 +37,11 @@ class Pool:
     def __post_init__(self) -> None:
         require(bool(self.networks), "networks", "empty", ", ".join(NETWORKS.members))
         require(
-            len(self.layers) in (0, len(self.networks)), "layers",
-            f"{len(self.layers)} for {len(self.networks)} networks", "one for each, or none",
-        )  # fmt: skip
+            len(self.layers) in (0, len(self.networks)),
+            "layers",
+            f"{len(self.layers)} for {len(self.networks)} networks",
+            "one for each, or none",
+        )
         for name in ("steps_per_network", "batch_size"):
             require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
         require(self.net_steps >= 0, "net_steps", f"got {self.net_steps}", "0 or more")

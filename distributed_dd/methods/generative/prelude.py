@@ -65,11 +65,18 @@ class GanPrelude(Prelude):
             tracker.picture(PICTURE, step, store.preview)
 
         training = Distillation(
-            num_outer_steps=settings.num_steps, judging=Judging.shown(settings.show_every, settings.num_steps),
-            checkpoint_every=crew.checkpoint_every, subject=gan_subject(job.starting, show),
-            workers=crew.workers(job, folder.rank_logs), folder=store.folder, tracker=tracker,
-            progress=crew.progress, max_restarts=crew.max_restarts, what="GAN", unit="update",
-        )  # fmt: skip
+            num_outer_steps=settings.num_steps,
+            judging=Judging.shown(settings.show_every, settings.num_steps),
+            checkpoint_every=crew.checkpoint_every,
+            subject=gan_subject(job.starting, show),
+            workers=crew.workers(job, folder.rank_logs),
+            folder=store.folder,
+            tracker=tracker,
+            progress=crew.progress,
+            max_restarts=crew.max_restarts,
+            what="GAN",
+            unit="update",
+        )
         status = "FAILED"
         try:
             _, last, facts = training.run()
@@ -86,10 +93,15 @@ class GanPrelude(Prelude):
         """A GAN is a run of its own in a tracker: others share it."""
         store = self.store
         return SharedRun(
-            role="gan", title="conditional GANs", name=f"gan {store.path.name}",
-            parameters=dict(flattened(store.identity)), tags={"method": "gan", "gan": store.digest},
-            losses=LOSSES, picture=PICTURE, num_steps=self.method.gan.num_steps,
-        )  # fmt: skip
+            role="gan",
+            title="conditional GANs",
+            name=f"gan {store.path.name}",
+            parameters=dict(flattened(store.identity)),
+            tags={"method": "gan", "gan": store.digest},
+            losses=LOSSES,
+            picture=PICTURE,
+            num_steps=self.method.gan.num_steps,
+        )
 
     def missing(self) -> float:
         """1 where it is not trained yet."""

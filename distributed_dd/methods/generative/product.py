@@ -49,9 +49,14 @@ def source_of(method: Any, world: World, tensors: Tensors, per_class: int, *key:
     """The generator of a checkpoint as a source of images."""
     member = method.generator
     return Source(
-        finished(member, world.image_shape, world.num_classes, theta_of(tensors)), world.real.fitted,
-        member.noise_size, world.num_classes, all_classes(world.num_classes, per_class), world.seed, key,
-    )  # fmt: skip
+        finished(member, world.image_shape, world.num_classes, theta_of(tensors)),
+        world.real.fitted,
+        member.noise_size,
+        world.num_classes,
+        all_classes(world.num_classes, per_class),
+        world.seed,
+        key,
+    )
 
 
 def picture_of(method: Any, world: World, tensors: Tensors, title: str) -> bytes:
@@ -118,9 +123,12 @@ class GeneratorProduct(Product):
             tensors = {"generator.theta": load_tensors(self.folders[0] / LAST)["theta"]}
             last = source_of(self.method, world, tensors, world.images_per_class, "fresh")
         entry = generator_rows.Generated(
-            made.source(world.images_per_class, world.seed), last, {"images": sample.images},
-            world.images_per_class, world.seed,
-        )  # fmt: skip
+            made.source(world.images_per_class, world.seed),
+            last,
+            {"images": sample.images},
+            world.images_per_class,
+            world.seed,
+        )
         return generator_rows.candidates(entry, world.real, world.evaluate)
 
     def finished(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -139,9 +147,11 @@ class GeneratorProduct(Product):
         ]
         judged_by: str = self.method.judged_by
         return {
-            "storage_bytes": kept, "remarks": remarks, "chosen_by": judged_by,
+            "storage_bytes": kept,
+            "remarks": remarks,
+            "chosen_by": judged_by,
             "chosen_by_protocol": f"the {CALLED[judged_by]} protocol",
-        }  # fmt: skip
+        }
 
     @property
     def folders(self) -> Sequence[Path]:

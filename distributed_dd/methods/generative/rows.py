@@ -13,9 +13,10 @@ from distributed_dd.methods.generative.source import Source
 
 FRESH, FRESH_LAST, FROZEN = "generated_fresh", "generated_fresh_last_step", "distilled"
 TITLES = {
-    FRESH: "generated, fresh noise in every epoch", FRESH_LAST: "fresh noise, last outer step",
+    FRESH: "generated, fresh noise in every epoch",
+    FRESH_LAST: "fresh noise, last outer step",
     FROZEN: "generated, one frozen sample",
-}  # fmt: skip
+}
 PROTOCOLS = {FRESH: "fresh", FRESH_LAST: "fresh", FROZEN: "frozen"}
 
 

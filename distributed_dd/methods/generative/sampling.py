@@ -69,9 +69,11 @@ def _refuse_foreign(to: Path, manifest: dict[str, Any]) -> None:
     same = all(found.get(key) == manifest[key] for key in ("sampled", "images_per_class"))
     begun = {artefact.MANIFEST, artefact.PREVIEW, artefact.SET, ".lock"}
     require(
-        same if found else {path.name for path in there} <= begun, "--to",
-        f"{to} holds {'another set' if found else 'other files'}", "a new or empty folder",
-    )  # fmt: skip
+        same if found else {path.name for path in there} <= begun,
+        "--to",
+        f"{to} holds {'another set' if found else 'other files'}",
+        "a new or empty folder",
+    )
 
 
 def _home(path: Path) -> Path:

@@ -78,18 +78,20 @@ class Generative(Method):
     logits: LogitForm = setting("logits that are compared: as they are, or their log-softmax", "log_softmax")
     features: FeatureForm = setting(
         "how features are compared: sum of absolute differences of batch means, mean of their squares, or "
-        "mean of squared differences image by image", "l1_sum",
-    )  # fmt: skip
+        "mean of squared differences image by image",
+        "l1_sum",
+    )
     pool: Pool = setting("networks that compare", Pool())
     augment: Augmentation = choice(
-        AUGMENTATIONS, "of real and generated images alike before they are compared",
+        AUGMENTATIONS,
+        "of real and generated images alike before they are compared",
         InTurn(("color", "crop", "cutout"), shared=True),
-    )  # fmt: skip
+    )
     ema_decay: float | None = setting("average the generator over steps with this decay (null: no)", None)
     judged_by: Literal["fresh", "frozen"] = setting(
-        "what a step is chosen by on validation: networks that see new images in every epoch, or one frozen "
-        "sample", "fresh",
-    )  # fmt: skip
+        "what a step is chosen by on validation: networks that see new images in every epoch, or one frozen sample",
+        "fresh",
+    )
     precision: Literal["float32", "bf16"] = setting("arithmetic of all networks", "float32")
 
     words: ClassVar[Words] = Words(
@@ -149,9 +151,11 @@ class Generative(Method):
         for name in ("batch_size", "gan.batch_size", "pool.batch_size"):
             given = at(plain(self), name)
             require(
-                given <= num_real, f"method.{name}", f"{given}, and there are {num_real} training images",
+                given <= num_real,
+                f"method.{name}",
+                f"{given}, and there are {num_real} training images",
                 f"at most {num_real}",
-            )  # fmt: skip
+            )
         if self.matched:
             pool_layers(self.pool, world.image_shape, world.num_classes)
 

@@ -57,9 +57,16 @@ class GenerativeJob:
         if phase.matched:
             pool = PoolJob(method.pool, world.seed, real.train, world.num_classes, world.num_outer_steps)
         return GenerativeJob(
-            method, phase, world.seed, real.pixels, real.fitted, pool, world.image_shape, world.num_classes,
+            method,
+            phase,
+            world.seed,
+            real.pixels,
+            real.fitted,
+            pool,
+            world.image_shape,
+            world.num_classes,
             checkpoints,
-        )  # fmt: skip
+        )
 
     @property
     def chain(self) -> Chain | None:
@@ -77,9 +84,11 @@ class GenerativeJob:
             rng = generator(self.seed, "gan", name, "start")
             theta_P = flatten(initialised(getattr(self.method, name), self.image_shape, self.num_classes, rng))
             state = {
-                "theta": theta_P, "mean": torch.zeros_like(theta_P), "square": torch.zeros_like(theta_P),
+                "theta": theta_P,
+                "mean": torch.zeros_like(theta_P),
+                "square": torch.zeros_like(theta_P),
                 "updates": torch.zeros(()),
-            }  # fmt: skip
+            }
             found |= {f"{name}.{key}": value for key, value in state.items()}
         if self.method.ema_decay is not None:
             found[AVERAGE] = found["generator.theta"].clone()
@@ -159,9 +168,15 @@ class GenerativeWorker:
         noise = conditioned(self._like(draw.noise[first:last]), classes, self.job.num_classes)
         thetas = {name: self._theta(name) for name in NETWORKS}
         losses, gradient = self.adversaries.generator_step(
-            thetas["generator"], thetas["discriminator"], noise, classes, real, total,
-            method.classification_weight, self._matching(step, draw, prepared),
-        )  # fmt: skip
+            thetas["generator"],
+            thetas["discriminator"],
+            noise,
+            classes,
+            real,
+            total,
+            method.classification_weight,
+            self._matching(step, draw, prepared),
+        )
         told = self._agreed(step, "generator", losses, gradient)
         self.learners["generator"].step({"generator.theta": gradient})
         return told
@@ -174,10 +189,17 @@ class GenerativeWorker:
         noise = conditioned(self._like(draw.noise[first:last]), asked, self.job.num_classes)
         thetas = {name: self._theta(name) for name in NETWORKS}
         losses, gradient = self.adversaries.discriminator_step(
-            thetas["generator"], thetas["discriminator"], noise, asked, real, classes,
-            draw.mix[first:last].to(classes.device), total, method.classification_weight,
+            thetas["generator"],
+            thetas["discriminator"],
+            noise,
+            asked,
+            real,
+            classes,
+            draw.mix[first:last].to(classes.device),
+            total,
+            method.classification_weight,
             method.gradient_penalty,
-        )  # fmt: skip
+        )
         told = self._agreed(step, "discriminator", losses, gradient)
         self.learners["discriminator"].step({"discriminator.theta": gradient})
         return told
@@ -201,10 +223,17 @@ class GenerativeWorker:
         theta_P = self._like(prepared.at(place))
         augment = part_of(draw.augment, *self._own(len(draw.real)))
         return Matching(
-            self._judges[job.pool.kind(turn)], theta_P, lambda x: self.fitted.apply((x + 1) / 2), augment,
-            method.global_weight, method.local_weight, method.logits, method.features, self._summed,
+            self._judges[job.pool.kind(turn)],
+            theta_P,
+            lambda x: self.fitted.apply((x + 1) / 2),
+            augment,
+            method.global_weight,
+            method.local_weight,
+            method.logits,
+            method.features,
+            self._summed,
             self.ranks.layout.num_ranks,
-        )  # fmt: skip
+        )
 
     def _agreed(self, step: int, who: str, losses: Losses, gradient: Tensor) -> dict[str, float]:
         """Losses summed over ranks, by their names in metrics; all ranks see a number that is not finite."""

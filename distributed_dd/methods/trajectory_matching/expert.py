@@ -55,10 +55,11 @@ class Experts(Recipe):
             raise ConfigError(where, error.problem, allowed=error.allowed, fix=error.fix) from None
         full = self.curriculum.full_epoch
         require(
-            full <= self.num_epochs, "curriculum.full_epoch",
+            full <= self.num_epochs,
+            "curriculum.full_epoch",
             f"{full} is beyond the {self.num_epochs} epochs of training: no expert would see all images",
             f"at most {self.num_epochs}",
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,12 @@ def train_expert(expert: int, job: ExpertJob) -> dict[str, Any]:
         rows_RP = torch.stack([reached.rows[epoch].float().cpu() for epoch in job.recorded])
         tensors = job.recipe.trajectory.tensors(job.recorded, rows_RP, sizes)
     facts = {
-        **accuracies, "seconds": round(task.seconds(), 2), "peak_memory_bytes": cost.peak_bytes,
-        "device": _device_name(), "host": socket.gethostname(),
-    }  # fmt: skip
+        **accuracies,
+        "seconds": round(task.seconds(), 2),
+        "peak_memory_bytes": cost.peak_bytes,
+        "device": _device_name(),
+        "host": socket.gethostname(),
+    }
     job.store.write(expert, tensors, job.recorded, facts)
     task.unfinished.clear()
     return facts
@@ -122,9 +126,13 @@ class _ExpertTask:
         network = initialised(job.network, shape, job.num_classes, rng).to(where)
         refuse_impure(network)  # before hours are spent on an expert that no student could follow
         self.training = Training(
-            network, images.to(where), targets.to(where), job.recipe, (job.seed, "expert", self.expert),
+            network,
+            images.to(where),
+            targets.to(where),
+            job.recipe,
+            (job.seed, "expert", self.expert),
             chosen=self._chosen if job.easy_to_hard is not None else None,
-        )  # fmt: skip
+        )
         self.unfinished = job.store.unfinished(self.expert, job.recorded)
         self.started = time.monotonic()
         found = self.unfinished.load()

@@ -102,9 +102,15 @@ class ExpertsPrelude(Prelude):
     def _job(self) -> ExpertJob:
         world, real = self.world, self.world.real
         return ExpertJob(
-            self.recipe, world.network, world.seed, real.train, real.validation, world.num_classes, self.store,
+            self.recipe,
+            world.network,
+            world.seed,
+            real.train,
+            real.validation,
+            world.num_classes,
+            self.store,
             self.needed,
-        )  # fmt: skip
+        )
 
     def missing(self) -> float:
         """How many are still to be trained."""
@@ -147,6 +153,9 @@ class ExpertsPrelude(Prelude):
 def _line(record: dict[str, Any]) -> list[str]:
     accuracies = (record.get("train_accuracy"), record.get("validation_accuracy"))
     return [
-        str(record["expert"]), *("-" if a is None else f"{100 * a:.1f}" for a in accuracies),
-        str(record.get("seconds", "-")), str(record.get("epochs", "-")), str(record.get("device", "-")),
-    ]  # fmt: skip
+        str(record["expert"]),
+        *("-" if a is None else f"{100 * a:.1f}" for a in accuracies),
+        str(record.get("seconds", "-")),
+        str(record.get("epochs", "-")),
+        str(record.get("device", "-")),
+    ]

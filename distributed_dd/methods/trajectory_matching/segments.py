@@ -66,9 +66,10 @@ class Expanding:
         _check(self.min_start_epoch, self.initial_max_start_epoch, self.step, "initial_max_start_epoch")
         require(
             self.initial_max_start_epoch <= self.max_start_epoch,
-            "initial_max_start_epoch", f"{self.initial_max_start_epoch:g} is above max_start_epoch",
+            "initial_max_start_epoch",
+            f"{self.initial_max_start_epoch:g} is above max_start_epoch",
             f"at most {self.max_start_epoch:g}",
-        )  # fmt: skip
+        )
         require(self.expansion_steps >= 1, "expansion_steps", f"got {self.expansion_steps}", "1 or more")
 
     def upper_bound(self, outer_step: int) -> float:

@@ -105,8 +105,10 @@ class TrajectoryMatching(SetMethod):
         require(floor > 0, "student_learning_rate_min", f"got {floor}", "above 0")
         require(
             self.student_learning_rate >= floor,
-            "student_learning_rate", f"got {self.student_learning_rate}", f"at least {floor}",
-        )  # fmt: skip
+            "student_learning_rate",
+            f"got {self.student_learning_rate}",
+            f"at least {floor}",
+        )
         if self.ema_decay is not None:
             require(0 < self.ema_decay < 1, "ema_decay", f"got {self.ema_decay}", "between 0 and 1, or null")
         require(
@@ -203,9 +205,14 @@ class TrajectoryMatching(SetMethod):
         return None if known is None else ExpertsPrelude.found(self.experts, world, place, known["store"], say)
 
     def imported(
-        self, source: Path, to: Path | None, output: Path, network: Network, facts: Callable[[], Facts],
+        self,
+        source: Path,
+        to: Path | None,
+        output: Path,
+        network: Network,
+        facts: Callable[[], Facts],
         progress: Progress,
-    ) -> str | None:  # fmt: skip
+    ) -> str | None:
         """Expert buffers as a store."""
         buffers = importing.buffers_in(source) if source.exists() else []
         if not buffers:
@@ -225,10 +232,11 @@ class TrajectoryMatching(SetMethod):
         train, jury = world.real.train, world.shared.jury
         index = jury.start(self.start, world.images_per_class, generator(world.seed, "starting images"))
         return {
-            "images": train.images[index], "labels": jury.labels(self.labels)[index],
+            "images": train.images[index],
+            "labels": jury.labels(self.labels)[index],
             "classes": train.targets[index],
             "learning_rate": torch.tensor(self.student_learning_rate, dtype=torch.float32),
-        }  # fmt: skip
+        }
 
     def rows(self, entry: Entry) -> list[Candidate]:
         """Also random real images with the experts' soft labels."""
@@ -251,11 +259,13 @@ class TrajectoryMatching(SetMethod):
         smallest = Batch("method.batch_size", "student batch", self.smallest_batch(world.num_images))
         student = student_of(self, world).network
         return Division(
-            num_rows=world.num_images, batches=(smallest,), num_segments=self.segments_per_outer_step,
+            num_rows=world.num_images,
+            batches=(smallest,),
+            num_segments=self.segments_per_outer_step,
             segments_field="method.segments_per_outer_step",
             obstacles=() if self.unroll.shardable else (direct,),
             mixing=mixing_layers(student, "network", "split=segments"),
-        )  # fmt: skip
+        )
 
     def work(self, scale: Scale) -> Work:
         """Experts on disk, an unroll in memory, both in operations."""

@@ -19,9 +19,14 @@ class Start(Protocol):
     """Chooses the starting images; returns them class by class with their indices (-1 for none)."""
 
     def choose(
-        self, images: Tensor, targets: Tensor, per_class: int, predictions: Predictions,
-        num_experts: int, rng: torch.Generator,
-    ) -> Tensor: ...  # fmt: skip
+        self,
+        images: Tensor,
+        targets: Tensor,
+        per_class: int,
+        predictions: Predictions,
+        num_experts: int,
+        rng: torch.Generator,
+    ) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,14 @@ class CorrectlyPredicted:
     epoch: int = setting("expert checkpoint that judges; -1 is the last", -1)
 
     def choose(
-        self, images: Tensor, targets: Tensor, per_class: int, predictions: Predictions,
-        num_experts: int, rng: torch.Generator,
-    ) -> Tensor:  # fmt: skip
+        self,
+        images: Tensor,
+        targets: Tensor,
+        per_class: int,
+        predictions: Predictions,
+        num_experts: int,
+        rng: torch.Generator,
+    ) -> Tensor:
         """Indices of the chosen images, class by class."""
         chosen = []
         for number in range(int(targets.max()) + 1):
@@ -65,9 +75,14 @@ class Real:
     """Random real images."""
 
     def choose(
-        self, images: Tensor, targets: Tensor, per_class: int, predictions: Predictions,
-        num_experts: int, rng: torch.Generator,
-    ) -> Tensor:  # fmt: skip
+        self,
+        images: Tensor,
+        targets: Tensor,
+        per_class: int,
+        predictions: Predictions,
+        num_experts: int,
+        rng: torch.Generator,
+    ) -> Tensor:
         """Indices of the chosen images, class by class."""
         return random_per_class(targets, per_class, rng)
 

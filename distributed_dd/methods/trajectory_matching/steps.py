@@ -74,10 +74,18 @@ class TrajectorySteps(Steps):
         shares = [(b - a) / len(batch) for (a, b), batch in zip(parts, draw.batches, strict=True)]
         rows = self._rows(held.images, labels, draws, gradients)
         problem = Problem(
-            self.student, start, target, rows, held.learning_rate, augment, None if alone else shares,
-            self.ranks.sum_in_group, self.stored, self._weigh,
+            self.student,
+            start,
+            target,
+            rows,
+            held.learning_rate,
+            augment,
+            None if alone else shares,
+            self.ranks.sum_in_group,
+            self.stored,
+            self._weigh,
             in_step=layout.num_groups > 1 and isinstance(rows, Exchanged),
-        )  # fmt: skip
+        )
         return method.unroll(problem), renewed
 
     def _rows(self, images: Tensor, labels: Tensor, draws: list[Any], gradients: RowGradients) -> Rows:
@@ -108,9 +116,10 @@ class TrajectorySteps(Steps):
         """The update counts the accepted segments."""
         count = sums["accepted"].sum().item()
         metrics = {
-            "matching_loss": sums["loss"].mean().item(), "start_epoch": sums["start_epoch"].mean().item(),
+            "matching_loss": sums["loss"].mean().item(),
+            "start_epoch": sums["start_epoch"].mean().item(),
             "accepted": int(count),
-        }  # fmt: skip
+        }
         return Verdict(metrics, count)
 
     def updated(self, step: int, learner: Learner) -> dict[str, float]:

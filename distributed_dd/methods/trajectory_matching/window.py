@@ -33,38 +33,47 @@ class MatchingWindow:
         segments, epochs = at(base, "method.segments"), at(base, "experts.num_epochs")
         last = epochs - at(base, "method.expert_epochs")
         require(
-            self.latest is None or self.latest <= last, "latest",
+            self.latest is None or self.latest <= last,
+            "latest",
             f"{self.latest} leaves no room for a target: experts train for {epochs} epochs, of which M are "
-            f"{at(base, 'method.expert_epochs'):g}", f"at most {last:g}",
-        )  # fmt: skip
+            f"{at(base, 'method.expert_epochs'):g}",
+            f"at most {last:g}",
+        )
         last = last if self.latest is None else self.latest
         step = segments["step"]
         spacing = self.spacing or step
         require(
-            abs(spacing / step - round(spacing / step)) < 1e-9, "spacing", f"got {spacing:g}",
+            abs(spacing / step - round(spacing / step)) < 1e-9,
+            "spacing",
+            f"got {spacing:g}",
             f"a multiple of method.segments.step, {step:g}",
-        )  # fmt: skip
+        )
         num = math.floor((last + step - self.earliest) / spacing + 1e-9)
         width = max(1, math.ceil((self.min_width or spacing) / spacing - 1e-9))
         require(
-            num >= width, "earliest",
+            num >= width,
+            "earliest",
             f"no window of {width * spacing:g} epochs begins at {self.earliest:g} or later: the last start "
             f"epoch is {last:g} (experts.num_epochs {epochs} - method.expert_epochs "
             f"{at(base, 'method.expert_epochs'):g})",
             fix="lower earliest or min_width, or raise experts.num_epochs or latest",
-        )  # fmt: skip
+        )
         return spacing, num, width
 
     def coordinates(self, key: str, base: Values) -> dict[str, Coordinate]:
         """Shares of what is left: T- of all, T+ of what lies above T-, T of what lies between."""
         require(
-            key == "method.segments", "kind", f"matching_window is for method.segments, not for {key}",
+            key == "method.segments",
+            "kind",
+            f"matching_window is for method.segments, not for {key}",
             "uniform, log_uniform, integers, choice",
-        )  # fmt: skip
+        )
         require(
-            at(base, key) is not None, "kind", f"the base, with method.kind={at(base, 'method.kind')}, has no {key}",
+            at(base, key) is not None,
+            "kind",
+            f"the base, with method.kind={at(base, 'method.kind')}, has no {key}",
             "a base that matches segments of trajectories",
-        )  # fmt: skip
+        )
         self._room(base)
         names = ["start", "end"] + ["initial"] * ("initial_max_start_epoch" in at(base, key))
         return {f"{key}:{name}": Coordinate(0.0, 1.0) for name in names}
