@@ -9,6 +9,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from distributed_dd import family
 from distributed_dd.errors import ConfigError, MissingInputError
 
 
@@ -43,30 +44,18 @@ def laid_over(values: Any, overrides: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: an override that is none.
     """
-    merged: Any = OmegaConf.create(values)
+    merged: Any = OmegaConf.to_container(OmegaConf.create(values), resolve=False)
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals or not key:
             raise ConfigError(override, "is no override", allowed="key.path=value, such as num_outer_steps=500")
         try:
-            merged = _override(merged, override)
+            addition: Any = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
         except (OmegaConfBaseException, yaml.YAMLError, TypeError) as error:
             raise ConfigError(override, f"cannot be read: {str(error).splitlines()[0]}") from None
-    plain: Any = OmegaConf.to_container(merged, resolve=True)
+        merged = family.laid_over(merged, addition)
+    plain: Any = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
     return plain
-
-
-def _override(merged: Any, override: str) -> Any:
-    """A new ``kind`` takes the group's other keys away: they belonged to the old kind."""
-    addition = OmegaConf.from_dotlist([override])
-    key = override.partition("=")[0]
-    if key.endswith(".kind"):
-        group = key.removesuffix(".kind")
-        known = OmegaConf.select(merged, group)
-        changed = OmegaConf.select(addition, key)
-        if OmegaConf.is_dict(known) and known.get("kind") not in (None, changed):
-            OmegaConf.update(merged, group, {}, merge=False)
-    return OmegaConf.merge(merged, addition)
 
 
 def to_yaml(values: dict[str, Any]) -> str:

@@ -1,17 +1,14 @@
 """Files that are either whole or not there: temporary name, fsync, rename. Standard library only."""
 
-import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from distributed_dd.errors import IntegrityError, LockedError, MissingInputError, UserError
+from distributed_dd.errors import IntegrityError, MissingInputError, UserError
 
 ELSEWHERE = "choose another place: output=, or experts.storage= for experts"
 
@@ -76,28 +73,6 @@ def sha256_of(path: Path) -> str:
 def digest(value: Any) -> str:
     """SHA-256 of a plain value's canonical JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def locked(folder: Path, what: str) -> Iterator[None]:
-    """Hold ``folder`` for this process; the lock goes with the process, however it ends.
-
-    Raises:
-        LockedError: another process holds it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = open(folder / ".lock", "a")  # noqa: SIM115 - held open for the lock's lifetime
-    except OSError as error:
-        raise UserError(str(folder), f"cannot be written: {error.strerror}", fix=ELSEWHERE) from None
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockedError(
-                str(folder), f"another process is working on this {what}", fix="wait for it or stop it"
-            ) from None
-        yield
 
 
 def _sync_folder(folder: Path) -> None:

@@ -14,8 +14,9 @@ from distributed_dd.errors import ConfigError, MissingInputError
 from distributed_dd.evaluation import artefact, exporting, importing
 from distributed_dd.evaluation.preview import preview_png
 from distributed_dd.experiment import Experiment
+from distributed_dd.facets import described
 from distributed_dd.family import did_you_mean
-from distributed_dd.run import Run, described
+from distributed_dd.run import Run
 
 
 def import_from(

@@ -201,6 +201,14 @@ def placed(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     return {**values, first: group}
 
 
+def laid_over(values: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` with every key of ``above``, plain or a ``key.path``, `placed` in them."""
+    whole = dict(values)
+    for key, value in above.items():
+        whole = placed(whole, key, value)
+    return whole
+
+
 def _with_kind(family: Family, member: Any, identity_only: bool) -> dict[str, Any]:
     return {"kind": family.kind_of(member), **plain(member, identity_only)}
 
@@ -217,7 +225,7 @@ def _value(value: Any, field: dataclasses.Field, hint: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint):
         given = value or {}
         if isinstance(given, Mapping) and dataclasses.is_dataclass(field.default):
-            given = _over_default(field.default, given)
+            given = laid_over(plain(field.default), given)
         return build(typing.cast(type, hint), given, path)
     return check_type(value, hint, path)
 
@@ -240,19 +248,8 @@ def _member(family: Family, value: Any, field: dataclasses.Field, path: str) -> 
         raise ConfigError(_join(path, "kind"), problem + hint, allowed=", ".join(family.members))
     cls = family.members[kind]
     if default not in (dataclasses.MISSING, None) and type(default) is cls:
-        rest = _over_default(default, rest)
+        rest = laid_over(plain(default), rest)
     return build(cls, rest, path)
-
-
-def _over_default(default: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """``given`` laid over the field's default member, so that a partial group keeps the rest."""
-    base = plain(default)
-    merged = dict(base)
-    for key, value in given.items():
-        nested = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
-        same_kind = nested and value.get("kind", base[key].get("kind")) == base[key].get("kind")
-        merged[key] = {**base[key], **value} if same_kind else value
-    return merged
 
 
 def check_type(value: Any, hint: Any, path: str) -> Any:

@@ -8,13 +8,14 @@ from distributed_dd import config
 from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.data import AlreadyFitted, Fitted
 from distributed_dd.data.material import Material, prepare
-from distributed_dd.durable import locked, read_json
+from distributed_dd.durable import read_json
 from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError
 from distributed_dd.evaluation.artefact import MANIFEST
 from distributed_dd.experiment import Experiment, experiment_of
+from distributed_dd.facets import world_of
 from distributed_dd.family import build
+from distributed_dd.locks import locked
 from distributed_dd.outer.ports import Cluster
-from distributed_dd.run import world_of
 
 PLACES = ("data", "experts")
 

@@ -13,19 +13,19 @@ from distributed_dd.backends.engines import ENGINES
 from distributed_dd.backends.local.cluster import InProcess
 from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.backends.local.tracker import NoTracker
-from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker
-from distributed_dd.backends.mlflow.views import runs_view, shared_view
+from distributed_dd.backends.mlflow.tracker import MlflowTracker
 from distributed_dd.backends.ray.cluster import RayCluster
 from distributed_dd.backends.ray.node_meters import metered
 from distributed_dd.data.material import Material, prepare
-from distributed_dd.durable import digest, locked, read_json, write_bytes, write_json
+from distributed_dd.durable import digest, read_json, write_bytes, write_json
 from distributed_dd.errors import MissingInputError
 from distributed_dd.evaluation import artefact, report, scoring
 from distributed_dd.evaluation.product import Product, Tensors
 from distributed_dd.experiment import Experiment, identity_of, values_of
-from distributed_dd.family import flattened, plain
+from distributed_dd.facets import described, estimate_lines, scale_of, world_of
+from distributed_dd.family import plain
+from distributed_dd.locks import locked
 from distributed_dd.methods import METHODS
-from distributed_dd.methods.names import headline
 from distributed_dd.outer.checkpoint import Saved
 from distributed_dd.outer.copies import Copies
 from distributed_dd.outer.environment import environment
@@ -37,29 +37,11 @@ from distributed_dd.outer.ports import Cluster as Tasks
 from distributed_dd.outer.ports import Job, Tracker, Workers
 from distributed_dd.outer.prelude import Prelude, SharedRun
 from distributed_dd.outer.run_folder import RunFolder
-from distributed_dd.outer.scale import Scale
 from distributed_dd.outer.sharing import Sharing
-from distributed_dd.outer.work import work_line
 from distributed_dd.outer.world import World
+from distributed_dd.tracking import Tracking
 
 FIRST_VALIDATION_MEMBER = 2000
-
-
-def world_of(experiment: Experiment, material: Material) -> World:
-    """What the method of an experiment sees of it."""
-    e, splits = experiment, material.splits
-    return World(
-        seed=e.seed,
-        network=e.network,
-        image_shape=splits.image_shape,
-        num_classes=splits.num_classes,
-        images_per_class=e.images_per_class,
-        num_outer_steps=e.num_outer_steps,
-        preprocessing=e.preprocessing,
-        evaluate=e.evaluate,
-        output=Path(e.output),
-        real=material,
-    )
 
 
 @dataclass
@@ -159,7 +141,8 @@ class Run:
             write_json(path / "environment.json", environment())
             if self.copies is not None:
                 self.copies.begin()
-            self.tracker = self._tracker()
+            shared = {self.prelude.tag: self.prelude.digest} if self.prelude else {}
+            self.tracker = self._tracking.of_run(self.folder, self.name, {**shared, **self.tags})
             status = "FAILED"
             try:
                 with metered(self.tracker.system) if e.tracker == "mlflow" else nullcontext():
@@ -175,58 +158,6 @@ class Run:
                 self.tracker.end(status)
                 if self.copies is not None:
                     self.copies.keep()
-
-    def _tracker(self) -> MlflowTracker | NoTracker:
-        e, words = self.experiment, self.method.words
-        if e.tracker == "none":
-            return NoTracker()
-        shared = {self.prelude.tag: self.prelude.digest} if self.prelude else {}
-        tags = {
-            **self._own_tags,
-            "method": e.method.name,
-            "images_per_class": str(e.images_per_class),
-            "run_folder": self.name,
-            "config_digest": self.digest,
-            **shared,
-            "role": "run",
-            **self.tags,
-        }
-        splits, values = self.material.splits, values_of(e)
-        loss = next(iter(words.losses))
-        told = Description(
-            self._tracked_under,
-            self.name,
-            {**dict(flattened(values)), **headline(values)},
-            tags,
-            {
-                "name": splits.name,
-                "sha256": splits.sha256,
-                "train": len(splits.train),
-                "validation": len(splits.validation),
-                "test": len(splits.test),
-            },
-            loss,
-            words.picture,
-        )
-        tracker = MlflowTracker(Path(e.output) / "mlflow.db", self.folder.tracked, told, self.progress.say)
-        tracker.view(runs_view(e.num_outer_steps, words))
-        return tracker
-
-    @property
-    def _own_tags(self) -> dict[str, str]:
-        """What the tracker is told of this run and of its prelude's."""
-        e = self.experiment
-        return {
-            "dataset": e.data.name,
-            "seed": str(e.seed),
-            "data_sha256": self.material.splits.sha256,
-            "engine": str(self.cluster.engine),
-        }
-
-    @property
-    def _tracked_under(self) -> str:
-        """The tracker's experiment."""
-        return f"distributed_dd/{self.experiment.data.name}/{self.method.name}"
 
     # What a prelude is made with: this run is its crew.
 
@@ -246,21 +177,11 @@ class Run:
 
     def tracker_of(self, shared: SharedRun, folder: RunFolder) -> Tracker:
         """Shows a prelude's own run to people."""
-        e = self.experiment
-        if e.tracker == "none":
-            return NoTracker()
-        tags = {**self._own_tags, **shared.tags, "role": shared.role}
-        told = Description(
-            self._tracked_under,
-            shared.name,
-            shared.parameters,
-            tags,
-            loss=shared.losses[0],
-            picture=shared.picture,
-        )
-        tracker = MlflowTracker(Path(e.output) / "mlflow.db", folder.tracked, told, self.progress.say)
-        tracker.view(shared_view(shared))
-        return tracker
+        return self._tracking.of_shared(shared, folder)
+
+    @property
+    def _tracking(self) -> Tracking:
+        return Tracking(self.experiment, self.material.splits, str(self.cluster.engine), self.progress.say)
 
     def facts_of(self, facts: dict[str, Any]) -> dict[str, Any]:
         """Facts about a distillation, with who did it."""
@@ -358,7 +279,7 @@ class Run:
         e = self.experiment
         judge = self.material.validation
         contest = scoring.Contest(e.network, e.evaluate.recipe(), e.seed, self.world.num_classes, judge)
-        trials = self.product.trials(tensors, members)
+        trials = self.product.fits(tensors, members)
         return [outcome.accuracy for outcome in scoring.score(trials, contest, cluster)]
 
     def validation_accuracy(self, tensors: Tensors, num_networks: int, cluster: Tasks) -> float:
@@ -417,33 +338,3 @@ class Run:
             product.rows(), e.network, e.evaluate, e.seed, self.material, self.cluster, self.progress
         )
         return [*map(product.finished, rows), *product.ready_rows()], peak
-
-
-def described(
-    experiment: Experiment, material: Material, config_digest: str, prelude: Prelude | None, facts: dict[str, Any]
-) -> dict[str, Any]:
-    """The manifest of a result: all that a stranger needs to use it as it was meant."""
-    provenance = prelude.provenance() if prelude else None
-    values = identity_of(experiment)  # no paths of this machine
-    return artefact.describe(experiment.method.name, values, material.splits, config_digest, provenance, facts)
-
-
-def scale_of(experiment: Experiment, facts: Any, asked: Sharing | None = None, missing: float | None = None) -> Scale:
-    """How large an experiment is on data of which only ``facts`` are known."""
-    e = experiment
-    return Scale(
-        facts=facts,
-        network=e.network,
-        images_per_class=e.images_per_class,
-        num_outer_steps=e.num_outer_steps,
-        evaluate=e.evaluate,
-        missing=missing,
-        asked=asked,
-    )
-
-
-def estimate_lines(experiment: Experiment, scale: Scale) -> Iterator[str]:
-    """Disk, memory and work of an experiment, a line a topic."""
-    work = experiment.method.work(scale)
-    yield from work.lines
-    yield work_line(work.operations)

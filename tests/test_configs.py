@@ -5,7 +5,7 @@ import re
 import pytest
 
 from distributed_dd.composition import experiment_from
-from distributed_dd.run import estimate_lines, scale_of
+from distributed_dd.facets import estimate_lines, scale_of
 from tests.conftest import ROOT
 
 FILES = sorted((ROOT / "configs").glob("*/*_ipc*.yaml"))

@@ -16,6 +16,7 @@ from distributed_dd.durable import read_json
 from distributed_dd.errors import MissingInputError
 from distributed_dd.evaluation import artefact
 from distributed_dd.evaluation.report import chosen_by, remarks, title, titled
+from distributed_dd.evaluation.tables import percent
 from distributed_dd.folder_evaluation import evaluate_folder, is_set
 from distributed_dd.outer.prelude import Listing
 from distributed_dd.run import Run
@@ -112,8 +113,9 @@ def print_report(whole: Run, result: dict[str, Any]) -> None:
     columns = ("trained on", "labels", "test accuracy, %", "networks")
     table = Table(*columns, title=title(result), title_justify="left")
     for row in result["rows"]:
-        accuracy = f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f}"
-        table.add_row(titled(row["name"], whole.method.words.rows), row["labels"], accuracy, str(row["num_networks"]))
+        table.add_row(
+            titled(row["name"], whole.method.words.rows), row["labels"], percent(row), str(row["num_networks"])
+        )
     console.print(table)
     say = whole.progress.say
     say(

@@ -9,8 +9,8 @@ from distributed_dd.commands.run import opened
 from distributed_dd.composition import cluster_from, experiment_from
 from distributed_dd.errors import MissingInputError
 from distributed_dd.experiment import values_of
+from distributed_dd.facets import estimate_lines, scale_of
 from distributed_dd.family import plain
-from distributed_dd.run import estimate_lines, scale_of
 from distributed_dd.sweeps.plan import Plan, planned
 
 

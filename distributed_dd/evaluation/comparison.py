@@ -10,6 +10,7 @@ from typing import Any
 
 from distributed_dd.durable import read_json
 from distributed_dd.errors import MissingInputError
+from distributed_dd.evaluation.tables import markdown, percent
 from distributed_dd.evaluation.words import Words
 from distributed_dd.family import flattened
 
@@ -162,11 +163,10 @@ def _differences(run: Finished, peers: Sequence[Finished]) -> list[str]:
 def page(runs: Sequence[Finished], plots: Sequence[str], words: Mapping[str, Words]) -> str:
     """The table and the plots as Markdown."""
     header, lines = table(runs, words)
-    rows = [header, ["---"] * len(header), *lines]
     counts = {row["num_networks"] for run in runs for row in run.report["rows"] if row["name"] != "expert"}
     networks = " to ".join(map(str, sorted({min(counts), max(counts)})))
     tested = ", ".join(sorted({f"{run.report['dataset']} {run.report['num_test']}" for run in runs}))
-    text = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    text = markdown(header, lines)
     text += f"\nTest accuracy in %, mean ± standard deviation over {networks} fresh networks; "
     text += f"test images: {tested}. Published figures come from the sources' own protocols and sizes.\n"
     text += f"{note}\n" if (note := about_columns(runs, words)) else ""
@@ -174,4 +174,4 @@ def page(runs: Sequence[Finished], plots: Sequence[str], words: Mapping[str, Wor
 
 
 def _cell(row: dict[str, Any] | None) -> str:
-    return "-" if row is None else f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f}"
+    return "-" if row is None else percent(row)

@@ -1,6 +1,5 @@
 """One distilled set, many networks: the same rows for each, and scores of robustness."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from distributed_dd.evaluation.report import TITLES
 from distributed_dd.evaluation.robustness import scores
 from distributed_dd.evaluation.rows import Entry, is_soft, without_augmentation
 from distributed_dd.evaluation.scoring import Candidate, score_rows
+from distributed_dd.evaluation.tables import markdown, percent
 from distributed_dd.family import choices, plain, require, setting
 from distributed_dd.learning.networks import NETWORKS, Network
 from distributed_dd.learning.networks.convnet import ConvNet
@@ -103,17 +103,11 @@ def _title(name: str) -> str:
 def page(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     header, lines = table(result)
-    rows: Iterable[list[str]] = [header, ["---"] * len(header), *lines]
     count = result["recipe"]["num_networks"]
     return (
         f"Test accuracy in %, mean ± standard deviation over {count} fresh networks, "
-        f"{result['num_test']} test images.\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+        f"{result['num_test']} test images.\n\n" + markdown(header, lines)
     )
-
-
-def percent(row: dict[str, Any]) -> str:
-    """Mean ± standard deviation of a row, in per cent."""
-    return f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f}"
 
 
 def name_of(network: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from distributed_dd.evaluation.scoring import Candidate, Trial
+from distributed_dd.evaluation.scoring import Candidate, Fit
 from distributed_dd.outer.checkpoint import Saved
 
 Tensors = dict[str, Tensor]
@@ -27,7 +27,7 @@ class Product(ABC):
         """What is scored, shown and kept of a checkpoint."""
 
     @abstractmethod
-    def trials(self, tensors: Tensors, members: Iterable[int]) -> list[Trial]:
+    def fits(self, tensors: Tensors, members: Iterable[int]) -> list[Fit]:
         """Fresh networks of these numbers, to be trained on a checkpoint and scored on validation."""
 
     @abstractmethod

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from distributed_dd.evaluation.tables import markdown, percent
 from distributed_dd.outer.footprint import Footprint
 
 SCHEMA = 1
@@ -64,25 +65,22 @@ def remarks(report: dict[str, Any]) -> list[str]:
 
 def page(report: dict[str, Any], own: Mapping[str, str]) -> str:
     """The report as Markdown; ``own`` are titles of rows that its method has of its own."""
-    lines = [
-        f"# {title(report)}",
-        "",
-        "| trained on | labels | network | test accuracy, % (mean ± std) | networks |",
-        "|---|---|---|---|---|",
+    columns = ("trained on", "labels", "network", "test accuracy, % (mean ± std)", "networks")
+    rows = [
+        [titled(row["name"], own), row["labels"], row["network"], percent(row), str(row["num_networks"])]
+        for row in report["rows"]
     ]
-    for row in report["rows"]:
-        accuracy = f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f}"
-        lines.append(
-            f"| {titled(row['name'], own)} | {row['labels']} | {row['network']} | {accuracy} | {row['num_networks']} |"
-        )
-    lines += [
-        "",
-        *remarks(report),
-        "",
-        "| stage | seconds | peak memory of one process, MiB |",
-        "|---|---|---|",
+    peaks = report["peak_memory_bytes"]
+    costs = [
+        [stage, f"{seconds:.1f}", f"{peaks.get(stage, 0) / 2**20:.0f}"] for stage, seconds in report["seconds"].items()
     ]
-    for stage, seconds in report["seconds"].items():
-        memory = report["peak_memory_bytes"].get(stage, 0) / 2**20
-        lines.append(f"| {stage} | {seconds:.1f} | {memory:.0f} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(
+        [
+            f"# {title(report)}",
+            "",
+            markdown(columns, rows),
+            *remarks(report),
+            "",
+            markdown(("stage", "seconds", "peak memory of one process, MiB"), costs),
+        ]
+    )

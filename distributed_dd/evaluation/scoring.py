@@ -48,7 +48,7 @@ class Evaluation(Recipe):
 
 @dataclass(frozen=True)
 class Contest:
-    """What all trials of one scoring share: the network, the recipe, the images that judge."""
+    """What all fits of one scoring share: the network, the recipe, the images that judge."""
 
     network: Network
     recipe: Recipe
@@ -74,7 +74,7 @@ class ImageStream(Protocol):
 
 
 @dataclass(frozen=True)
-class Trial:
+class Fit:
     """One fresh network to train on one set, or on a source of images that are new in every epoch."""
 
     images: Tensor | ImageStream
@@ -87,54 +87,54 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Accuracy on the judge's images in [0, 1], and the most memory the trial's process held."""
+    """Accuracy on the judge's images in [0, 1], and the most memory the fit's process held."""
 
     accuracy: float
     peak_bytes: int
 
 
-def run_trial(trial: Trial, contest: Contest) -> Outcome:
-    """Train network number ``trial.member`` on the set and score it."""
+def run_fit(fit: Fit, contest: Contest) -> Outcome:
+    """Train network number ``fit.member`` on the set and score it."""
     with footprint() as cost:
-        value = _accuracy(trial, contest)
+        value = _accuracy(fit, contest)
     return Outcome(value, cost.peak_bytes)
 
 
-def _accuracy(trial: Trial, contest: Contest) -> float:
+def _accuracy(fit: Fit, contest: Contest) -> float:
     where = device()
-    rng = generator(contest.seed, "evaluation", trial.member, "start")
-    images, renewed = trial.images.to(where), None
+    rng = generator(contest.seed, "evaluation", fit.member, "start")
+    images, renewed = fit.images.to(where), None
     if not isinstance(images, Tensor):
-        renewed = images.keyed(trial.member).epoch
+        renewed = images.keyed(fit.member).epoch
         images = renewed(0)
     shape = (images.shape[1], images.shape[2], images.shape[3])
     network = initialised(contest.network, shape, contest.num_classes, rng).to(where)
     recipe = contest.recipe
-    if trial.num_epochs is not None:
-        recipe = replace(recipe, num_epochs=trial.num_epochs)
-    if not trial.augmented:
+    if fit.num_epochs is not None:
+        recipe = replace(recipe, num_epochs=fit.num_epochs)
+    if not fit.augmented:
         recipe = replace(recipe, augment=Identity())
-    key = (contest.seed, "evaluation", trial.member)
-    labels = trial.labels.to(where)
-    Training(network, images, labels, recipe, key, trial.learning_rate, renewed=renewed).run_to_end()
+    key = (contest.seed, "evaluation", fit.member)
+    labels = fit.labels.to(where)
+    Training(network, images, labels, recipe, key, fit.learning_rate, renewed=renewed).run_to_end()
     return accuracy(network, contest.judge.images.to(where), contest.judge.targets.to(where))
 
 
 def score(
-    trials: Sequence[Trial],
+    fits: Sequence[Fit],
     contest: Contest,
     cluster: Cluster,
     progress: Progress | None = None,
     what: str = "",
 ) -> list[Outcome]:
-    """Outcomes of all trials, in their order."""
+    """Outcomes of all fits, in their order."""
     results: dict[int, Outcome] = {}
-    with progress.bar(what, len(trials)) if progress else nullcontext() as bar:
-        for index, outcome in cluster.map(run_trial, trials, contest):
+    with progress.bar(what, len(fits)) if progress else nullcontext() as bar:
+        for index, outcome in cluster.map(run_fit, fits, contest):
             results[index] = outcome
             if bar:
                 bar.advance()
-    return [results[index] for index in range(len(trials))]
+    return [results[index] for index in range(len(fits))]
 
 
 @dataclass(frozen=True)
@@ -152,26 +152,26 @@ class Candidate:
     num_epochs: int | None = None
     augmented: bool = True
 
-    def trial(self, member: int, rate: float) -> Trial:
+    def fit(self, member: int, rate: float) -> Fit:
         """Network number ``member`` of this row."""
         images, labels = self.sets[member % len(self.sets)]
-        return Trial(images, labels, rate, member, self.num_epochs, self.augmented)
+        return Fit(images, labels, rate, member, self.num_epochs, self.augmented)
 
 
 def choose_rates(
     candidates: Sequence[Candidate], num_networks: int, contest: Contest, cluster: Cluster, progress: Progress
 ) -> tuple[list[float], int]:
-    """For each row the learning rate that does best on validation, and the peak bytes of its trials.
+    """For each row the learning rate that does best on validation, and the peak bytes of its fits.
 
     Rows with one rate cost nothing.
     """
-    trials, owners = [], []
+    fits, owners = [], []
     for number, candidate in enumerate(candidates):
         if len(candidate.learning_rates) > 1:
             for rate in candidate.learning_rates:
-                trials += [candidate.trial(1000 + member, rate) for member in range(num_networks)]
+                fits += [candidate.fit(1000 + member, rate) for member in range(num_networks)]
                 owners += [(number, rate)] * num_networks
-    outcomes = score(trials, contest, cluster, progress, "choosing rates (validation)") if trials else []
+    outcomes = score(fits, contest, cluster, progress, "choosing rates (validation)") if fits else []
     totals: dict[tuple[int, float], float] = {}
     for owner, outcome in zip(owners, outcomes, strict=True):
         totals[owner] = totals.get(owner, 0.0) + outcome.accuracy
@@ -216,8 +216,8 @@ def score_rows(
 
     choosing = contest(material.validation)
     rates, peak = choose_rates(rows, evaluation.num_validation_networks, choosing, cluster, progress)
-    trials = [r.trial(member, rate) for r, rate in zip(rows, rates, strict=True) for member in range(num)]
-    outcomes = score(trials, contest(material.test), cluster, progress, f"{kind} (test)")
+    fits = [r.fit(member, rate) for r, rate in zip(rows, rates, strict=True) for member in range(num)]
+    outcomes = score(fits, contest(material.test), cluster, progress, f"{kind} (test)")
     result = []
     for number, (candidate, rate) in enumerate(zip(rows, rates, strict=True)):
         accuracies = [outcome.accuracy for outcome in outcomes[number * num : (number + 1) * num]]

@@ -10,7 +10,7 @@ from distributed_dd.evaluation import artefact
 from distributed_dd.evaluation.preview import preview_png
 from distributed_dd.evaluation.product import Describe, Product, Tensors
 from distributed_dd.evaluation.rows import Entry
-from distributed_dd.evaluation.scoring import Candidate, Trial
+from distributed_dd.evaluation.scoring import Candidate, Fit
 from distributed_dd.outer.checkpoint import Saved
 from distributed_dd.outer.world import World
 
@@ -40,10 +40,10 @@ class SetProduct(Product):
         """The set, or its average, which is not there before the first outer step."""
         return saved.whole(self.averaged and "average.images" in saved.names())
 
-    def trials(self, tensors: Tensors, members: Iterable[int]) -> list[Trial]:
+    def fits(self, tensors: Tensors, members: Iterable[int]) -> list[Fit]:
         """Networks that train on the set with its own rate, or the recipe's."""
         rate = float(tensors["learning_rate"]) if "learning_rate" in tensors else None
-        return [Trial(tensors["images"], tensors["labels"], rate, member) for member in members]
+        return [Fit(tensors["images"], tensors["labels"], rate, member) for member in members]
 
     def picture(self, start: Tensors, tensors: Tensors, title: str) -> bytes:
         """Start beside result."""

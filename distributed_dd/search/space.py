@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from distributed_dd.errors import ConfigError
-from distributed_dd.family import Family, build_member, placed, require
+from distributed_dd.family import Family, build_member, laid_over, placed, require
 from distributed_dd.learning.chance import generator
 from distributed_dd.search.dimensions import Choice, Coordinate, Dimension, Integers, LogUniform, Point, Uniform, Values
 
@@ -126,14 +126,6 @@ def _by_path(given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             both = isinstance(one, Mapping) and isinstance(found.get(path), Mapping)
             found[path] = placed({"": found[path]}, "", one)[""] if both else one
     return found
-
-
-def laid_over(base: Values, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with fields set by ``key.path``."""
-    values = dict(base)
-    for key, value in settings.items():
-        values = placed(values, key, value)
-    return values
 
 
 def _between(coordinate: Coordinate, share: float) -> float:

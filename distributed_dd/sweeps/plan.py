@@ -10,10 +10,10 @@ from distributed_dd.durable import digest
 from distributed_dd.errors import ConfigError
 from distributed_dd.evaluation.words import SweepAxis
 from distributed_dd.experiment import Experiment, experiment_of, identity_of, values_of
-from distributed_dd.family import at, build, identity, lifted_fields, paths_where, placed, require
+from distributed_dd.family import at, build, identity, laid_over, lifted_fields, paths_where, placed, require
 from distributed_dd.methods import DIMENSIONS
 from distributed_dd.outer.method import Method
-from distributed_dd.search.space import Space, laid_over
+from distributed_dd.search.space import Space
 from distributed_dd.search.sweep import Automatic, Grid, Population, Search, Sweep
 
 SIZE = "{images_per_class}"

@@ -8,8 +8,8 @@ from distributed_dd.backends.local.tracker import NoTracker
 from distributed_dd.backends.mlflow.tracker import MlflowTracker
 from distributed_dd.durable import write_bytes, write_json
 from distributed_dd.experiment import experiment_of, identity_of
+from distributed_dd.family import laid_over
 from distributed_dd.outer.environment import commit, versions
-from distributed_dd.search.space import laid_over
 from distributed_dd.search.study import Study
 from distributed_dd.search.sweep import Population
 from distributed_dd.sweeps import pictures as drawing

@@ -17,17 +17,18 @@ from distributed_dd.backends.ray.tune_events import Reported
 from distributed_dd.backends.ray.tune_search import TuneStudy
 from distributed_dd.data.cache import silent
 from distributed_dd.data.material import Material
-from distributed_dd.durable import locked, read_json, write_bytes, write_json
+from distributed_dd.durable import read_json, write_bytes, write_json
 from distributed_dd.errors import ConfigError, UserError
+from distributed_dd.evaluation.tables import percent
 from distributed_dd.experiment import Experiment, experiment_of
-from distributed_dd.family import flattened, plain
+from distributed_dd.family import flattened, laid_over, plain
+from distributed_dd.locks import locked
 from distributed_dd.methods.names import parameter, rank
 from distributed_dd.outer.copies import Copies
 from distributed_dd.outer.environment import environment
 from distributed_dd.outer.judging import Judging
 from distributed_dd.run import Run
 from distributed_dd.search import study as studies
-from distributed_dd.search.space import laid_over
 from distributed_dd.search.study import Study, TrialRecord
 from distributed_dd.search.sweep import Population
 from distributed_dd.sweeps import tables
@@ -274,7 +275,7 @@ class Sweeping:
             run.distill()
             report = run.evaluate()
         row = next(row for row in report["rows"] if row["name"] == run.method.words.headline)
-        told = f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f} %"
+        told = f"{percent(row)} %"
         self.tracker.summary({f"ipc{size} test_accuracy": row["accuracy_mean"]})
         self.progress.say(f"{size} per class: test accuracy of the best {told}")
         return f"Test accuracy of the best, in {run.name}: {told} over {row['num_networks']} networks."

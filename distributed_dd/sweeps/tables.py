@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distributed_dd.evaluation.tables import markdown, plus_minus
 from distributed_dd.evaluation.words import SweepAxis
 from distributed_dd.methods.names import short
 from distributed_dd.search.study import Study, TrialRecord
@@ -42,7 +43,7 @@ def _row(trial: TrialRecord, keys: Sequence[str], study: Study) -> list[str]:
     scored = f"{100 * trial.accuracy:.1f} ({trial.num_networks})" if trial.num_networks else "-"
     final = "-"
     if trial.final:
-        final = f"{100 * trial.final_mean:.1f} ± {100 * trial.final_std:.1f} ({len(trial.final)})"
+        final = f"{plus_minus(trial.final_mean, trial.final_std)} ({len(trial.final)})"
     ended = trial.status + (", best" if trial.number == study.winner else "")
     return [
         f"{trial.number}{' (base)' if trial.base else ''}",
@@ -65,7 +66,7 @@ def verdict(study: Study) -> str:
     what = size_of(study)
     if best is None:
         return f"{what}: no trial could be scored"
-    found = f"{100 * best.final_mean:.1f} ± {100 * best.final_std:.1f} % on validation"
+    found = f"{plus_minus(best.final_mean, best.final_std)} % on validation"
     if best.outer_step < study.rungs[-1]:
         found += f", after {best.outer_step} of {study.rungs[-1]} outer steps: no trial got further in time"
     if base is None or not base.final:
@@ -74,7 +75,7 @@ def verdict(study: Study) -> str:
         return f"{what}: nothing did better than the base itself, with {found}"
     return (
         f"{what}: the best is trial {best.number} with {found}, the base has "
-        f"{100 * base.final_mean:.1f} ± {100 * base.final_std:.1f} %"
+        f"{plus_minus(base.final_mean, base.final_std)} %"
     )
 
 
@@ -110,8 +111,7 @@ def page(
         lines += [f"{len(study.trials)} trials: {counts}; scored after outer steps {list(study.rungs)}.", ""]
         if line := tests.get(study.images_per_class):
             lines += [line, ""]
-        lines += [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
-        lines += [f"| {' | '.join(row)} |" for row in rows]
+        lines.append(markdown(header, rows).rstrip())
         lines += [f"\nTrial {t.number} {t.status}: {t.message}" for t in study.trials if t.message]
     lines += [
         "",

@@ -1,6 +1,5 @@
 """One trial, in the process that a search gives it: a distillation in a run folder of its own."""
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,15 +10,16 @@ from distributed_dd.backends.local.cluster import InProcess
 from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.backends.ray.cluster import RayCluster
 from distributed_dd.data.material import Material
-from distributed_dd.durable import locked, read_json, write_json
-from distributed_dd.errors import DivergedError, LockedError, UserError
+from distributed_dd.durable import read_json, write_json
+from distributed_dd.errors import DivergedError, UserError
 from distributed_dd.experiment import Experiment, experiment_of
+from distributed_dd.family import laid_over
+from distributed_dd.locks import locked_when_free
 from distributed_dd.outer.judging import Judging
 from distributed_dd.run import Run
-from distributed_dd.search.space import Space, laid_over
+from distributed_dd.search.space import Space
 
 LINEAGE = "lineage.json"
-SECONDS_BETWEEN_LOOKS = 1.0
 
 
 class Session(Protocol):
@@ -140,16 +140,8 @@ def scores(run: Run) -> dict[int, float]:
 @contextmanager
 def _held(run: Run) -> Iterator[None]:
     """Hold the run folder, once whoever has it lets go: a trial of the same settings, or of a dead driver."""
-    said = False
-    while True:
-        try:
-            with locked(run.folder.path, "run"):
-                break
-        except LockedError:
-            if not said:
-                run.progress.say(f"waiting for the process that works in {run.folder.path}")
-            said = True
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+    with locked_when_free(run.folder.path, "run", run.progress.say):
+        pass  # the run takes it again itself
     with run.opened():
         yield
 

@@ -3,17 +3,16 @@
 import contextlib
 import hashlib
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from distributed_dd.data.cache import cache_folder
-from distributed_dd.durable import locked, sha256_of, write_bytes
-from distributed_dd.errors import ConfigError, IntegrityError, LockedError, MissingInputError, UserError
+from distributed_dd.durable import sha256_of, write_bytes
+from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError, UserError
+from distributed_dd.locks import locked_when_free
 
 Say = Callable[[str], None]
-SECONDS_BETWEEN_TRIES = 1.0
 # They have no folders to be made, and making one there would make a bucket of a mistyped name.
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss")
 CHECK = "check address, credentials and network, and run the same command again: it goes on"
@@ -97,21 +96,9 @@ class LocalFolder:
     def intact(self, name: str, sha256: str, num_bytes: int | None) -> bool:
         return sha256_of(self._path / name) == sha256
 
-    @contextlib.contextmanager
-    def lock(self, say: Say) -> Iterator[None]:
+    def lock(self, say: Say) -> contextlib.AbstractContextManager[None]:
         """One process at a time; the lock goes with the process, however it ends."""
-        with contextlib.ExitStack() as held:
-            waiting = False
-            while True:
-                try:
-                    held.enter_context(locked(self._path, "expert store"))
-                    break
-                except LockedError:
-                    if not waiting:
-                        say(f"another process is training experts in {self}; waiting for it")
-                    waiting = True
-                    time.sleep(SECONDS_BETWEEN_TRIES)
-            yield
+        return locked_when_free(self._path, "expert store", say)
 
 
 class RemoteFolder:

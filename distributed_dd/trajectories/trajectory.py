@@ -35,7 +35,7 @@ class Trajectory(Protocol):
         ...
 
 
-class Checkpoints:
+class KeptEpochs:
     """Kept epochs as rows, memory-mapped."""
 
     def __init__(self, path: Path) -> None:
@@ -124,7 +124,7 @@ def open_trajectory(path: Path) -> Trajectory:
     try:
         with safe_open(path, framework="pt") as file:
             convex = "waypoints" in file.keys()  # noqa: SIM118 - not a dictionary
-        return Lines(path) if convex else Checkpoints(path)
+        return Lines(path) if convex else KeptEpochs(path)
     except (SafetensorError, OSError) as error:
         raise IntegrityError(str(path), f"is no trajectory: {error}") from None
 

@@ -185,7 +185,7 @@ def test_experts_of_another_network_are_refused_and_left_alone(tiny_yaml, tmp_pa
 
 
 def test_two_processes_do_not_share_a_run_folder(tiny_yaml, capsys):
-    from distributed_dd.durable import locked
+    from distributed_dd.locks import locked
 
     assert main(["distill", str(tiny_yaml), *HERE]) == 0
     with locked(run_folder(tiny_yaml), "run"):

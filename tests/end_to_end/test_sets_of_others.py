@@ -14,6 +14,7 @@ import distributed_dd
 from distributed_dd.cli import main
 from tests.conftest import ROOT
 from tests.end_to_end.test_run import HERE, run_folder
+from tests.references.tables import unpadded
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_a_set_is_scored_on_other_networks_and_what_is_done_is_not_done_again(fi
         assert {"label_robust", "augmentation_robust"} <= set(entry["scores"])
     assert result["recipe"]["num_epochs"] == 3, "the recipe is the one frozen in the set"
     page = (finished / "cross_architecture.md").read_text()
-    assert "| trained on | mlp | convnet depth=2 width=4 norm=batch |" in page
+    assert "| trained on | mlp | convnet depth=2 width=4 norm=batch |" in unpadded(page)
     capsys.readouterr()
     assert evaluate(finished, "networks=[mlp,lenet]", "num_networks=2") == 2  # 8x8 images are too small
     assert "16 pixels or more" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from distributed_dd.backends.local.tracker import NoTracker
 from distributed_dd.data import Images
 from distributed_dd.data.whitening import Standardise
 from distributed_dd.errors import DivergedError
-from distributed_dd.evaluation.scoring import Contest, Trial, run_trial
+from distributed_dd.evaluation.scoring import Contest, Fit, run_fit
 from distributed_dd.learning.augment import InTurn
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.loop import Recipe, Training
@@ -300,7 +300,7 @@ def test_networks_trained_on_a_source_see_new_images_in_every_epoch(monkeypatch)
     made = source()
     contest = Contest(ConvNet(2, 4), Recipe(3, 8), 0, K, images())
     for member in (0, 1):
-        run_trial(Trial(made, made.classes, 0.01, member), contest)
+        run_fit(Fit(made, made.classes, 0.01, member), contest)
     for member in (0, 1):
         epochs = [number for key, number in seen if key[-1] == member]
         assert sorted(set(epochs)) == [0, 1, 2]

@@ -7,9 +7,10 @@ import torch
 
 from distributed_dd.errors import ConfigError
 from distributed_dd.experiment import experiment_of, values_of
+from distributed_dd.family import laid_over
 from distributed_dd.learning.chance import generator
 from distributed_dd.methods import DIMENSIONS
-from distributed_dd.search.space import Space, laid_over
+from distributed_dd.search.space import Space
 
 EPOCHS, STEP = 8, 0.5
 

@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 
 from distributed_dd.backends.local.cluster import InProcess
 from distributed_dd.backends.local.console import ConsoleProgress
-from distributed_dd.durable import locked, read_json
+from distributed_dd.durable import read_json
 from distributed_dd.experiment import experiment_of
+from distributed_dd.locks import locked
 from distributed_dd.run import Run
-from distributed_dd.sweeps import trial as trials
 from distributed_dd.sweeps.plan import planned
 from distributed_dd.sweeps.trial import TrialJob, run_trial, trial_run
 
@@ -127,10 +127,18 @@ def test_a_trial_waits_for_the_one_that_holds_its_folder(job, monkeypatch):
     run = trial_run(made, {RATE: 0.5}, material)
     holder = locked(run.folder.path, "run")
     holder.__enter__()
-    monkeypatch.setattr(trials.time, "sleep", lambda seconds: holder.__exit__(None, None, None))
+    said = []
+
+    def hear(self, text):
+        said.append(text)
+        if text.startswith("waiting for the process"):
+            holder.__exit__(None, None, None)
+
+    monkeypatch.setattr(ConsoleProgress, "say", hear)
     line = Line()
     run_trial({RATE: 0.5}, line, *job)
     assert line.scores()[-1] == (9, 4)
+    assert sum(text.startswith("waiting for the process") for text in said) == 1
 
 
 def test_a_member_of_a_population_goes_on_from_another_with_its_own_rates(job, tmp_path):

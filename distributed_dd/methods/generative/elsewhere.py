@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 from distributed_dd.data import Fitted
 from distributed_dd.durable import read_json, write_bytes, write_json
-from distributed_dd.evaluation.cross_architecture import name_of, percent
+from distributed_dd.evaluation.cross_architecture import name_of
 from distributed_dd.evaluation.elsewhere import Elsewhere, Table
 from distributed_dd.evaluation.report import titled
 from distributed_dd.evaluation.scoring import score_rows
+from distributed_dd.evaluation.tables import markdown, percent
 from distributed_dd.family import build_member, choices, plain, require, setting
 from distributed_dd.learning.networks import NETWORKS, Network
 from distributed_dd.methods.generative.artefact import WEIGHTS, Generator, load_generator
@@ -148,8 +149,7 @@ def table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 def page(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     header, lines = table(result)
-    rows = [header, ["---"] * len(header), *lines]
-    text = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    text = markdown(header, lines)
     count = result["recipe"]["num_networks"]
     sets = {e["images_per_class"]: e["set_bytes"] for e in result["entries"]}
     told_sets = ", ".join(f"{size(value)} at {number} per class" for number, value in sorted(sets.items()))

@@ -1,18 +1,17 @@
 """The conditional GAN that runs share, on disk."""
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
 from torch import Tensor
 
-from distributed_dd.durable import digest, locked, read_json, write_bytes, write_json
-from distributed_dd.errors import LockedError
+from distributed_dd.durable import digest, read_json, write_bytes, write_json
 from distributed_dd.evaluation.artefact import MANIFEST, PREVIEW, verified
 from distributed_dd.family import identity
+from distributed_dd.locks import locked_when_free
 from distributed_dd.outer.footprint import Footprint
 from distributed_dd.outer.run_folder import RunFolder
 
@@ -29,7 +28,6 @@ SETTINGS = (
     "ema_decay",
     "precision",
 )
-SECONDS_BETWEEN_LOOKS = 1.0
 
 
 class GanStore:
@@ -74,18 +72,6 @@ class GanStore:
             {"schema": SCHEMA, "sha256": {WEIGHTS: sha256}, "identity": self.identity, **facts},
         )
 
-    @contextmanager
-    def held(self, say: Callable[[str], None]) -> Iterator[None]:
+    def held(self, say: Callable[[str], None]) -> AbstractContextManager[None]:
         """Hold the folder, once whoever has it lets go."""
-        said = False
-        with ExitStack() as stack:
-            while True:
-                try:
-                    stack.enter_context(locked(self.path, "GAN"))
-                    break
-                except LockedError:
-                    if not said:
-                        say(f"waiting for the process that works in {self.path}")
-                    said = True
-                    time.sleep(SECONDS_BETWEEN_LOOKS)
-            yield
+        return locked_when_free(self.path, "GAN", say)

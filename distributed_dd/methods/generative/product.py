@@ -12,7 +12,7 @@ from distributed_dd.durable import write_bytes
 from distributed_dd.evaluation import artefact
 from distributed_dd.evaluation.preview import preview_png
 from distributed_dd.evaluation.product import Describe, Product, Tensors
-from distributed_dd.evaluation.scoring import Candidate, Trial
+from distributed_dd.evaluation.scoring import Candidate, Fit
 from distributed_dd.methods.generative import artefact as generators
 from distributed_dd.methods.generative import rows as generator_rows
 from distributed_dd.methods.generative.source import Source, all_classes, finished, frozen
@@ -82,13 +82,13 @@ class GeneratorProduct(Product):
         """Both networks."""
         return everything(saved)
 
-    def trials(self, tensors: Tensors, members: Iterable[int]) -> list[Trial]:
+    def fits(self, tensors: Tensors, members: Iterable[int]) -> list[Fit]:
         """Networks trained by the method's protocol: on fresh images, or on one frozen sample."""
         source = source_of(self.method, self.world, tensors, self.world.images_per_class, "validation")
         given: Source | Tensor = source
         if self.method.judged_by == "frozen":
             given = frozen(source, 1.0)["images"]
-        return [Trial(given, source.classes, None, member) for member in members]
+        return [Fit(given, source.classes, None, member) for member in members]
 
     def picture(self, start: Tensors, tensors: Tensors, title: str) -> bytes:
         """Images of every class."""

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distributed_dd.durable import is_half_written, locked, read_json, write_bytes
+from distributed_dd.durable import is_half_written, read_json, write_bytes
 from distributed_dd.evaluation import artefact
 from distributed_dd.evaluation.artefact import load_distilled
 from distributed_dd.evaluation.preview import preview_png
 from distributed_dd.family import require, setting
+from distributed_dd.locks import locked
 from distributed_dd.methods.generative.artefact import FOLDER, folder_of, load_generator
 from distributed_dd.methods.generative.source import frozen
 from distributed_dd.outer.ports import Progress

@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import torch
-from torch.nn.functional import cosine_similarity, one_hot
-
-from distributed_dd.composition import experiment_from
 from distributed_dd.distillation.chance import generator
 from distributed_dd.distillation.networks import initialised
 from distributed_dd.distillation.student import Student
 from distributed_dd.distillation.unroll import Problem
+from torch.nn.functional import cosine_similarity, one_hot
+
+from distributed_dd.composition import experiment_from
 from distributed_dd.trajectories.store import TrajectoryStore
 
 store = TrajectoryStore.at(sys.argv[1])

@@ -8,12 +8,12 @@ import tempfile
 from pathlib import Path
 
 import torch
-
 from distributed_dd.backends.deepspeed_ranks import DeepSpeedRanks
 from distributed_dd.backends.gang import Gang
 from distributed_dd.backends.ray_cluster import RayCluster
 from distributed_dd.distillation.sharded import Alone
 from distributed_dd.distillation.unroll import Direct, Replayed
+
 from tests.distributed import test_same_gradient as gradients
 from tests.distributed import test_same_set as sets
 

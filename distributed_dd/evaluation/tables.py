@@ -1,0 +1,21 @@
+"""How numbers and tables are written, everywhere alike."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+
+def plus_minus(mean: float, std: float) -> str:
+    """Mean ± standard deviation of shares in [0, 1], in per cent."""
+    return f"{100 * mean:.1f} ± {100 * std:.1f}"
+
+
+def percent(row: Mapping[str, Any]) -> str:
+    """The accuracy of a row of a report, in per cent."""
+    return plus_minus(row["accuracy_mean"], row["accuracy_std"])
+
+
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table as Markdown, with a newline at its end."""
+    return tabulate(lines, header, tablefmt="pipe", disable_numparse=True) + "\n"

@@ -1,0 +1,100 @@
+"""What a tracker is told of an experiment: its run, and the runs of what it shares with others."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from distributed_dd.backends.local.tracker import NoTracker
+from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker
+from distributed_dd.backends.mlflow.views import runs_view, shared_view
+from distributed_dd.data import Splits
+from distributed_dd.experiment import Experiment, values_of
+from distributed_dd.family import flattened
+from distributed_dd.methods.names import headline
+from distributed_dd.outer.prelude import SharedRun
+from distributed_dd.outer.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Opens trackers.
+
+    Attributes:
+        engine: who makes the outer steps, as a person calls it. say: told once if a tracker fails.
+    """
+
+    experiment: Experiment
+    splits: Splits
+    engine: str
+    say: Callable[[str], None]
+
+    def of_run(self, folder: RunFolder, name: str, tags: Mapping[str, str]) -> MlflowTracker | NoTracker:
+        """Of the run in ``folder``; ``tags`` beside those that every run has."""
+        e, splits, words = self.experiment, self.splits, self.experiment.method.words
+        if e.tracker == "none":
+            return NoTracker()
+        values = values_of(e)
+        tags = {
+            **self._tags,
+            "method": e.method.name,
+            "images_per_class": str(e.images_per_class),
+            "run_folder": name,
+            "config_digest": folder.checkpoints.config_digest,
+            "role": "run",
+            **tags,
+        }
+        dataset = {
+            "name": splits.name,
+            "sha256": splits.sha256,
+            "train": len(splits.train),
+            "validation": len(splits.validation),
+            "test": len(splits.test),
+        }
+        description = Description(
+            experiment=self._under,
+            name=name,
+            parameters={**dict(flattened(values)), **headline(values)},
+            tags=tags,
+            dataset=dataset,
+            loss=next(iter(words.losses)),
+            picture=words.picture,
+        )
+        tracker = MlflowTracker(self._database, folder.tracked, description, self.say)
+        tracker.view(runs_view(e.num_outer_steps, words))
+        return tracker
+
+    def of_shared(self, shared: SharedRun, folder: RunFolder) -> MlflowTracker | NoTracker:
+        """Of a prelude's own run."""
+        if self.experiment.tracker == "none":
+            return NoTracker()
+        description = Description(
+            experiment=self._under,
+            name=shared.name,
+            parameters=shared.parameters,
+            tags={**self._tags, **shared.tags, "role": shared.role},
+            loss=shared.losses[0],
+            picture=shared.picture,
+        )
+        tracker = MlflowTracker(self._database, folder.tracked, description, self.say)
+        tracker.view(shared_view(shared))
+        return tracker
+
+    @property
+    def _database(self) -> Path:
+        return Path(self.experiment.output) / "mlflow.db"
+
+    @property
+    def _under(self) -> str:
+        """The tracker's experiment."""
+        e = self.experiment
+        return f"distributed_dd/{e.data.name}/{e.method.name}"
+
+    @property
+    def _tags(self) -> dict[str, str]:
+        e = self.experiment
+        return {
+            "dataset": e.data.name,
+            "seed": str(e.seed),
+            "data_sha256": self.splits.sha256,
+            "engine": self.engine,
+        }
