@@ -9,7 +9,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distributed_dd import family
+from distributed_dd import nested
 from distributed_dd.errors import ConfigError, MissingInputError
 
 
@@ -24,8 +24,8 @@ def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if not path.is_file():
         there = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, there, n=3, cutoff=0.4)
-        found = f"did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else ""
-        raise MissingInputError(str(path), "there is no such file", fix=found)
+        hint = f"did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else ""
+        raise MissingInputError(str(path), "there is no such file", fix=hint)
     try:
         merged: Any = OmegaConf.load(path)
         if not OmegaConf.is_dict(merged):
@@ -53,7 +53,7 @@ def laid_over(values: Any, overrides: Sequence[str]) -> dict[str, Any]:
             addition: Any = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
         except (OmegaConfBaseException, yaml.YAMLError, TypeError) as error:
             raise ConfigError(override, f"cannot be read: {str(error).splitlines()[0]}") from None
-        merged = family.laid_over(merged, addition)
+        merged = nested.laid_over(merged, addition)
     plain: Any = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
     return plain
 

@@ -51,11 +51,11 @@ def _import_set(source: Path, e: Experiment, to: Path | None, progress: ConsoleP
     tensors = importing.read_set(source, splits.image_shape, splits.num_classes)
     counts = sorted(set(torch.bincount(tensors["classes"], minlength=splits.num_classes).tolist()))
     if counts != [e.images_per_class]:
-        given = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-        raise ConfigError("images_per_class", f"is {e.images_per_class}, the set holds {given} of each class")
+        held = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+        raise ConfigError("images_per_class", f"is {e.images_per_class}, the set holds {held} of each class")
     sources = {file.name: sha256_of(file) for file in sorted(source.glob("*_best.pt"))}
-    found: dict[str, Any] = {"best_step": None, "best_accuracy": None, "imported": sources}
-    manifest = described(e, material, "imported", None, found)
+    facts: dict[str, Any] = {"best_step": None, "best_accuracy": None, "imported": sources}
+    manifest = described(e, material, "imported", None, facts)
     folder = to or Path(e.output) / f"{splits.name}-imported-ipc{e.images_per_class}" / "distilled"
     pixels = material.fitted.invert(tensors["images"])
     png = preview_png(None, pixels, tensors["classes"], splits.class_names, f"imported from {source.name}")
@@ -76,9 +76,9 @@ def export_to(source: Path, overrides: list[str], form: str, to: Path, progress:
             raise ConfigError("--as", f"unknown {form!r}{hint}", allowed=", ".join(exporting.FORMATS))
         exporting.FORMATS[form](artefact.load_distilled(source), to)
         return to
-    whole = Run(experiment_from(source, overrides), cluster_from(None), progress)
-    if whole.prelude is None:
-        problem = f"{whole.method.name} makes nothing beforehand that could be exported"
+    run = Run(experiment=experiment_from(source, overrides), cluster=cluster_from(None), progress=progress)
+    if run.prelude is None:
+        problem = f"{run.method.name} makes nothing beforehand that could be exported"
         raise ConfigError(str(source), problem, fix="distributed-dd export RUN_FOLDER")
-    whole.prelude.export(form, to, progress)
+    run.prelude.export(form, to, progress)
     return to

@@ -20,7 +20,7 @@ from distributed_dd.methods import METHODS
 from distributed_dd.outer.method import Method
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One distillation: data, method, evaluation."""
 
@@ -52,11 +52,11 @@ class Experiment:
 
 def lifted_groups() -> dict[str, list[str]]:
     """Groups of a configuration that only some methods have -> the kinds that have them."""
-    found: dict[str, list[str]] = {}
+    kinds_by_group: dict[str, list[str]] = {}
     for kind, cls in METHODS.members.items():
         for name in lifted_fields(cls):
-            found.setdefault(name, []).append(kind)
-    return found
+            kinds_by_group.setdefault(name, []).append(kind)
+    return kinds_by_group
 
 
 def experiment_of(values: Mapping[str, Any], of_a_record: bool = False) -> Experiment:
@@ -93,12 +93,12 @@ def _with_groups(
     method: str | Mapping[str, Any], groups: Mapping[str, Any], lifted: Mapping[str, list[str]], of_a_record: bool
 ) -> dict[str, Any]:
     """The method's values with the groups that people wrote at the top level."""
-    whole = {"kind": method} if isinstance(method, str) else dict(method)
+    completed = {"kind": method} if isinstance(method, str) else dict(method)
     kind = _kind(method)
     for name, group in groups.items():
         if kind in lifted[name]:
-            require(name not in whole, f"method.{name}", "stands at the top level too", f"{name}: alone")
-            whole[name] = group
+            require(name not in completed, f"method.{name}", "stands at the top level too", f"{name}: alone")
+            completed[name] = group
         elif kind in METHODS.members and not of_a_record:
             raise ConfigError(
                 name,
@@ -106,7 +106,7 @@ def _with_groups(
                 allowed=f"with method.kind {' or '.join(lifted[name])}",
                 fix=f"leave {name} out ({name}=null on the command line)",
             )
-    return whole
+    return completed
 
 
 def _kind(method: Any) -> str | None:

@@ -8,6 +8,7 @@ from distributed_dd.data import Facts
 from distributed_dd.data.material import Material
 from distributed_dd.evaluation import artefact
 from distributed_dd.experiment import Experiment, identity_of
+from distributed_dd.methods import METHODS
 from distributed_dd.outer.prelude import Prelude
 from distributed_dd.outer.scale import Scale
 from distributed_dd.outer.sharing import Sharing
@@ -30,6 +31,18 @@ def world_of(experiment: Experiment, material: Material) -> World:
         output=Path(e.output),
         real=material,
     )
+
+
+def about(experiment: Experiment) -> dict[str, Any]:
+    """What a report says of the experiment that it is about."""
+    e = experiment
+    return {
+        "method": e.method.name,
+        "kind": METHODS.kind_of(e.method),
+        "dataset": e.data.name,
+        "images_per_class": e.images_per_class,
+        "num_outer_steps": e.num_outer_steps,
+    }
 
 
 def described(

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distributed_dd.errors import ConfigError
+from distributed_dd.nested import laid_over
 
 
 class Family:
@@ -164,51 +165,6 @@ def plain(member: Any, identity_only: bool = False) -> Any:
     return out
 
 
-def flattened(values: Mapping[str, Any], prefix: str = "") -> typing.Iterator[tuple[str, Any]]:
-    """Nested groups as (``key.path``, value), as typed on the command line."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flattened(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def at(values: Mapping[str, Any], key: str) -> Any:
-    """What ``values`` holds at ``key.path``; None where the path leads nowhere."""
-    found: Any = values
-    for part in key.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return found
-
-
-def placed(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """A copy of ``values`` with ``value`` at ``key.path``; a group is laid over the group that is there.
-
-    A new ``kind`` takes a group's other keys away: they belonged to the old kind.
-    """
-    first, _, rest = key.partition(".")
-    there = values.get(first)
-    group: dict[str, Any] = dict(there) if isinstance(there, Mapping) else {}
-    if rest:
-        return {**values, first: placed(group, rest, value)}
-    if not isinstance(value, Mapping):
-        renamed = first == "kind" and there not in (None, value)
-        return {**({} if renamed else values), first: value}
-    if value.get("kind", group.get("kind")) != group.get("kind"):
-        group = {}
-    for name, inner in value.items():
-        group = placed(group, name, inner)
-    return {**values, first: group}
-
-
-def laid_over(values: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """``values`` with every key of ``above``, plain or a ``key.path``, `placed` in them."""
-    whole = dict(values)
-    for key, value in above.items():
-        whole = placed(whole, key, value)
-    return whole
-
-
 def _with_kind(family: Family, member: Any, identity_only: bool) -> dict[str, Any]:
     return {"kind": family.kind_of(member), **plain(member, identity_only)}
 
@@ -223,10 +179,10 @@ def _value(value: Any, field: dataclasses.Field, hint: Any, path: str) -> Any:
     if family is not None:
         return _member(family, value, field, path)
     if dataclasses.is_dataclass(hint):
-        given = value or {}
-        if isinstance(given, Mapping) and dataclasses.is_dataclass(field.default):
-            given = laid_over(plain(field.default), given)
-        return build(typing.cast(type, hint), given, path)
+        group = value or {}
+        if isinstance(group, Mapping) and dataclasses.is_dataclass(field.default):
+            group = laid_over(plain(field.default), group)
+        return build(typing.cast(type, hint), group, path)
     return check_type(value, hint, path)
 
 

@@ -39,15 +39,15 @@ def evaluate_folder(folder: Path, overrides: list[str], cluster: Cluster, progre
         MissingInputError: nothing to evaluate, or no data. IntegrityError: the data are not those it was made
             from.
     """
-    given = config.laid_over({}, overrides)
-    rest = {key: value for key, value in given.items() if key not in PLACES}
-    experiment = _experiment(folder, given.get("data") or {})
+    typed = config.laid_over({}, overrides)
+    rest = {key: value for key, value in typed.items() if key not in PLACES}
+    experiment = _experiment(folder, typed.get("data") or {})
     elsewhere = experiment.method.elsewhere(folder)
     manifest, fitted = elsewhere.opened(folder)
     settings = build(elsewhere.settings, elsewhere.values(rest))
     per_class = experiment.images_per_class if elsewhere.num_real is None else elsewhere.num_real
     world = world_of(experiment, _material(experiment, manifest, fitted, per_class, progress))
-    place = given.get("experts") or str(folder.resolve().parent / "experts")
+    place = typed.get("experts") or str(folder.resolve().parent / "experts")
     world = world.with_shared(experiment.method.prelude_found(world, manifest, place, progress.say))
     with locked(folder, "evaluation"):
         result = elsewhere.evaluate(settings, world, cluster, progress, folder)

@@ -9,48 +9,46 @@ from typing import Any
 
 from distributed_dd import config
 from distributed_dd.backends.clusters import CLUSTERS
-from distributed_dd.backends.engines import ENGINES
 from distributed_dd.backends.local.cluster import InProcess
 from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.backends.local.tracker import NoTracker
 from distributed_dd.backends.mlflow.tracker import MlflowTracker
 from distributed_dd.backends.ray.cluster import RayCluster
 from distributed_dd.backends.ray.node_meters import metered
+from distributed_dd.crew import RunCrew
 from distributed_dd.data.material import Material, prepare
 from distributed_dd.durable import digest, read_json, write_bytes, write_json
 from distributed_dd.errors import MissingInputError
 from distributed_dd.evaluation import artefact, report, scoring
 from distributed_dd.evaluation.product import Product, Tensors
 from distributed_dd.experiment import Experiment, identity_of, values_of
-from distributed_dd.facets import described, estimate_lines, scale_of, world_of
+from distributed_dd.facets import about, described, estimate_lines, scale_of, world_of
 from distributed_dd.family import plain
 from distributed_dd.locks import locked
-from distributed_dd.methods import METHODS
 from distributed_dd.outer.checkpoint import Saved
 from distributed_dd.outer.copies import Copies
+from distributed_dd.outer.costs import Costs
 from distributed_dd.outer.environment import environment
-from distributed_dd.outer.footprint import Footprint, footprint
+from distributed_dd.outer.footprint import Footprint
 from distributed_dd.outer.judging import Judging
 from distributed_dd.outer.loop import Distillation, Subject
 from distributed_dd.outer.method import Method
 from distributed_dd.outer.ports import Cluster as Tasks
-from distributed_dd.outer.ports import Job, Tracker, Workers
-from distributed_dd.outer.prelude import Prelude, SharedRun
+from distributed_dd.outer.prelude import Prelude
 from distributed_dd.outer.run_folder import RunFolder
 from distributed_dd.outer.sharing import Sharing
 from distributed_dd.outer.world import World
-from distributed_dd.tracking import Tracking
 
 FIRST_VALIDATION_MEMBER = 2000
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Run:
     """One experiment in its run folder; stages are called in order, each skips what is done.
 
     Attributes:
         below: where the run folder lies; the experiment's output by default.
-        given: the experiment's images, where they are at hand.
+        material_at_hand: the experiment's images, where they are loaded already.
         judging: when what is unfinished is scored; as the experiment's evaluation says by default.
         tags: told to the tracker beside the run's own.
         varied: the fields that a sweep varies, whose trials share the prelude.
@@ -60,22 +58,24 @@ class Run:
     cluster: RayCluster | InProcess
     progress: ConsoleProgress = field(default_factory=ConsoleProgress)
     below: Path | None = None
-    given: Material | None = None
+    material_at_hand: Material | None = None
     judging: Judging | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     varied: Collection[str] = ()
-    costs: dict[str, Footprint] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         e = self.experiment
-        self.material: Material = self.given or prepare(e.data, e.preprocessing, e.images_per_class, self.progress.say)
+        self.material: Material = self.material_at_hand or prepare(
+            e.data, e.preprocessing, e.images_per_class, self.progress.say
+        )
         splits, world = self.material.splits, world_of(e, self.material)
         self.prelude: Prelude | None = e.method.prelude(world, self.varied)
         self.world: World = world.with_shared(self.prelude)
-        given = self.prelude.given_digest() if self.prelude else {}
-        self.digest = digest({**identity_of(e), "data_sha256": splits.sha256, **given})
+        named_store = self.prelude.given_digest() if self.prelude else {}
+        self.digest = digest({**identity_of(e), "data_sha256": splits.sha256, **named_store})
         self.name = f"{splits.name}-{e.method.name}-ipc{e.images_per_class}-{self.digest[:8]}"
         self.folder = RunFolder((self.below or Path(e.output)) / self.name, self.digest)
+        self.costs = Costs(self.folder.costs)
         e.method.check(self.world)
         self.cluster.engine.check(e.method.division(self.world))
         self.tracker: MlflowTracker | NoTracker = NoTracker()
@@ -142,7 +142,7 @@ class Run:
             if self.copies is not None:
                 self.copies.begin()
             shared = {self.prelude.tag: self.prelude.digest} if self.prelude else {}
-            self.tracker = self._tracking.of_run(self.folder, self.name, {**shared, **self.tags})
+            self.tracker = self._crew.tracking.of_run(self.folder, self.name, {**shared, **self.tags})
             status = "FAILED"
             try:
                 with metered(self.tracker.system) if e.tracker == "mlflow" else nullcontext():
@@ -159,62 +159,22 @@ class Run:
                 if self.copies is not None:
                     self.copies.keep()
 
-    # What a prelude is made with: this run is its crew.
-
     @property
-    def checkpoint_every(self) -> int:
-        """Outer steps between checkpoints."""
-        return self.experiment.checkpoint_every
-
-    @property
-    def max_restarts(self) -> int:
-        """How often lost workers are replaced without a checkpoint between."""
-        return self.cluster.engine.max_restarts
-
-    def workers(self, job: Job, logs: Path) -> Workers:
-        """Who makes the outer steps of a job."""
-        return self.cluster.engine.workers(job, self.cluster, logs)
-
-    def tracker_of(self, shared: SharedRun, folder: RunFolder) -> Tracker:
-        """Shows a prelude's own run to people."""
-        return self._tracking.of_shared(shared, folder)
-
-    @property
-    def _tracking(self) -> Tracking:
-        return Tracking(self.experiment, self.material.splits, str(self.cluster.engine), self.progress.say)
-
-    def facts_of(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """Facts about a distillation, with who did it."""
-        engine = self.cluster.engine
-        return {**facts, "engine": {"kind": ENGINES.kind_of(engine), **plain(engine)}}
+    def _crew(self) -> RunCrew:
+        return RunCrew(self.experiment, self.material.splits, self.cluster, self.progress)
 
     def prepare(self, for_use: bool = True) -> None:
         """Make what is missing of what runs share; it is verified where it is to be used."""
         if self.prelude is None:
             return
-        with self.timed(self.prelude.stage) as cost:
-            made = self.prelude.make(self, for_use)
-        cost.peak_bytes = max(cost.peak_bytes, made.peak_bytes)
-        if made.cost is not None:
-            self.costs[self.prelude.stage] = made.cost
+        stage = self.prelude.stage
+        with self.costs.timed(stage) as cost:
+            outcome = self.prelude.make(self._crew, for_use)
+        cost.peak_bytes = max(cost.peak_bytes, outcome.peak_bytes)
+        if outcome.cost is not None:
+            self.costs[stage] = outcome.cost
         else:
-            self._remembered(self.prelude.stage, made.worked)
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[Footprint]:
-        """Record what a stage cost."""
-        with footprint() as self.costs[stage]:
-            yield self.costs[stage]
-
-    def _remembered(self, stage: str, worked: bool) -> None:
-        """Keep what a stage cost for the process that writes the report, which may be a later one."""
-        path = self.folder.costs
-        known = read_json(path) if path.exists() else {}
-        if worked or stage not in known:
-            known[stage] = [self.costs[stage].seconds, self.costs[stage].peak_bytes]
-            if self.folder.path.exists():
-                write_json(path, known)
-        self.costs[stage] = Footprint(*known[stage])
+            self.costs.remember(stage, outcome.worked)
 
     def distill(self) -> None:
         """Distil and write the result, unless it is there."""
@@ -223,21 +183,21 @@ class Run:
             product.verify()
             self.progress.say(f"{e.method.name}: already distilled, in {product.folders[0]}")
             return
-        job = e.method.job(self.world, folder.checkpoints)
+        crew, job = self._crew, e.method.job(self.world, folder.checkpoints)
         distillation = Distillation(
             num_outer_steps=e.num_outer_steps,
             judging=self._judging(),
             checkpoint_every=e.checkpoint_every,
             subject=self._subject(),
-            workers=self.workers(job, folder.rank_logs),
+            workers=crew.workers(job, folder.rank_logs),
             folder=self.folder,
             tracker=self.tracker,
             progress=self.progress,
-            max_restarts=self.max_restarts,
+            max_restarts=crew.max_restarts,
         )
-        with self.timed("distill"):
+        with self.costs.timed("distill"):
             best, last, facts = distillation.run()
-            product.write(best, last, distillation.start(), self.facts_of(facts), self._described)
+            product.write(best, last, distillation.start(), crew.facts_of(facts), self._described)
 
     def _subject(self) -> Subject:
         method, product = self.method, self.product
@@ -278,7 +238,9 @@ class Run:
         """What fresh networks of these numbers, trained on a checkpoint's state, reach on validation."""
         e = self.experiment
         judge = self.material.validation
-        contest = scoring.Contest(e.network, e.evaluate.recipe(), e.seed, self.world.num_classes, judge)
+        contest = scoring.Contest(
+            network=e.network, recipe=e.evaluate.recipe(), seed=e.seed, num_classes=self.world.num_classes, judge=judge
+        )
         trials = self.product.fits(tensors, members)
         return [outcome.accuracy for outcome in scoring.score(trials, contest, cluster)]
 
@@ -301,7 +263,7 @@ class Run:
         if self.folder.report.exists():
             self.verify()
             return read_json(self.folder.report)
-        with self.timed("evaluate") as cost:
+        with self.costs.timed("evaluate") as cost:
             rows, peak = self._scored()
         cost.peak_bytes = max(cost.peak_bytes, peak)
         manifest = read_json(self.folder.distilled / artefact.MANIFEST)
@@ -310,7 +272,7 @@ class Run:
         shared = [self.prelude.stage] if self.prelude else []
         costs = {stage: self.costs[stage] for stage in (*shared, "distill", "evaluate")}
         num_test = len(self.material.splits.test)
-        result = report.assemble(self._about(), rows, costs, manifest, num_test)
+        result = report.assemble(about(self.experiment), rows, costs, manifest, num_test)
         result |= self.product.more_for_the_report()
         write_bytes(self.folder.report_page, report.page(result, self.method.words.rows).encode())
         write_json(self.folder.report, result)
@@ -320,16 +282,6 @@ class Run:
         for path in (*self.product.folders, *paths):
             self.tracker.artefact(path)
         return result
-
-    def _about(self) -> dict[str, Any]:
-        e = self.experiment
-        return {
-            "method": e.method.name,
-            "kind": METHODS.kind_of(e.method),
-            "dataset": e.data.name,
-            "images_per_class": e.images_per_class,
-            "num_outer_steps": e.num_outer_steps,
-        }
 
     def _scored(self) -> tuple[list[dict[str, Any]], int]:
         """The rows of the report, scored on the test split, and the most bytes that a task held."""

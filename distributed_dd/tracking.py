@@ -9,8 +9,8 @@ from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker
 from distributed_dd.backends.mlflow.views import runs_view, shared_view
 from distributed_dd.data import Splits
 from distributed_dd.experiment import Experiment, values_of
-from distributed_dd.family import flattened
 from distributed_dd.methods.names import headline
+from distributed_dd.nested import flattened
 from distributed_dd.outer.prelude import SharedRun
 from distributed_dd.outer.run_folder import RunFolder
 

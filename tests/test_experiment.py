@@ -63,7 +63,7 @@ def test_the_names_of_runs_of_trajectory_matching_are_those_of_older_versions():
         ("digits-datm-ipc10-1c5586d6", "dc4264274d3a8f0d2787c6aedba9fb835e964fb388847db5c7b79fea4a00e2bf"),
     ):
         _, method, size, _ = name.split("-")
-        run = Run(experiment_from(DIGITS / f"{method}_{size}.yaml", []), InProcess())
+        run = Run(experiment=experiment_from(DIGITS / f"{method}_{size}.yaml", []), cluster=InProcess())
         assert (run.name, run.shared_digest) == (name, store)
         assert run.digest.startswith(name.rpartition("-")[2])
 
@@ -72,7 +72,7 @@ def test_the_name_of_a_run_is_that_of_all_that_decides_about_it():
     """Where files lie and when they are saved decides nothing, how experts are trained does."""
 
     def name(*overrides):
-        return Run(experiment_from(DIGITS / "datm_ipc1.yaml", [*overrides]), InProcess()).name
+        return Run(experiment=experiment_from(DIGITS / "datm_ipc1.yaml", [*overrides]), cluster=InProcess()).name
 
     assert name("experts.storage=elsewhere", "experts.save_every=1", "tracker=none", "output=out") == name()
     assert len({name(), name("experts.num_epochs=31"), name("seed=1"), name("method.student_steps=7")}) == 4

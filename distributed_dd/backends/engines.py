@@ -12,7 +12,7 @@ from distributed_dd.outer.sharing import Sharing
 
 
 class Engine(Protocol):
-    """Makes those who do the outer steps."""
+    """Makes the workers that do the outer steps."""
 
     @property
     def max_restarts(self) -> int: ...
@@ -22,15 +22,15 @@ class Engine(Protocol):
         ...
 
     def refuse_without_room(self, cluster: Any) -> None:
-        """Refuse, before anything starts, a cluster that could not hold them."""
+        """Refuse, before anything starts, a cluster that could not hold the workers."""
         ...
 
     def sharing(self) -> Sharing:
-        """What falls to one process."""
+        """Which share of the images, of a batch and of the memory falls to one process."""
         ...
 
     def bundles(self, cluster: Any) -> list[dict[str, float]]:
-        """What its processes ask of Ray; nothing where the driver's own process is the only one."""
+        """What each of its processes asks of Ray; empty where the driver's own process is the only one."""
         ...
 
     def workers(self, job: Job, cluster: Any, logs: Path) -> Workers: ...

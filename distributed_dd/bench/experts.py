@@ -52,16 +52,20 @@ def sizes(quick: bool, accelerator: bool) -> tuple[Problem, tuple[Problem, ...]]
     """The problems of the two parts. Held-out images are a fifth of the training images, as in CIFAR-10."""
     small = MLP(depth=2, width=64), ConvNet(depth=2, width=32)
     if quick:
-        speed = Problem("convnet 2x16, 32px", ConvNet(depth=2, width=16), 256, 51, batch=64)
-        return speed, (Problem("mlp 2x64, 8px", small[0], 256, 51, 1, 8, batch=64, epochs=50, stacked=8),)
+        few: dict[str, Any] = {"images": 256, "held_out": 51, "batch": 64}
+        speed = Problem(name="convnet 2x16, 32px", network=ConvNet(depth=2, width=16), **few)
+        tiny = Problem(name="mlp 2x64, 8px", network=small[0], channels=1, side=8, epochs=50, stacked=8, **few)
+        return speed, (tiny,)
     many = 16 if accelerator else 1  # so that an epoch is long enough to be timed
     name = "convnet 3x128, 32px"
+    enough: dict[str, Any] = {"images": 1024 * many, "held_out": 256}
+    grey: dict[str, Any] = {"channels": 1, "side": 8, "stacked": 8, **enough}
     packing = (
-        Problem(name, ConvNet(), 1024 * many, 256, stacked=4 if accelerator else 2),
-        Problem("mlp 2x64, 8px", small[0], 1024 * many, 256, 1, 8, epochs=100 // many, stacked=8),
-        Problem("convnet 2x32, 8px", small[1], 1024 * many, 256, 1, 8, epochs=1 + 19 // many, stacked=8),
+        Problem(name=name, network=ConvNet(), stacked=4 if accelerator else 2, **enough),
+        Problem(name="mlp 2x64, 8px", network=small[0], epochs=100 // many, **grey),
+        Problem(name="convnet 2x32, 8px", network=small[1], epochs=1 + 19 // many, **grey),
     )
-    return Problem(name, ConvNet(), 1280 * many, 256 * many), packing
+    return Problem(name=name, network=ConvNet(), images=1280 * many, held_out=256 * many), packing
 
 
 def measure(

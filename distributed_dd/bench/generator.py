@@ -25,9 +25,9 @@ from distributed_dd.learning.chance import generator
 from distributed_dd.learning.networks import ConvNet, initialised
 from distributed_dd.learning.networks.discriminator import ConvDiscriminator
 from distributed_dd.learning.networks.generator import ConvGenerator
+from distributed_dd.methods.generative.method import Generative
 from distributed_dd.methods.generative.pool import PoolJob
 from distributed_dd.methods.generative.pool_settings import Pool
-from distributed_dd.methods.generative.settings import Generative
 from distributed_dd.methods.generative.steps import GenerativeJob
 from distributed_dd.outer.checkpoint import Checkpoints
 from distributed_dd.outer.environment import versions
@@ -88,8 +88,8 @@ def measure(size: Size, num_rounds: int, num_steps: int) -> dict[str, Any]:
 
 def _networks(size: Size) -> tuple[torch.nn.Module, torch.nn.Module, torch.nn.Module]:
     members = ConvGenerator(size.width, NOISE), ConvDiscriminator(size.width), ConvNet(width=size.width)
-    made = [initialised(member, SHAPE, NUM_CLASSES, generator(0, "bench")) for member in members]
-    return made[0], made[1], made[2]
+    layers = [initialised(member, SHAPE, NUM_CLASSES, generator(0, "bench")) for member in members]
+    return layers[0], layers[1], layers[2]
 
 
 def _images() -> Images:
@@ -99,10 +99,10 @@ def _images() -> Images:
 
 
 def _usual(size: Size) -> Callable[[int], None]:
-    made, discriminator, judge = _networks(size)
+    generator_layers, discriminator, judge = _networks(size)
     data = _images()
     loop = PlainLoop(
-        with_torchs_norm(made),
+        with_torchs_norm(generator_layers),
         discriminator,
         judge,
         Pictures(data.images, data.targets),
@@ -124,7 +124,7 @@ def _ours(size: Size, cluster: Any, folder: Path) -> Callable[[int], None]:
     data = _images()
     fitted = Standardise().fit(data.pixels())
     pool = Pool(
-        (ConvNet(width=size.width),),
+        networks=(ConvNet(width=size.width),),
         steps_per_network=10**6,
         net_steps=size.net_steps,
         batch_size=size.batch_size,
@@ -138,12 +138,24 @@ def _ours(size: Size, cluster: Any, folder: Path) -> Callable[[int], None]:
         pool=pool,
         augment=Identity(),
     )
-    judged = PoolJob(pool, 0, Images(fitted.apply(data.pixels()), data.targets), NUM_CLASSES, span=4)
+    judged = PoolJob(
+        pool=pool, seed=0, train=Images(fitted.apply(data.pixels()), data.targets), num_classes=NUM_CLASSES, span=4
+    )
     checkpoints = Checkpoints(folder, "bench")
-    job = GenerativeJob(method, method.phase("distil"), 0, data, fitted, judged, SHAPE, NUM_CLASSES, checkpoints)
+    job = GenerativeJob(
+        method=method,
+        phase=method.phase("distil"),
+        seed=0,
+        real=data,
+        fitted=fitted,
+        pool=judged,
+        image_shape=SHAPE,
+        num_classes=NUM_CLASSES,
+        checkpoints=checkpoints,
+    )
     shard = checkpoints.write_shard(0, 0, 1, 0, job.starting())
     checkpoints.commit(0, {"newest": [shard], "best": [], "start": [shard]}, {})
-    workers = LocalWorkers(job, cluster, Local())
+    workers = LocalWorkers(job=job, cluster=cluster, settings=Local())
     workers.start()
     reached = [0]
 

@@ -26,7 +26,7 @@ FORMS = {"eager": ("float32", False), "compiled bf16": ("bf16", True)}
 WAYS = ("one at a time", "processes", "stacked")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Problem:
     """A network on scikit-learn's digits, enlarged to ``channels`` x ``side`` x ``side``, standardised.
 

@@ -56,8 +56,8 @@ class PlainGSAM:
         return loss
 
     def _gradients(self) -> list[Tensor]:
-        found = [p.grad for p in self.parameters]
-        return [g.detach().clone() for g in found if g is not None]
+        gradients = [p.grad for p in self.parameters]
+        return [g.detach().clone() for g in gradients if g is not None]
 
     @torch.no_grad()
     def _ascend(self, first: list[Tensor]) -> None:

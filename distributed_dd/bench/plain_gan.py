@@ -76,12 +76,12 @@ class PlainLoop:
         self._generator_step(real, classes)
         self._discriminator_step(real, classes)
 
-    def _made(self, classes: Tensor) -> Tensor:
+    def _generated(self, classes: Tensor) -> Tensor:
         noise = torch.randn(len(classes), self.noise_size)
         return self.generator(conditioned(noise, classes, self.num_classes))
 
     def _generator_step(self, real: Tensor, classes: Tensor) -> None:
-        fake = self._made(classes)
+        fake = self._generated(classes)
         out = self.discriminator(fake)
         loss = F.cross_entropy(out[:, 1:], classes) - out[:, 0].mean()
         with torch.no_grad():
@@ -93,7 +93,7 @@ class PlainLoop:
 
     def _discriminator_step(self, real: Tensor, classes: Tensor) -> None:
         asked = torch.randint(self.num_classes, classes.shape)
-        fake = self._made(asked).detach()
+        fake = self._generated(asked).detach()
         ours, theirs = self.discriminator(fake), self.discriminator(real)
         share = torch.rand(len(real), 1, 1, 1)
         between = (share * real + (1 - share) * fake).requires_grad_()

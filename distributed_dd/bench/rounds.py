@@ -41,7 +41,7 @@ def start(context: SpawnContext, function: Callable[..., None], arguments: tuple
     here, there = context.Pipe()
     process = context.Process(target=function, args=(there, *arguments), daemon=True)
     process.start()
-    there.close()  # or the end of a process that died would never be heard of
+    there.close()  # or the end of a process that died would go unnoticed
     return process, here
 
 
@@ -168,7 +168,7 @@ class Times:
     error: Failed | None = None
 
     def add(self, answer: float | Failed) -> None:
-        """Take down one more round, or a failure."""
+        """Record one more round, or a failure."""
         if isinstance(answer, Failed):
             self.error = answer
         else:

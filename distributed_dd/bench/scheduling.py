@@ -81,7 +81,16 @@ def _job(root: str, num_experts: int) -> ExpertJob:
     recipe = Experts(num_experts=num_experts, num_epochs=1, batch_size=NUM_IMAGES, augment=Identity())
     network = MLP(depth=1)
     store = store_for(root, recipe, network, {}, 0)
-    return ExpertJob(recipe, network, 0, data, data, NUM_CLASSES, store, (0.0, 1.0))
+    return ExpertJob(
+        recipe=recipe,
+        network=network,
+        seed=0,
+        train=data,
+        validation=data,
+        num_classes=NUM_CLASSES,
+        store=store,
+        needed=(0.0, 1.0),
+    )
 
 
 def _timed(job: ExpertJob, cluster: Any) -> dict[str, Any]:

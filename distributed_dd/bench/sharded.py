@@ -31,21 +31,21 @@ from distributed_dd.learning.networks import ConvNet, Network, ResNet18
 from distributed_dd.learning.update_rules import SGD
 from distributed_dd.methods.trajectory_matching.expert import Experts
 from distributed_dd.methods.trajectory_matching.labels import ExpertEnsemble
+from distributed_dd.methods.trajectory_matching.method import TrajectoryMatching
 from distributed_dd.methods.trajectory_matching.segments import Window
-from distributed_dd.methods.trajectory_matching.settings import TrajectoryMatching
 from distributed_dd.outer.checkpoint import Checkpoints, Shard
 from distributed_dd.outer.environment import versions
 from distributed_dd.outer.learner import Learner
 from distributed_dd.outer.live_bytes import LiveBytes
 from distributed_dd.outer.set_worker import SetJob, SetWorker
-from distributed_dd.outer.work import size as told
+from distributed_dd.outer.work import size as in_words
 from distributed_dd.outer.world import World
 
 SHARDINGS = {"ZeRO 0": Zero(0), "ZeRO 1": Zero(1), "ZeRO 2": Zero(2), "ZeRO 3": Zero(3), "own rows": Zero(0, True)}
 NUM_CLASSES, SIDE = 10, 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Size:
     """An outer step: network, images in the set, student steps, batch."""
 
@@ -56,17 +56,25 @@ class Size:
     batch: int
 
 
-STEP = Size("convnet 3 x 64, batch 64, 4 student steps", ConvNet(width=64), 100, 4, 64)
-DEEP = Size("resnet18 of width 8, batch 8, 80 student steps", ResNet18(width=8), 100, 80, 8)
-QUICK_STEP = Size("convnet 3 x 8, batch 16, 4 student steps", ConvNet(width=8), 20, 4, 16)
-QUICK_DEEP = Size("resnet18 of width 2, batch 4, 12 student steps", ResNet18(width=2), 20, 12, 4)
+STEP = Size(
+    name="convnet 3 x 64, batch 64, 4 student steps", network=ConvNet(width=64), num_images=100, steps=4, batch=64
+)
+DEEP = Size(
+    name="resnet18 of width 8, batch 8, 80 student steps", network=ResNet18(width=8), num_images=100, steps=80, batch=8
+)
+QUICK_STEP = Size(
+    name="convnet 3 x 8, batch 16, 4 student steps", network=ConvNet(width=8), num_images=20, steps=4, batch=16
+)
+QUICK_DEEP = Size(
+    name="resnet18 of width 2, batch 4, 12 student steps", network=ResNet18(width=2), num_images=20, steps=12, batch=4
+)
 ROUNDS = 5
 
 
 def main(as_json: bool, quick: bool) -> int:
     """Measure, print, return 0."""
-    given = (400, QUICK_STEP, QUICK_DEEP, (1, 2), 2) if quick else (20_000, STEP, DEEP, (1, 2, 4), ROUNDS)
-    result = measure(*given)
+    arguments = (400, QUICK_STEP, QUICK_DEEP, (1, 2), 2) if quick else (20_000, STEP, DEEP, (1, 2, 4), ROUNDS)
+    result = measure(*arguments)
     if as_json:
         print(json.dumps(result, indent=2))
     else:
@@ -96,7 +104,7 @@ def measure(set_size: int, step: Size, deep: Size, numbers: Sequence[int], round
         result["set"].append(_alone(places["set"], shards["set"]))
         for num_ranks in numbers:
             tell(f"{num_ranks} ranks")
-            gang = Gang(None, RayCluster(num_cpus=max(numbers)), DeepSpeedRanks(num_ranks), None)
+            gang = _gang(num_ranks, max(numbers))
             gang.gather()
             try:
                 for name, zero in SHARDINGS.items():
@@ -110,6 +118,12 @@ def measure(set_size: int, step: Size, deep: Size, numbers: Sequence[int], round
             finally:
                 gang.stop()
     return result
+
+
+def _gang(num_ranks: int, num_cpus: int) -> Gang:
+    """Ranks without a job, on a local Ray."""
+    settings = DeepSpeedRanks(num_ranks=num_ranks)
+    return Gang(job=None, cluster=RayCluster(num_cpus=num_cpus), settings=settings, logs=None)
 
 
 def _described(size: Size) -> dict[str, Any]:
@@ -135,9 +149,9 @@ def _random_set(folder: Path, num_images: int) -> list[Shard]:
 
 def _method(size: Size) -> TrajectoryMatching:
     return TrajectoryMatching(
-        SGD(1.0, 0.5),
-        SGD(1e-6, 0.5),
-        Window(2),
+        image_optimizer=SGD(1.0, 0.5),
+        rate_optimizer=SGD(1e-6, 0.5),
+        segments=Window(2),
         student_steps=size.steps,
         expert_epochs=1,
         batch_size=size.batch,
@@ -152,8 +166,8 @@ class _RandomExperts:
 
     def __init__(self, network: Network) -> None:
         torch.manual_seed(0)
-        made = network.build((3, SIDE, SIDE), NUM_CLASSES)
-        self._start = torch.cat([p.detach().flatten() for p in made.parameters()])
+        layers = network.build((3, SIDE, SIDE), NUM_CLASSES)
+        self._start = torch.cat([p.detach().flatten() for p in layers.parameters()])
 
     def open(self, expert: int) -> "_RandomExperts":
         return self
@@ -165,8 +179,8 @@ class _RandomExperts:
 def _alone(folder: Path, shards: list[Shard]) -> dict[str, Any]:
     """The set in this process, without DeepSpeed."""
     saved = Checkpoints(folder, "bench").saved(shards)
-    found = _footprint(lambda: LocalLearner(saved, _method(STEP).optimizers()))
-    return {"ranks": 1, "sharding": "one process", **found}
+    footprint = _footprint(lambda: LocalLearner(saved, _method(STEP).optimizers()))
+    return {"ranks": 1, "sharding": "one process", **footprint}
 
 
 def set_memory(rank: Any, zero: Zero, folder: Path, shards: list[Shard]) -> dict[str, Any]:
@@ -263,28 +277,30 @@ def stored_bytes(rank: Any, place: Any, folder: Path, shards: list[Shard], size:
 
 def _print(result: dict[str, Any]) -> None:
     console = Console(highlight=False)
-    whole = result["set_bytes"]
-    title = f"an update of a set of {result['set_images']:,} images, {told(whole)}: bytes of a rank"
+    set_bytes = result["set_bytes"]
+    title = f"an update of a set of {result['set_images']:,} images, {in_words(set_bytes)}: bytes of a rank"
     table = Table("ranks", "sharding", "between updates", "sets", "in an update", "sets", "s", title=title)
     for row in result["set"]:
         idle, peak = row["idle_bytes"], row["peak_bytes"]
         table.add_row(
             str(row["ranks"]),
             row["sharding"],
-            told(idle),
-            f"{idle / whole:.2f}",
-            told(peak),
-            f"{peak / whole:.2f}",
+            in_words(idle),
+            f"{idle / set_bytes:.2f}",
+            in_words(peak),
+            f"{peak / set_bytes:.2f}",
             f"{row['seconds']:.2f}",
         )
     console.print(table)
     columns = ("ranks", "sharding", "s", "peak", "sums", "rows", "DeepSpeed")
     table = Table(*columns, title=f"an outer step: {result['step']['name']}; calls and bytes of a rank")
     for row in result["steps"]:
-        traffic = (f"{row[f'{kind}_calls']}: {told(row[f'{kind}_bytes'])}" for kind in ("sum", "row", "deepspeed"))
-        table.add_row(str(row["ranks"]), row["sharding"], f"{row['seconds']:.3f}", told(row["peak_bytes"]), *traffic)
+        traffic = (f"{row[f'{kind}_calls']}: {in_words(row[f'{kind}_bytes'])}" for kind in ("sum", "row", "deepspeed"))
+        table.add_row(
+            str(row["ranks"]), row["sharding"], f"{row['seconds']:.3f}", in_words(row["peak_bytes"]), *traffic
+        )
     console.print(table)
     table = Table("ranks", "stored", "peak", "s", title=f"a deep unroll: {result['deep']['name']}")
     for row in result["stored"]:
-        table.add_row(str(row["ranks"]), row["stored"], told(row["peak_bytes"]), f"{row['seconds']:.1f}")
+        table.add_row(str(row["ranks"]), row["stored"], in_words(row["peak_bytes"]), f"{row['seconds']:.1f}")
     console.print(table)

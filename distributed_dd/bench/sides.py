@@ -44,15 +44,23 @@ def outer_step(side: str, size: Size) -> tuple[Callable[[], tuple[Tensor, ...]],
     labels = torch.randn(size.batch, 10, device=where)
     batches = [torch.randperm(size.batch).to(where) for _ in range(size.steps)]
     if side.startswith("plain"):
-        given = (network, start, target, images, labels, 0.01, batches)
-        return lambda: plain_matching_gradient(*given), len(start)
+        arguments = (network, start, target, images, labels, 0.01, batches)
+        return lambda: plain_matching_gradient(*arguments), len(start)
     student = Student(network, "bf16" if "bf16" in side else "float32").to(where, torch.float32)
     unroll = Direct() if side == "direct" else Replayed(compile="compiled" in side)
     rate = torch.tensor(0.01, device=where)
 
     def step() -> tuple[Tensor, ...]:
         rows = Whole(images, labels, batches)
-        result = unroll(Problem(student, start, target, rows, rate, [_unchanged] * size.steps))
+        problem = Problem(
+            student=student,
+            theta_start_P=start,
+            theta_target_P=target,
+            rows=rows,
+            learning_rate=rate,
+            augment=[_unchanged] * size.steps,
+        )
+        result = unroll(problem)
         return result.loss, result.images, result.labels, result.learning_rate
 
     return step, len(start)

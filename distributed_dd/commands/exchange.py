@@ -14,8 +14,8 @@ def import_(options: Namespace) -> int:
     """Other people's experts or distilled set, in our format; or runs into MLflow."""
     if options.file is None:
         return _tell_mlflow(options.source)
-    given = (options.source, options.file, options.overrides, options.to, ConsoleProgress())
-    folder, is_set = import_from(*given)
+    progress = ConsoleProgress()
+    folder, is_set = import_from(options.source, options.file, options.overrides, options.to, progress)
     if is_set:
         print(f"the set is in {folder}; distributed-dd evaluate {folder} scores it")
     else:
@@ -34,8 +34,8 @@ def _tell_mlflow(source: Path) -> int:
             "distributed-dd import SOURCE FILE",
         )
     database = output_of(folders[0]) / "mlflow.db"
-    told = replay(folders, database, ConsoleProgress().say)
-    print(f"MLflow has all of {told} runs: {ui_command(database.parent)}")
+    num_runs = replay(folders, database, ConsoleProgress().say)
+    print(f"MLflow has all of {num_runs} runs: {ui_command(database.parent)}")
     return 0
 
 

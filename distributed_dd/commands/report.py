@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Column, Table
 
-from distributed_dd.commands.run import opened, print_report
+from distributed_dd.commands.run import print_report, run_of_options
 from distributed_dd.durable import read_json, write_bytes, write_json
 from distributed_dd.errors import MissingInputError
 from distributed_dd.evaluation import comparison, plots
@@ -20,10 +20,10 @@ def report(options: Namespace) -> int:
     """The report of a configuration's run, or of all runs in folders side by side."""
     if len(options.paths) == 1 and not is_set(options.paths[0]):
         options.file = options.paths[0]
-        whole = opened(options)
-        if not whole.folder.report.exists():
-            raise MissingInputError(str(whole.folder.report), "there is no report yet", fix="distributed-dd run")
-        print_report(whole, read_json(whole.folder.report))
+        run = run_of_options(options)
+        if not run.folder.report.exists():
+            raise MissingInputError(str(run.folder.report), "there is no report yet", fix="distributed-dd run")
+        print_report(run, read_json(run.folder.report))
         return 0
     return _compare(options.paths or [Path("runs")], options.to)
 

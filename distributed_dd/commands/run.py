@@ -26,32 +26,32 @@ ROWS_AT_EACH_END = 10
 
 def run(options: Namespace) -> int:
     """Everything, in order; a finished run says so."""
-    whole = opened(options)
-    if whole.experiment.resume != "never":
-        whole.bring()
-    if whole.experiment.resume != "never" and whole.folder.report.exists():
-        whole.verify()
-        whole.progress.say("this run is already finished; nothing was done again")
-        print_report(whole, read_json(whole.folder.report))
+    run = run_of_options(options)
+    if run.experiment.resume != "never":
+        run.bring()
+    if run.experiment.resume != "never" and run.folder.report.exists():
+        run.verify()
+        run.progress.say("this run is already finished; nothing was done again")
+        print_report(run, read_json(run.folder.report))
         return 0
-    with whole.opened():
-        whole.prepare()
-        whole.distill()
-        result = whole.evaluate()
-    print_report(whole, result)
+    with run.opened():
+        run.prepare()
+        run.distill()
+        result = run.evaluate()
+    print_report(run, result)
     return 0
 
 
 def experts(options: Namespace) -> int:
     """What runs of the method share, alone: experts, a GAN; some methods share nothing."""
-    whole = opened(options)
-    if whole.prelude is None:
-        print(f"{whole.method.name} needs nothing made beforehand")
+    run = run_of_options(options)
+    if run.prelude is None:
+        print(f"{run.method.name} needs nothing made beforehand")
         return 0
-    whole.prepare(for_use=False)
-    if (listing := whole.prelude.listing()) is not None:
+    run.prepare(for_use=False)
+    if (listing := run.prelude.listing()) is not None:
         _print_listing(listing)
-    print(whole.prelude.where())
+    print(run.prelude.where())
     return 0
 
 
@@ -69,11 +69,11 @@ def _print_listing(listing: Listing) -> None:
 
 def distill(options: Namespace) -> int:
     """What runs share where it is missing, then the set or generator."""
-    whole = opened(options)
-    with whole.opened():
-        whole.prepare()
-        whole.distill()
-    print(f"what was distilled is in {whole.product.folders[0]}")
+    run = run_of_options(options)
+    with run.opened():
+        run.prepare()
+        run.distill()
+    print(f"what was distilled is in {run.product.folders[0]}")
     return 0
 
 
@@ -81,53 +81,51 @@ def evaluate(options: Namespace) -> int:
     """The scores of a set that is there: of a configuration's run, or of a folder on other networks."""
     if is_set(options.file):
         return _evaluate_folder(options)
-    whole = opened(options)
-    if not whole.is_distilled:
-        raise MissingInputError(str(whole.folder.distilled), "holds no distilled set", fix="distributed-dd run")
-    with whole.opened():
-        whole.prepare()
-        result = whole.evaluate()
-    print_report(whole, result)
+    run = run_of_options(options)
+    if not run.is_distilled:
+        raise MissingInputError(str(run.folder.distilled), "holds no distilled set", fix="distributed-dd run")
+    with run.opened():
+        run.prepare()
+        result = run.evaluate()
+    print_report(run, result)
     return 0
 
 
 def _evaluate_folder(options: Namespace) -> int:
     keep_freed_memory()
     progress = ConsoleProgress()
-    found = evaluate_folder(options.file, options.overrides, cluster_from(options.on), progress)
-    table = Table(*found.header, title="test accuracy, %", title_justify="left")
-    for line in found.lines:
+    evaluated = evaluate_folder(options.file, options.overrides, cluster_from(options.on), progress)
+    table = Table(*evaluated.header, title="test accuracy, %", title_justify="left")
+    for line in evaluated.lines:
         table.add_row(*line)
     Console(highlight=False).print(table)
-    progress.say(f"output:   {found.page}")
+    progress.say(f"output:   {evaluated.page}")
     return 0
 
 
-def opened(options: Namespace) -> Run:
+def run_of_options(options: Namespace) -> Run:
     keep_freed_memory()
-    return Run(experiment_from(options.file, options.overrides), cluster_from(options.on))
+    return Run(experiment=experiment_from(options.file, options.overrides), cluster=cluster_from(options.on))
 
 
-def print_report(whole: Run, result: dict[str, Any]) -> None:
+def print_report(run: Run, result: dict[str, Any]) -> None:
     console = Console(highlight=False)
     columns = ("trained on", "labels", "test accuracy, %", "networks")
     table = Table(*columns, title=title(result), title_justify="left")
     for row in result["rows"]:
-        table.add_row(
-            titled(row["name"], whole.method.words.rows), row["labels"], percent(row), str(row["num_networks"])
-        )
+        table.add_row(titled(row["name"], run.method.words.rows), row["labels"], percent(row), str(row["num_networks"]))
     console.print(table)
-    say = whole.progress.say
+    say = run.progress.say
     say(
         f"outer step {result['best_step']} of {result['num_outer_steps']} was chosen on validation"
         f"{chosen_by(result)}; the {result['num_test']} test images were touched once"
     )
     for line in remarks(result)[2:]:
         say(line)
-    say(f"preview:  {whole.product.folders[0] / artefact.PREVIEW}")
-    if whole.experiment.tracker == "mlflow":
-        say(f"compare:  {ui_command(Path(whole.experiment.output))}")
-    say(f"output:   {whole.folder.path}")
+    say(f"preview:  {run.product.folders[0] / artefact.PREVIEW}")
+    if run.experiment.tracker == "mlflow":
+        say(f"compare:  {ui_command(Path(run.experiment.output))}")
+    say(f"output:   {run.folder.path}")
 
 
 def ui_command(output: Path) -> str:

@@ -5,7 +5,7 @@ from argparse import Namespace
 from rich.console import Console
 
 from distributed_dd import config
-from distributed_dd.commands.run import opened
+from distributed_dd.commands.run import run_of_options
 from distributed_dd.composition import cluster_from, experiment_from
 from distributed_dd.errors import MissingInputError
 from distributed_dd.experiment import values_of
@@ -23,26 +23,26 @@ def show(options: Namespace) -> int:
     console = Console(highlight=False, soft_wrap=True)
     console.print(config.to_yaml(values_of(e)), markup=False)
     try:
-        whole = opened(options)
+        run = run_of_options(options)
     except MissingInputError:
         if facts := e.data.facts:
             for line in estimate_lines(e, scale_of(e, facts, asked)):  # nothing is there yet
                 console.print(line)
         raise
-    splits = whole.material.splits
+    splits = run.material.splits
     console.print(
         f"data      {splits.name}, present: {len(splits.train)} train, {len(splits.validation)} validation, "
         f"{len(splits.test)} test, {splits.num_classes} classes, SHA-256 {splits.sha256[:16]}"
     )
     for note in splits.notes:
         console.print(f"          note: {note}")
-    if (present := whole.present()) is not None:
+    if (present := run.present()) is not None:
         console.print(present)
-    state = "finished" if whole.folder.report.exists() else "not finished"
-    if not whole.folder.path.exists():
+    state = "finished" if run.folder.report.exists() else "not finished"
+    if not run.folder.path.exists():
         state = "not started"
-    console.print(f"run       {whole.folder.path} ({state})")
-    for line in whole.estimate(asked):
+    console.print(f"run       {run.folder.path} ({state})")
+    for line in run.estimate(asked):
         console.print(line)
     return 0
 

@@ -23,11 +23,11 @@ def tune(options: Namespace) -> int:
     keep_freed_memory()
     plan = planned(options.file, options.overrides)
     sweep = sweeping(plan, cluster_from(options.on))
-    found = sweep.run()
+    studies = sweep.run()
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = WIDTH_OF_A_FILE
-    for study in found:
+    for study in studies:
         header, rows = tables.table(study)
         columns = [Column(name, no_wrap=True) for name in header]
         table = Table(*columns, title=tables.size_of(study), title_justify="left")
@@ -36,11 +36,11 @@ def tune(options: Namespace) -> int:
         console.print(table)
     say = sweep.progress.say
     elsewhere = "" if plan.sweep.output == "runs" else f" output={shlex.quote(plan.sweep.output)}"
-    for study in found:
+    for study in studies:
         say(tables.verdict(study))
-    if line := tables.moves(found, plan.axis):
+    if line := tables.moves(studies, plan.axis):
         say(line)
-    for study in found:
+    for study in studies:
         say(f"best:     distributed-dd run {shown(best_path(plan, study.images_per_class))}{elsewhere}")
     if next(iter(plan.bases.values())).tracker == "mlflow":
         say(f"compare:  {ui_command(Path(plan.sweep.output))}")

@@ -53,11 +53,11 @@ class Arrays(Sampled):
         if "train_images" in arrays:
             train, test = (self._part(arrays, f"{split}_") for split in ("train", "test"))
         else:
-            whole = self._part(arrays, "")
+            everything = self._part(arrays, "")
             rng = generator(self.split_seed, self.name, "test")
-            test_size = round(self.test_fraction * len(whole))
-            chosen = stratified(whole.targets, [test_size], rng)
-            test, train = (Images(whole.images[index], whole.targets[index]) for index in chosen)
+            test_size = round(self.test_fraction * len(everything))
+            chosen = stratified(everything.targets, [test_size], rng)
+            test, train = (Images(everything.images[index], everything.targets[index]) for index in chosen)
         num_classes = int(max(train.targets.max(), test.targets.max())) + 1
         names = self.class_names or tuple(str(number) for number in range(num_classes))
         return Decoded(train, test, names)

@@ -22,7 +22,7 @@ Entry = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 def silent(text: str) -> None:
-    """Tells nobody."""
+    """Say nothing: for callers without a person who reads along."""
 
 
 def cache_folder() -> Path:
@@ -33,11 +33,11 @@ def cache_folder() -> Path:
 def cached(what: str, identity: dict[str, Any], make: Callable[[], Entry], say: Say = silent) -> Entry:
     """What ``make`` returns, from the cache if it was made before for the same ``identity``.
 
-    A damaged entry is made anew; a cache that cannot be written is done without, and said.
+    A damaged entry is made anew. Where the cache cannot be written, a warning says so and nothing is kept.
     """
     path = cache_folder() / f"{digest({'version': VERSION, **identity})[:24]}.safetensors"
-    if (found := _read(path)) is not None:
-        return found
+    if (entry := _read(path)) is not None:
+        return entry
     say(f"{what}, once, into {path}")
     tensors, facts = make()
     try:

@@ -30,14 +30,14 @@ class Decoded:
         """What ``decode`` returns, checked; from the cache if it was decoded before."""
 
         def make() -> Entry:
-            made = decode().checked(where)
+            decoded = decode().checked(where)
             tensors = {
-                "train_images": made.train.images,
-                "train_targets": made.train.targets,
-                "test_images": made.test.images,
-                "test_targets": made.test.targets,
+                "train_images": decoded.train.images,
+                "train_targets": decoded.train.targets,
+                "test_images": decoded.test.images,
+                "test_targets": decoded.test.targets,
             }
-            return tensors, {"class_names": made.class_names, "notes": made.notes}
+            return tensors, {"class_names": decoded.class_names, "notes": decoded.notes}
 
         tensors, facts = cached(f"decoding {name}", {"name": name, **identity}, make, say)
         train, test = (Images(tensors[f"{s}_images"], tensors[f"{s}_targets"]) for s in ("train", "test"))
@@ -84,7 +84,15 @@ class Decoded:
         parts = [Images(self.train.images[index], targets[index]) for index in (sets[1], sets[0])]
         tensors = (self.train.images, targets, self.test.images, self.test.targets)
         sha256 = content_sha256(*tensors)
-        return Splits(name, self.class_names, parts[0], parts[1], self.test, sha256, self.notes)
+        return Splits(
+            name=name,
+            class_names=self.class_names,
+            train=parts[0],
+            validation=parts[1],
+            test=self.test,
+            sha256=sha256,
+            notes=self.notes,
+        )
 
 
 def _check_split(where: str, split: str, images: Images, class_names: tuple[str, ...]) -> None:

@@ -50,4 +50,11 @@ class Digits:
         test, validation, train = stratified(targets, [self.num_test, self.num_validation], rng)
         parts = [Images(images[index], targets[index]) for index in (train, validation, test)]
         names = tuple(str(number) for number in range(10))
-        return Splits(self.name, names, parts[0], parts[1], parts[2], content_sha256(raw, targets))
+        return Splits(
+            name=self.name,
+            class_names=names,
+            train=parts[0],
+            validation=parts[1],
+            test=parts[2],
+            sha256=content_sha256(raw, targets),
+        )

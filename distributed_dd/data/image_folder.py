@@ -20,11 +20,11 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".w
 LAYOUT = "PATH/train/<class>/*.jpg and PATH/test/<class>/*.jpg, or PATH/<class>/*.jpg with test_fraction"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImageFolder(Sampled):
     """Your own pictures: train/<class>/ and test/<class>/, or <class>/ split by fraction."""
 
-    path: str = setting("the folder", identity=False, kw_only=True)
+    path: str = setting("the folder", identity=False)
     label: str | None = setting("the data set's name in reports (null: the folder's name)", None)
     size: int | None = setting("resize the shorter side, then crop the centre square (null: as they are)", None)
     grey: bool = setting("one channel instead of three", False)

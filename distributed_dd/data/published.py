@@ -67,7 +67,7 @@ class Published(Sampled):
         """Bytes from the cache, or decoded once; then the splits.
 
         Raises:
-            MissingInputError: it is not there. IntegrityError: it is not what it should be.
+            MissingInputError: files are missing. IntegrityError: a file is not what was published.
         """
         files = self.files()
         if not all(file.exists() for file in files) and self.download:
@@ -86,7 +86,7 @@ class Published(Sampled):
         return self.splits_of(decoded, self.label)
 
     def files(self) -> list[Path]:
-        """The files whose presence and change decide about fetching and decoding."""
+        """The files that are fetched where one is missing, and decoded anew where one has changed."""
         raise NotImplementedError
 
     def decoding(self) -> dict:

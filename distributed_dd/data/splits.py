@@ -54,7 +54,7 @@ class Facts:
     num_train: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Splits:
     """A data set: three disjoint splits, class names in order, content hash, remarks for people.
 

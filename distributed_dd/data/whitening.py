@@ -34,9 +34,9 @@ class Fitted:
         fits = isinstance(images, Tensor) and images.is_floating_point() and images.ndim == 4
         wanted = self.mean.shape if self.forward.ndim == 2 else self.mean.shape[:1]
         fits = fits and images.shape[1 : 1 + len(wanted)] == wanted
-        given = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        actual = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
         allowed = f"float tensor (n, {', '.join(map(str, wanted))}{', H, W' * (len(wanted) == 1)})"
-        require(bool(fits), "images", f"got {given}", allowed)
+        require(bool(fits), "images", f"got {actual}", allowed)
 
     def tensors(self) -> dict[str, Tensor]:
         """What must be stored to apply and invert it."""
@@ -117,7 +117,7 @@ class AlreadyFitted:
     fitted: Fitted
 
     def fit(self, images_nCHW: Tensor) -> Fitted:
-        """What it was given."""
+        """The preprocessing that was fitted before."""
         return self.fitted
 
 

@@ -12,7 +12,7 @@ from distributed_dd.durable import read_json
 from distributed_dd.errors import MissingInputError
 from distributed_dd.evaluation.tables import markdown, percent
 from distributed_dd.evaluation.words import Words
-from distributed_dd.family import flattened
+from distributed_dd.nested import flattened
 
 SCHEMA = 1
 MOST_DIFFERENCES = 3
@@ -62,7 +62,7 @@ def collect(paths: Sequence[Path]) -> list[Finished]:
     Raises:
         MissingInputError: a path is not there, or none of them holds a finished run.
     """
-    found: dict[Path, Finished] = {}
+    by_folder: dict[Path, Finished] = {}
     for path in paths:
         if not path.is_dir():
             raise MissingInputError(str(path), "there is no such folder", allowed="run folders, or runs/")
@@ -70,11 +70,11 @@ def collect(paths: Sequence[Path]) -> list[Finished]:
         for file in here:
             report = read_json(file)
             if "rows" in report and "best_step" in report:  # a comparison's own report.json is none
-                found[file.parent.resolve()] = Finished(file.parent, report)
-    if not found:
+                by_folder[file.parent.resolve()] = Finished(file.parent, report)
+    if not by_folder:
         where = ", ".join(map(str, paths))
         raise MissingInputError(where, "no finished run there", fix="distributed-dd run FILE")
-    return sorted(found.values(), key=lambda run: run.place)
+    return sorted(by_folder.values(), key=lambda run: run.place)
 
 
 @cache
@@ -154,10 +154,10 @@ def about_columns(runs: Sequence[Finished], words: Mapping[str, Words]) -> str:
 def _differences(run: Finished, peers: Sequence[Finished]) -> list[str]:
     """Settings of ``run`` that not all of its peers share, as typed on the command line."""
     settings = [peer.settings for peer in peers if peer.settings]
-    found = [
+    differences = [
         f"{key}={value}" for key, value in run.settings.items() if any(other.get(key) != value for other in settings)
     ]
-    return found if len(found) <= MOST_DIFFERENCES else [run.folder.name.rsplit("-", 1)[-1]]
+    return differences if len(differences) <= MOST_DIFFERENCES else [run.folder.name.rsplit("-", 1)[-1]]
 
 
 def page(runs: Sequence[Finished], plots: Sequence[str], words: Mapping[str, Words]) -> str:

@@ -78,9 +78,9 @@ def cross_evaluate(
 def _known(path: Path, identity: dict[str, Any]) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    found = read_json(path)
-    same = all(found.get(key) == value for key, value in identity.items())
-    return found["networks"] if same else []
+    record = read_json(path)
+    same = all(record.get(key) == value for key, value in identity.items())
+    return record["networks"] if same else []
 
 
 def table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

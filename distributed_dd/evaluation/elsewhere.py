@@ -41,9 +41,9 @@ class Elsewhere(ABC):
             MissingInputError: there is none. IntegrityError: it is not what was written.
         """
 
-    def values(self, given: dict[str, Any]) -> dict[str, Any]:
+    def values(self, typed: dict[str, Any]) -> dict[str, Any]:
         """Settings as a person typed them -> as they are built."""
-        return given
+        return typed
 
     @abstractmethod
     def evaluate(

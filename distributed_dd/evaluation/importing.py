@@ -73,7 +73,7 @@ def _trajectories(file: Path, tensors: dict[str, Tensor], shapes: list[tuple]) -
             raise IntegrityError(str(file), problem, allowed="trajectory.checkpoint.parameter, as MTT saves them")
         expert, epoch, parameter = map(int, parts)
         grouped[expert][epoch][parameter] = tensor
-    found = []
+    trajectories = []
     for expert in sorted(grouped):
         checkpoints = []
         for epoch in sorted(grouped[expert]):
@@ -87,22 +87,22 @@ def _trajectories(file: Path, tensors: dict[str, Tensor], shapes: list[tuple]) -
                 "holds the last parameters",
                 fix="train these experts again; the trajectory is lost",
             )
-        found.append(torch.stack(checkpoints))
-    return found
+        trajectories.append(torch.stack(checkpoints))
+    return trajectories
 
 
 def _check_shapes(where: str, values: list[Tensor], shapes: list[tuple]) -> None:
-    given = [tuple(value.shape) for value in values]
-    if given == shapes:
+    stored_shapes = [tuple(value.shape) for value in values]
+    if stored_shapes == shapes:
         return
-    if len(given) != len(shapes):
+    if len(stored_shapes) != len(shapes):
         problem, allowed = (
-            f"has {len(given)} parameters",
+            f"has {len(stored_shapes)} parameters",
             f"{len(shapes)}, as the network in the configuration",
         )
     else:
-        wrong = next(i for i, pair in enumerate(zip(given, shapes, strict=True)) if pair[0] != pair[1])
-        problem = f"parameter {wrong} has shape {given[wrong]}"
+        wrong = next(i for i, pair in enumerate(zip(stored_shapes, shapes, strict=True)) if pair[0] != pair[1])
+        problem = f"parameter {wrong} has shape {stored_shapes[wrong]}"
         allowed = f"{shapes[wrong]}, as the network in the configuration"
     raise IntegrityError(where, problem, allowed=allowed)
 

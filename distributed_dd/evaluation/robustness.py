@@ -15,22 +15,22 @@ def scores(accuracies: Mapping[str, float], soft: bool) -> dict[str, float]:
     equally and map them to [0, 1].
     """
     control = "random_real_soft_labels" if soft else "random_real"
-    found: dict[str, float] = {}
+    by_name: dict[str, float] = {}
 
     def difference(name: str, better: str, worse: str) -> float | None:
         if better not in accuracies or worse not in accuracies:
             return None
-        found[name] = accuracies[better] - accuracies[worse]
-        return found[name]
+        by_name[name] = accuracies[better] - accuracies[worse]
+        return by_name[name]
 
     recovery = difference("hard_label_recovery", "full_data", "distilled_hard_labels")
     improvement = difference("improvement_over_random", "distilled", control)
     plain = difference("improvement_without_augmentation", "distilled_no_augmentation", f"{control}_no_augmentation")
     if improvement is not None and recovery is not None:
-        found["label_robust"] = normalised(WEIGHT * improvement - (1 - WEIGHT) * recovery)
+        by_name["label_robust"] = normalised(WEIGHT * improvement - (1 - WEIGHT) * recovery)
     if improvement is not None and plain is not None:
-        found["augmentation_robust"] = normalised(WEIGHT * improvement + (1 - WEIGHT) * plain)
-    return found
+        by_name["augmentation_robust"] = normalised(WEIGHT * improvement + (1 - WEIGHT) * plain)
+    return by_name
 
 
 def normalised(value: float) -> float:

@@ -51,19 +51,31 @@ def candidates(entry: Entry, soft_labels: Tensor | None = None) -> list[Candidat
         return tuple((train.images[pick], labels[pick]) for pick in picks)
 
     kind = "soft" if is_soft(best.labels) else "hard"
-    rows = [Candidate("distilled", kind, ((best.images, best.labels),), only)]
+    rows = [Candidate(name="distilled", label_kind=kind, sets=((best.images, best.labels),), learning_rates=only)]
     if kind == "soft":
-        rows.append(Candidate("distilled_hard_labels", "hard", ((best.images, best.classes),), either))
+        rows.append(
+            Candidate(
+                name="distilled_hard_labels",
+                label_kind="hard",
+                sets=((best.images, best.classes),),
+                learning_rates=either,
+            )
+        )
     if entry.last is not None:
         last = ((entry.last["images"], entry.last["labels"]),)
         rate = float(entry.last.get("learning_rate", best.learning_rate))
-        rows.append(Candidate("distilled_last_step", kind, last, (rate,)))
-    rows.append(Candidate("random_real", "hard", real(hard), either))
+        rows.append(Candidate(name="distilled_last_step", label_kind=kind, sets=last, learning_rates=(rate,)))
+    rows.append(Candidate(name="random_real", label_kind="hard", sets=real(hard), learning_rates=either))
     if soft_labels is not None:
-        rows.append(Candidate("random_real_soft_labels", "soft", real(soft_labels), either))
+        rows.append(
+            Candidate(name="random_real_soft_labels", label_kind="soft", sets=real(soft_labels), learning_rates=either)
+        )
     everything = ((train.images, train.targets),)
     epochs = evaluation.num_epochs_full_data
-    return [*rows, Candidate("full_data", "hard", everything, either, epochs)]
+    return [
+        *rows,
+        Candidate(name="full_data", label_kind="hard", sets=everything, learning_rates=either, num_epochs=epochs),
+    ]
 
 
 def without_augmentation(rows: list[Candidate]) -> list[Candidate]:

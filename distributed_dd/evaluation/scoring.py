@@ -21,7 +21,7 @@ from distributed_dd.outer.footprint import footprint
 from distributed_dd.outer.ports import Cluster, Progress
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation(Recipe):
     """How a set is scored: fresh networks, trained by one frozen recipe."""
 
@@ -46,7 +46,7 @@ class Evaluation(Recipe):
         return self.bare()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Contest:
     """What all fits of one scoring share: the network, the recipe, the images that judge."""
 
@@ -73,7 +73,7 @@ class ImageStream(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Fit:
     """One fresh network to train on one set, or on a source of images that are new in every epoch."""
 
@@ -137,7 +137,7 @@ def score(
     return [results[index] for index in range(len(fits))]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Candidate:
     """A row of the report before it is scored.
 
@@ -155,7 +155,14 @@ class Candidate:
     def fit(self, member: int, rate: float) -> Fit:
         """Network number ``member`` of this row."""
         images, labels = self.sets[member % len(self.sets)]
-        return Fit(images, labels, rate, member, self.num_epochs, self.augmented)
+        return Fit(
+            images=images,
+            labels=labels,
+            learning_rate=rate,
+            member=member,
+            num_epochs=self.num_epochs,
+            augmented=self.augmented,
+        )
 
 
 def choose_rates(
@@ -212,7 +219,9 @@ def score_rows(
     num, kind = evaluation.num_networks, NETWORKS.kind_of(network)
 
     def contest(judge: Images) -> Contest:
-        return Contest(network, evaluation.recipe(), seed, material.splits.num_classes, judge)
+        return Contest(
+            network=network, recipe=evaluation.recipe(), seed=seed, num_classes=material.splits.num_classes, judge=judge
+        )
 
     choosing = contest(material.validation)
     rates, peak = choose_rates(rows, evaluation.num_validation_networks, choosing, cluster, progress)

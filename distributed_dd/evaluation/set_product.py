@@ -15,7 +15,7 @@ from distributed_dd.outer.checkpoint import Saved
 from distributed_dd.outer.world import World
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SetProduct(Product):
     """A set in ``distilled/`` of a run folder.
 
@@ -38,12 +38,15 @@ class SetProduct(Product):
 
     def read(self, saved: Saved) -> Tensors:
         """The set, or its average, which is not there before the first outer step."""
-        return saved.whole(self.averaged and "average.images" in saved.names())
+        return saved.full_set(self.averaged and "average.images" in saved.names())
 
     def fits(self, tensors: Tensors, members: Iterable[int]) -> list[Fit]:
         """Networks that train on the set with its own rate, or the recipe's."""
         rate = float(tensors["learning_rate"]) if "learning_rate" in tensors else None
-        return [Fit(tensors["images"], tensors["labels"], rate, member) for member in members]
+        return [
+            Fit(images=tensors["images"], labels=tensors["labels"], learning_rate=rate, member=member)
+            for member in members
+        ]
 
     def picture(self, start: Tensors, tensors: Tensors, title: str) -> bytes:
         """Start beside result."""

@@ -198,7 +198,7 @@ def part_of(drawn: Drawn, first: int, last: int) -> Drawn:
     """``drawn`` for these places of its batch alone.
 
     Raises:
-        TypeError: it has parameters of its own kind and no ``part(first, last)``.
+        TypeError: ``drawn`` has no ``part(first, last)`` to divide it by.
     """
     if drawn is _unchanged:
         return drawn

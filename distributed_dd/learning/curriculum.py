@@ -46,7 +46,7 @@ class Everything:
         return easy_to_hard_n
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EasyToHard:
     """PAD's curriculum (arXiv 2408.03360): the hard images join step by step, later the easiest leave.
 

@@ -93,10 +93,10 @@ def unflatten(theta_P: Tensor, network: nn.Module) -> None:
 
 
 def refuse_impure(network: nn.Module) -> None:
-    """Refuse a network that no student could follow.
+    """Refuse a network that is not a function of its parameters alone: no student could follow it.
 
     Raises:
-        ConfigError: it keeps running statistics or draws noise.
+        ConfigError: the network keeps running statistics or draws noise.
     """
     for name, module in network.named_modules():
         if getattr(module, "running_mean", None) is not None:
@@ -113,7 +113,7 @@ def refuse_noise(network: nn.Module) -> None:
     """Refuse a network that draws noise as it computes.
 
     Raises:
-        ConfigError: so it is.
+        ConfigError: a dropout layer is active.
     """
     for name, module in network.named_modules():
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:

@@ -23,7 +23,7 @@ class Optimizer(Protocol):
         ...
 
     def update(self, theta_P: Tensor, velocity_P: Tensor, gradient: Gradient) -> tuple[Tensor, Tensor]:
-        """Parameters and momentum after one step; ``gradient`` is asked about one and the same batch."""
+        """Parameters and momentum after one step; every call of ``gradient`` is for the same batch."""
         ...
 
 
@@ -47,14 +47,14 @@ class SGD:
         return self.descend(theta_P, velocity_P, gradient(theta_P))
 
     def descend(self, theta_P: Tensor, velocity_P: Tensor, gradient_P: Tensor) -> tuple[Tensor, Tensor]:
-        """The step along a gradient that is there."""
+        """The step along a gradient that was computed before."""
         if self.weight_decay:
             gradient_P = gradient_P.add(theta_P, alpha=self.weight_decay)
         velocity_P = velocity_P.mul(self.momentum).add_(gradient_P) if self.momentum else gradient_P
         return theta_P.add(velocity_P, alpha=-self.learning_rate), velocity_P
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GSAM:
     """Sharpness-aware SGD with surrogate gap (Zhuang et al., ICLR 2022).
 

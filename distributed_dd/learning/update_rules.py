@@ -20,7 +20,7 @@ Total = Callable[[Tensor], Tensor]
 
 
 def alone(part: Tensor) -> Tensor:
-    """The sum where nobody else has a part."""
+    """The sum where no other process has a part: the part itself."""
     return part
 
 
@@ -80,7 +80,7 @@ class Adam:
         _check(self)
 
     def update(self, parameters: Sequence[Tensor], state: MutableMapping, factor: float, total: Total) -> None:
-        """x <- x - lr m / (sqrt(v) + 1e-8), of means m and v freed of their start at 0."""
+        """x <- x - lr m / (sqrt(v) + 1e-8), with bias-corrected means m and v."""
         rate, betas = factor * self.learning_rate, (self.beta1, self.beta2)
         _step(torch.optim.Adam(parameters, rate, betas), state)
 

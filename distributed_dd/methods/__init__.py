@@ -10,10 +10,10 @@ from distributed_dd.evaluation.words import Words
 from distributed_dd.family import Family
 from distributed_dd.methods.distribution_matching import DistributionMatching
 from distributed_dd.methods.generative.artefact import load_generator
+from distributed_dd.methods.generative.method import Generative
 from distributed_dd.methods.generative.sampling import Sampling, write_sample
-from distributed_dd.methods.generative.settings import Generative
 from distributed_dd.methods.gradient_matching import GradientMatching
-from distributed_dd.methods.trajectory_matching.settings import TrajectoryMatching
+from distributed_dd.methods.trajectory_matching.method import TrajectoryMatching
 from distributed_dd.search.space import SIMPLE_DIMENSIONS
 
 METHODS = Family(

@@ -13,7 +13,7 @@ from distributed_dd.learning.chance import generator
 from distributed_dd.learning.device import device
 from distributed_dd.learning.flat import flatten
 from distributed_dd.learning.networks import initialised
-from distributed_dd.learning.networks.stages import FeatureNetwork, stages
+from distributed_dd.learning.networks.blocks import FeatureNetwork, block_names
 from distributed_dd.learning.update_rules import SGD, UPDATE_RULES, UpdateRule
 from distributed_dd.outer.by_class import ByClass, check_no_mixing, check_shared, division_by_class, notes_on_batches
 from distributed_dd.outer.division import Division, mixing_layers
@@ -24,7 +24,7 @@ from distributed_dd.outer.starting import PLAIN_STARTS, PlainStart, RealImages, 
 from distributed_dd.outer.world import World
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DistributionMatching(SetMethod):
     """Match class means of features under random networks (DM, WACV 2023)."""
 
@@ -111,11 +111,11 @@ def feature_layer(layers: nn.Module) -> str:
     Raises:
         ConfigError: the network does not say which.
     """
-    known = stages(layers)
+    known = block_names(layers)
     require(
         bool(known),
         "network",
         "does not say where its features end",
-        "a network with stages, such as convnet",
+        "a network with blocks, such as convnet",
     )
     return known[-1]

@@ -40,7 +40,7 @@ EPSILON = 1e-6
 NETWORK = "network"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GradientMatching(SetMethod):
     """Match a network's gradients on the set to those on real images (DC, ICLR 2021; DSA, ICML 2021)."""
 
@@ -212,8 +212,8 @@ class GradientSteps(ByClass):
 
     def load(self, state: Tensors) -> None:
         """The network that the next outer step goes on with, if it does."""
-        found: Any = state.get(NETWORK)
-        self.theta_P = None if found is None else found.to(device())
+        theta_P: Any = state.get(NETWORK)
+        self.theta_P = None if theta_P is None else theta_P.to(device())
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ from functools import cache
 from typing import Any
 
 from distributed_dd.evaluation.words import tracked
-from distributed_dd.family import at
 from distributed_dd.methods import words_by_kind
+from distributed_dd.nested import at
 
 
 @cache

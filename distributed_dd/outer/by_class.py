@@ -186,10 +186,10 @@ def gathered(kept: Tensor, num_rows: int, ranks: Ranks) -> Tensor:
     """All rows (n, ..) on every rank, from those that each keeps."""
     if len(kept) == num_rows:
         return kept
-    whole = torch.zeros(num_rows, *kept.shape[1:], dtype=kept.dtype, device=kept.device)
+    all_rows = torch.zeros(num_rows, *kept.shape[1:], dtype=kept.dtype, device=kept.device)
     first, last = ranks.layout.kept(num_rows)
-    whole[first:last] = kept
-    return ranks.sum(whole)
+    all_rows[first:last] = kept
+    return ranks.sum(all_rows)
 
 
 def own_classes(layout: Layout, rows_of: list[tuple[int, int]], first: int, num_held: int) -> range | None:

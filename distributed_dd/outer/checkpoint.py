@@ -71,13 +71,13 @@ class Saved:
         """The shape of one row."""
         return tuple(self._read(self.shards[0], lambda file: file.get_slice(name).get_shape()))[1:]
 
-    def whole(self, averaged: bool = False) -> dict[str, Tensor]:
+    def full_set(self, averaged: bool = False) -> dict[str, Tensor]:
         """The set, or the average of sets over outer steps: images, labels, classes; a learned rate."""
         prefix = "average." if averaged else ""
-        found = {name: self.rows(prefix + name, 0, self.num_rows) for name in ("images", "labels")}
-        found["classes"] = self.rows("classes", 0, self.num_rows)
+        tensors = {name: self.rows(prefix + name, 0, self.num_rows) for name in ("images", "labels")}
+        tensors["classes"] = self.rows("classes", 0, self.num_rows)
         rate = f"{prefix}learning_rate"
-        return found | ({"learning_rate": self.value(rate)} if rate in self.names() else {})
+        return tensors | ({"learning_rate": self.value(rate)} if rate in self.names() else {})
 
     def _read(self, shard: Shard, take: Any) -> Any:
         path = self.folder / shard.file
@@ -146,8 +146,8 @@ class Checkpoints:
         Raises:
             IntegrityError: it is damaged.
         """
-        given = Checkpoints(folder, str(read_json(folder / self.latest.name).get("config")))
-        record = given.load()
+        donor = Checkpoints(folder, str(read_json(folder / self.latest.name).get("config")))
+        record = donor.load()
         if record is None:
             raise IntegrityError(str(folder), "holds no checkpoint")
         shards = {which: record.pop(which) for which in KEPT}

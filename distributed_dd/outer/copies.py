@@ -54,15 +54,15 @@ class Copies:
 
     def _bring(self, below: str) -> bool:
         there = folder_at(f"{self.place}/{below}".rstrip("/"))
-        found = False
+        fetched = False
         for name in sorted(there.names(), key=lambda name: name in LAST):
             path = self.folder / below / name
             if "." not in name:  # folders: every file of a run has an ending
-                found |= self._bring(f"{below}/{name}".lstrip("/"))
+                fetched |= self._bring(f"{below}/{name}".lstrip("/"))
             elif not is_half_written(name):
                 write_bytes(path, there.read(name))
-                found = True
-        return found
+                fetched = True
+        return fetched
 
     def _copy(self) -> None:
         now = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in self._files()}

@@ -17,13 +17,13 @@ PACKAGES = ("torch", "torchvision", "ray", "deepspeed", "mlflow", "omegaconf", "
 
 def versions() -> dict[str, str]:
     """Versions of everything that can change a number."""
-    found = {"distributed_dd": __version__, "python": platform.python_version()}
+    by_name = {"distributed_dd": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            by_name[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            by_name[package] = "not installed"
+    return by_name
 
 
 def environment() -> dict[str, Any]:

@@ -98,6 +98,6 @@ def require_gradients(gradients: Iterable[str], learned: Iterable[str]) -> None:
     Raises:
         ValueError: with both lists.
     """
-    given, wanted = sorted(gradients), sorted(learned)
-    if given != wanted:
-        raise ValueError(f"gradients of {', '.join(given)}; learned are {', '.join(wanted)}")
+    received, wanted = sorted(gradients), sorted(learned)
+    if received != wanted:
+        raise ValueError(f"gradients of {', '.join(received)}; learned are {', '.join(wanted)}")

@@ -50,8 +50,8 @@ class Subject:
 
     def note(self, metrics: Mapping[str, float]) -> str:
         """What a progress bar tells of an outer step."""
-        told = [f"{word} {metrics[name]:.4g}" for name, word in self.noted.items() if name in metrics]
-        return ", ".join(told)
+        words = [f"{word} {metrics[name]:.4g}" for name, word in self.noted.items() if name in metrics]
+        return ", ".join(words)
 
 
 @dataclass(kw_only=True)
@@ -118,8 +118,8 @@ class Distillation:
         last = min(self.judging.next_after(step), _next(step, self.checkpoint_every), self.num_outer_steps)
         for metrics in self.workers.outer_steps(step, last):
             step += 1
-            for told in self.subject.count(step, metrics, self.facts):
-                self.progress.say(told)
+            for message in self.subject.count(step, metrics, self.facts):
+                self.progress.say(message)
             bar.reach(step, self.subject.note(metrics))
             if step < last:
                 self._record(step, metrics)
@@ -142,9 +142,9 @@ class Distillation:
 
     def _judge(self, step: int, newest: Sequence[Shard]) -> dict[str, float]:
         """Show the subject as it is now, and score it where networks are to do so."""
-        current, found = self._tensors(newest), {}
+        current, scores = self._tensors(newest), {}
         if num_networks := self.judging.networks_at(step):
-            value = found["validation_accuracy"] = self.subject.score(current, num_networks, self.workers)
+            value = scores["validation_accuracy"] = self.subject.score(current, num_networks, self.workers)
             if value > self.facts["best_accuracy"]:
                 self.shards["best"] = newest
                 self.facts |= {"best_step": step, "best_accuracy": value}
@@ -153,7 +153,7 @@ class Distillation:
                 f"{100 * self.facts['best_accuracy']:.1f} % at {self.facts['best_step']})"
             )
         self.subject.show(step, self._read("start"), current)
-        return found
+        return scores
 
     def _commit(self, step: int, newest: Sequence[Shard]) -> None:
         self.shards["newest"] = newest

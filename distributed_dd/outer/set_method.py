@@ -63,12 +63,12 @@ class SetMethod(Method):
     def product(self, world: World, folder: Path) -> Product:
         """A set in ``distilled/``."""
         return SetProduct(
-            world,
-            folder / "distilled",
-            partial(self.starting_set, world),
-            self.ema_decay is not None,
-            self.rows,
-            self.ready_rows,
+            world=world,
+            folder=folder / "distilled",
+            start=partial(self.starting_set, world),
+            averaged=self.ema_decay is not None,
+            rows_of=self.rows,
+            ready_rows_of=self.ready_rows,
         )
 
     def elsewhere(self, folder: Path) -> Elsewhere:

@@ -78,29 +78,29 @@ class SetWorker:
             DivergedError: on all ranks, where a number stopped being finite on any; nothing was updated.
         """
         method = self.job.method
-        found = self.steps.gradient(step, self.learner.read(), prepared)
-        for name, rows in found.renewed.items():
+        local = self.steps.gradient(step, self.learner.read(), prepared)
+        for name, rows in local.renewed.items():
             self.learner.replace(name, rows)
-        verdict = self.steps.verdict(self._agreed(step, found))
+        verdict = self.steps.verdict(self._agreed(step, local))
         norm, floored = 0.0, False
         if verdict.num_counted:
-            norm = self._update(found, verdict.num_counted)
+            norm = self._update(local, verdict.num_counted)
             for name, floor in method.floors().items():
                 floored = self.learner.lift(name, floor) or floored
             self._update_average()
         more = self.steps.updated(step, self.learner)
-        told = {**verdict.metrics, **more, "image_gradient_norm": norm}
-        return told | ({"floored": int(floored)} if method.floors() else {})
+        metrics = {**verdict.metrics, **more, "image_gradient_norm": norm}
+        return metrics | ({"floored": int(floored)} if method.floors() else {})
 
-    def _agreed(self, step: int, found: Found) -> dict[str, Tensor]:
+    def _agreed(self, step: int, local: Found) -> dict[str, Tensor]:
         """Sums over ranks of what was measured; all ranks see a number that is not finite on one."""
-        numbers = (*found.gradients.values(), *found.parts.values())
+        numbers = (*local.gradients.values(), *local.parts.values())
         bad = not all(bool(torch.isfinite(number).all()) for number in numbers)
-        flat = [part.double().reshape(-1).cpu() for part in found.parts.values()]
+        flat = [part.double().reshape(-1).cpu() for part in local.parts.values()]
         sizes = [len(part) for part in flat]
-        whole = torch.cat([*flat, torch.tensor([float(bad)], dtype=torch.float64)])
-        *sums, num_bad = self.ranks.sum(whole.to(device())).cpu().split([*sizes, 1])
-        named = dict(zip(found.parts, sums, strict=True))
+        packed = torch.cat([*flat, torch.tensor([float(bad)], dtype=torch.float64)])
+        *sums, num_bad = self.ranks.sum(packed.to(device())).cpu().split([*sizes, 1])
+        named = dict(zip(local.parts, sums, strict=True))
         if num_bad > 0:
             listed = ", ".join(
                 f"{name} {' '.join(f'{value:g}' for value in values.tolist())}" for name, values in named.items()
@@ -114,12 +114,12 @@ class SetWorker:
             )
         return named
 
-    def _update(self, found: Found, num_counted: float) -> float:
+    def _update(self, local: Found, num_counted: float) -> float:
         """Update with the mean over what counts; the norm of the image gradient."""
         if num_counted > 1:
-            for gradient in found.gradients.values():
+            for gradient in local.gradients.values():
                 gradient.div_(num_counted)
-        return self.ranks.sum(self.learner.step(found.gradients)).sqrt().item()
+        return self.ranks.sum(self.learner.step(local.gradients)).sqrt().item()
 
     @torch.no_grad()
     def _update_average(self) -> None:

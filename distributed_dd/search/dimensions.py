@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from distributed_dd.family import at, require, setting
+from distributed_dd.family import require, setting
+from distributed_dd.nested import at
 
 Point = Mapping[str, float]
 Values = Mapping[str, Any]
 DIGITS = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Coordinate:
     """A number that a searcher proposes, in [low, high]; whole, or spread evenly over its logarithm.
 
@@ -20,7 +21,7 @@ class Coordinate:
 
     low: float
     high: float
-    whole: bool = False
+    integer: bool = False
     log: bool = False
     ordered: bool = True
 
@@ -61,7 +62,7 @@ class Uniform:
 
     def coordinates(self, key: str, base: Values) -> dict[str, Coordinate]:
         """The value itself."""
-        return {key: Coordinate(self.low, self.high, log=self.log)}
+        return {key: Coordinate(low=self.low, high=self.high, log=self.log)}
 
     def settings(self, key: str, point: Point, base: Values) -> dict[str, Any]:
         """The value, to four digits: what is written down is what was tried."""
@@ -113,7 +114,7 @@ class Integers:
 
     def coordinates(self, key: str, base: Values) -> dict[str, Coordinate]:
         """Which of the numbers."""
-        return {key: Coordinate(0, len(self._values()) - 1, whole=True)}
+        return {key: Coordinate(low=0, high=len(self._values()) - 1, integer=True)}
 
     def settings(self, key: str, point: Point, base: Values) -> dict[str, Any]:
         """The number."""
@@ -140,7 +141,7 @@ class Choice:
 
     def coordinates(self, key: str, base: Values) -> dict[str, Coordinate]:
         """Which of the values."""
-        return {key: Coordinate(0, len(self.values) - 1, whole=True, ordered=False)}
+        return {key: Coordinate(low=0, high=len(self.values) - 1, integer=True, ordered=False)}
 
     def settings(self, key: str, point: Point, base: Values) -> dict[str, Any]:
         """The value."""

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from distributed_dd.errors import ConfigError
-from distributed_dd.family import Family, build_member, laid_over, placed, require
+from distributed_dd.family import Family, build_member, require
 from distributed_dd.learning.chance import generator
+from distributed_dd.nested import laid_over, placed
 from distributed_dd.search.dimensions import Choice, Coordinate, Dimension, Integers, LogUniform, Point, Uniform, Values
 
 SIMPLE_DIMENSIONS: Mapping[str, type] = {
@@ -31,31 +32,31 @@ class Space:
     """All dimensions of a sweep, in the order in which they are worked out.
 
     Attributes:
-        told: their keys in the order in which a person gave them.
+        keys_in_order: their keys in the order in which a person gave them.
     """
 
     dimensions: Mapping[str, Dimension]
-    told: tuple[str, ...]
+    keys_in_order: tuple[str, ...]
 
     @staticmethod
-    def of(given: Mapping[str, Any], family: Family) -> "Space":
+    def of(entries: Mapping[str, Any], family: Family) -> "Space":
         """From the ``space`` of a sweep file, of dimensions in ``family``.
 
         Raises:
             ConfigError: it is empty, or a dimension is of an unknown kind or no dimension.
         """
-        require(bool(given), "space", "is empty", "fields of a configuration, each with a kind")
-        flat = _by_path(given)
+        require(bool(entries), "space", "is empty", "fields of a configuration, each with a kind")
+        flat = _by_path(entries)
         members = {key: build_member(family, value, f"space.{key}") for key, value in flat.items()}
         ordered = sorted(members, key=lambda key: getattr(members[key], "depends_on_others", False))
         return Space({key: members[key] for key in ordered}, tuple(members))
 
     def coordinates(self, base: Values) -> dict[str, Coordinate]:
         """Of all dimensions."""
-        found: dict[str, Coordinate] = {}
+        coordinates: dict[str, Coordinate] = {}
         for key, dimension in self.dimensions.items():
-            found |= _explained(key, dimension.coordinates, key, base)
-        return found
+            coordinates |= _explained(key, dimension.coordinates, key, base)
+        return coordinates
 
     def settings(self, point: Point, base: Values) -> dict[str, Any]:
         """The fields that ``point`` sets, by ``key.path``.
@@ -63,35 +64,35 @@ class Space:
         Raises:
             ConfigError: two dimensions set the same field.
         """
-        found: dict[str, Any] = {}
+        settings: dict[str, Any] = {}
         by_key: dict[str, dict[str, Any]] = {}
         for key, dimension in self.dimensions.items():
-            by_key[key] = _explained(key, dimension.settings, key, point, laid_over(base, found))
-            twice = ", ".join(by_key[key].keys() & found.keys())
+            by_key[key] = _explained(key, dimension.settings, key, point, laid_over(base, settings))
+            twice = ", ".join(by_key[key].keys() & settings.keys())
             require(not twice, f"space.{key}", f"sets {twice}, which another dimension sets too")
-            found |= by_key[key]
-        return {name: value for key in self.told for name, value in by_key[key].items()}
+            settings |= by_key[key]
+        return {name: value for key in self.keys_in_order for name, value in by_key[key].items()}
 
     def located(self, base: Values) -> dict[str, float] | None:
         """Where the base lies; None where it is not in the space."""
-        found: dict[str, float] = {}
+        point: dict[str, float] = {}
         for key, dimension in self.dimensions.items():
             place = _explained(key, dimension.located, key, base)
             if place is None:
                 return None
-            found |= place
-        return found
+            point |= place
+        return point
 
     def grid(self, base: Values) -> list[dict[str, float]]:
         """The product of the grids of all dimensions."""
-        found: list[tuple[dict[str, float], Values]] = [({}, base)]
+        combinations: list[tuple[dict[str, float], Values]] = [({}, base)]
         for key, dimension in self.dimensions.items():
-            found = [
+            combinations = [
                 ({**point, **more}, laid_over(values, dimension.settings(key, more, values)))
-                for point, values in found
+                for point, values in combinations
                 for more in _explained(key, dimension.grid, key, values)
             ]
-        return [point for point, _ in found]
+        return [point for point, _ in combinations]
 
     def probes(self, base: Values, seed: int, num: int = 64) -> list[dict[str, float]]:
         """Corners and random points: what a sweep may come across, to be checked before it begins."""
@@ -111,10 +112,10 @@ class Space:
         return any((key + ".").startswith(f"{prefix}.") for key in self.dimensions for prefix in prefixes)
 
 
-def _by_path(given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _by_path(entries: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dimensions by ``key.path``, however they were nested; what comes later is laid over what was there."""
-    found: dict[str, Any] = {}
-    for name, value in given.items():
+    by_path: dict[str, Any] = {}
+    for name, value in entries.items():
         key = f"{prefix}{name}"
         deeper = (
             isinstance(value, Mapping)
@@ -123,20 +124,20 @@ def _by_path(given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             and any(isinstance(inner, Mapping) for inner in value.values())
         )
         for path, one in (_by_path(value, f"{key}.") if deeper else {key: value}).items():
-            both = isinstance(one, Mapping) and isinstance(found.get(path), Mapping)
-            found[path] = placed({"": found[path]}, "", one)[""] if both else one
-    return found
+            both = isinstance(one, Mapping) and isinstance(by_path.get(path), Mapping)
+            by_path[path] = placed({"": by_path[path]}, "", one)[""] if both else one
+    return by_path
 
 
 def _between(coordinate: Coordinate, share: float) -> float:
     low, high = coordinate.low, coordinate.high
     value = low * (high / low) ** share if coordinate.log else low + share * (high - low)
-    return round(value) if coordinate.whole else value
+    return round(value) if coordinate.integer else value
 
 
-def _explained(key: str, call: Any, *given: Any) -> Any:
+def _explained(key: str, call: Any, *arguments: Any) -> Any:
     try:
-        return call(*given)
+        return call(*arguments)
     except ConfigError as error:
         where = f"space.{key}.{error.where}"
         raise ConfigError(where, error.problem, allowed=error.allowed, fix=error.fix) from None

@@ -9,7 +9,7 @@ Status = Literal["finished", "stopped", "diverged", "failed"]
 BASE = "base"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrialRecord:
     """One trial.
 

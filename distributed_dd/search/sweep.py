@@ -24,7 +24,7 @@ class Automatic:
     def check(self, space: Space, coordinates: dict[str, Coordinate]) -> None:
         """Every space can be searched."""
 
-    def found(self) -> "Search":
+    def installed(self) -> "Search":
         """Which of the two it is here."""
         return Optuna() if importlib.util.find_spec("optuna") else Random()
 
@@ -80,7 +80,7 @@ class Population:
         """Only what may change in the middle of a distillation."""
         for key, coordinate in coordinates.items():
             require(
-                key.startswith("method.") and key.endswith("_optimizer.learning_rate") and not coordinate.whole,
+                key.startswith("method.") and key.endswith("_optimizer.learning_rate") and not coordinate.integer,
                 f"space.{key}",
                 "cannot change in the middle of a distillation, as search.kind=population would have it",
                 "method.image_optimizer.learning_rate, method.label_optimizer.learning_rate, "
@@ -141,7 +141,7 @@ class ToTheEnd:
 SCHEDULES = Family("schedule", {"asha": Asha, "to_the_end": ToTheEnd})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sweep:
     """A search for every images per class; the base configuration itself is the first trial of each."""
 
@@ -200,8 +200,8 @@ class Sweep:
 
     def networks(self, num_rungs: int) -> tuple[int, ...]:
         """Fresh networks of the score at each rung."""
-        given = self.validation_networks
-        return tuple(given[min(rung, len(given) - 1)] for rung in range(num_rungs))
+        networks = self.validation_networks
+        return tuple(networks[min(rung, len(networks) - 1)] for rung in range(num_rungs))
 
 
 def evenly(num_outer_steps: int, num: int) -> tuple[int, ...]:

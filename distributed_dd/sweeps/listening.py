@@ -42,7 +42,7 @@ class Clock:
         return None if self.hours is None else 3600 * self.hours - self.seconds()
 
 
-@dataclass
+@dataclass(kw_only=True)
 class StudyListener:
     """Hears of the trials of one study.
 
@@ -59,7 +59,7 @@ class StudyListener:
     rungs: tuple[int, ...]
     num_trials: int
     progress: Progress
-    told_of: Callable[[Mapping[str, float]], str]
+    settings_line: Callable[[Mapping[str, float]], str]
     close: Callable[[str, str, int], None]
     clock: Clock
     ends: float | None
@@ -79,7 +79,7 @@ class StudyListener:
         """Keys in the order in which trials were proposed."""
         return self.keys
 
-    def told(self, key: Any, one: Reported) -> None:
+    def reported(self, key: Any, one: Reported) -> None:
         """A line for each score."""
         facts = one.facts
         if facts is None or facts["status"] != "scored":
@@ -88,7 +88,7 @@ class StudyListener:
         by = f"{facts['num_networks']} network{'s' * (facts['num_networks'] > 1)}"
         self.progress.say(
             f"{self.what}, trial {self._number(key)}, outer step {step} of {self.rungs[-1]}: validation "
-            f"accuracy {100 * accuracy:.1f} % by {by} ({self.told_of(one.point)})"
+            f"accuracy {100 * accuracy:.1f} % by {by} ({self.settings_line(one.point)})"
         )
 
     def lost(self, key: Any) -> None:

@@ -22,15 +22,15 @@ def axis_png(studies: Sequence[Study], axis: SweepAxis | None) -> bytes | None:
     for panel, study in zip(panels, studies, strict=True):
         for trial in (t for t in study.trials if t.span and t.num_networks):
             low, high = trial.span or (0.0, 0.0)
-            whole = trial.outer_step == study.rungs[-1]
+            complete = trial.outer_step == study.rungs[-1]
             best, y = trial.number == study.winner, 100 * trial.accuracy
             colour = "C3" if best else "C0" if trial.base else "0.35"
-            alpha = FULL if whole else FAINT
+            alpha = FULL if complete else FAINT
             panel.plot([low, high], [y, y], color=colour, alpha=alpha, linewidth=3 if best else 1.5)
             panel.plot(
                 [(low + high) / 2],
                 [y],
-                "*" if best else "o" if whole else ".",
+                "*" if best else "o" if complete else ".",
                 color=colour,
                 alpha=alpha,
                 markersize=11 if best else 5,
@@ -60,12 +60,12 @@ def parallel_png(study: Study) -> bytes | None:
     figure.set_figwidth(1 + 1.4 * max(3, len(axes)))
     for trial in sorted(trials, key=lambda t: (t.number == study.winner, t.outer_step)):
         values: Mapping[str, Any] = {**trial.settings, "accuracy": 100 * trial.accuracy}
-        best, whole = trial.number == study.winner, trial.outer_step == study.rungs[-1]
+        best, complete = trial.number == study.winner, trial.outer_step == study.rungs[-1]
         panel.plot(
             range(len(axes)),
             [axis.place(values.get(key)) for key, axis in axes.items()],
             color="C3" if best else "C0" if trial.base else "0.35",
-            alpha=FULL if whole else FAINT,
+            alpha=FULL if complete else FAINT,
             linewidth=2.5 if best else 1.2,
             zorder=3 if best else 2,
         )

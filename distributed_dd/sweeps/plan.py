@@ -10,8 +10,9 @@ from distributed_dd.durable import digest
 from distributed_dd.errors import ConfigError
 from distributed_dd.evaluation.words import SweepAxis
 from distributed_dd.experiment import Experiment, experiment_of, identity_of, values_of
-from distributed_dd.family import at, build, identity, laid_over, lifted_fields, paths_where, placed, require
+from distributed_dd.family import build, identity, lifted_fields, paths_where, require
 from distributed_dd.methods import DIMENSIONS
+from distributed_dd.nested import at, laid_over, placed
 from distributed_dd.outer.method import Method
 from distributed_dd.search.space import Space
 from distributed_dd.search.sweep import Automatic, Grid, Population, Search, Sweep
@@ -45,7 +46,7 @@ class Plan:
     def search(self) -> Search:
         """Who proposes, here."""
         search = self.sweep.search
-        return search.found() if isinstance(search, Automatic) else search
+        return search.installed() if isinstance(search, Automatic) else search
 
     def values(self, size: int) -> dict[str, Any]:
         """The base for ``size`` images per class, as plain values whose folders hold from anywhere."""
@@ -54,9 +55,9 @@ class Plan:
         values["output"] = str(Path(values["output"]).absolute())
         values["results"] = None  # of the sweep's report and its winners, not of every trial
         for key in paths_where(base, "place", True):
-            given = at(values, key)
-            if given is not None and "://" not in given:
-                values = placed(values, key, str(Path(given).absolute()))
+            place = at(values, key)
+            if place is not None and "://" not in place:
+                values = placed(values, key, str(Path(place).absolute()))
         return values
 
     @property
@@ -155,9 +156,9 @@ def _check(plan: Plan, size: int) -> None:
         try:
             experiment_of(laid_over(values, settings))
         except ConfigError as error:
-            told = ", ".join(f"{key}={value}" for key, value in settings.items())
+            point_line = ", ".join(f"{key}={value}" for key, value in settings.items())
             keys = [key for key in settings if f"{key}.".startswith(f"{error.where}.")]
-            where = f"space.{keys[0]}" if keys else f"space, {told}: {error.where}"
+            where = f"space.{keys[0]}" if keys else f"space, {point_line}: {error.where}"
             raise ConfigError(where, error.problem, allowed=error.allowed, fix=error.fix) from None
     require(
         not isinstance(plan.search, Population) or plan.sweep.num_trials >= 2,

@@ -8,7 +8,7 @@ from distributed_dd.backends.local.tracker import NoTracker
 from distributed_dd.backends.mlflow.tracker import MlflowTracker
 from distributed_dd.durable import write_bytes, write_json
 from distributed_dd.experiment import experiment_of, identity_of
-from distributed_dd.family import laid_over
+from distributed_dd.nested import laid_over
 from distributed_dd.outer.environment import commit, versions
 from distributed_dd.search.study import Study
 from distributed_dd.search.sweep import Population
@@ -42,38 +42,38 @@ def write_best(plan: Plan, study: Study) -> None:
 
 
 def write_report(
-    plan: Plan, found: Sequence[Study], tests: Mapping[int, str], tracker: MlflowTracker | NoTracker
+    plan: Plan, studies: Sequence[Study], tests: Mapping[int, str], tracker: MlflowTracker | NoTracker
 ) -> None:
     """Page, tables and pictures of the studies so far; ``tests`` say what winners reached, by size."""
     folder = plan.folder
     axis = plan.axis
-    pictures = {"windows.png": drawing.axis_png(found, axis)}
-    pictures |= {f"parallel_ipc{s.images_per_class}.png": drawing.parallel_png(s) for s in found}
+    pictures = {"windows.png": drawing.axis_png(studies, axis)}
+    pictures |= {f"parallel_ipc{s.images_per_class}.png": drawing.parallel_png(s) for s in studies}
     drawn = {name: png for name, png in pictures.items() if png is not None}
     for name, png in drawn.items():
         write_bytes(folder / name, png)
-    left = len(plan.bases) - len(found)
+    left = len(plan.bases) - len(studies)
     notes = [f"{left} studies are still to come"] if left else []
-    page = tables.page(plan.name, found, tests, list(drawn), notes, axis)
+    page = tables.page(plan.name, studies, tests, list(drawn), notes, axis)
     write_bytes(folder / "report.md", page.encode())
-    write_bytes(folder / "trials.csv", tables.as_csv(found).encode())
+    write_bytes(folder / "trials.csv", tables.as_csv(studies).encode())
     values = {
         "schema": tables.SCHEMA,
         "sweep": plan.name,
         "tests": dict(tests),
-        "studies": [study.as_json() for study in found],
+        "studies": [study.as_json() for study in studies],
     }
     write_json(folder / "report.json", values)
-    _tell(plan, found, tests, tracker)
+    _tell(plan, studies, tests, tracker)
     for name in (*drawn, "report.md", "trials.csv", "report.json", "sweep.yaml"):
         tracker.artefact(folder / name)
 
 
-def _tell(plan: Plan, found: Sequence[Study], tests: Mapping[int, str], tracker: MlflowTracker | NoTracker) -> None:
+def _tell(plan: Plan, studies: Sequence[Study], tests: Mapping[int, str], tracker: MlflowTracker | NoTracker) -> None:
     """The sweep's own run: what was found in words, scores, and the best configurations."""
-    lines = [*map(tables.verdict, found), *tests.values(), tables.moves(found, plan.axis)]
+    lines = [*map(tables.verdict, studies), *tests.values(), tables.moves(studies, plan.axis)]
     tracker.tag({"mlflow.note.content": "\n\n".join(filter(None, lines))})
-    for study in found:
+    for study in studies:
         if study.best:
             size = study.images_per_class
             tracker.summary({f"ipc{size} validation_accuracy": study.best.final_mean})

@@ -10,8 +10,8 @@ from distributed_dd import config
 from distributed_dd.backends.local.cluster import InProcess
 from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.backends.local.tracker import NoTracker
-from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker
-from distributed_dd.backends.mlflow.views import LAST_CHOICE, sweep_view
+from distributed_dd.backends.mlflow.tracker import MlflowTracker
+from distributed_dd.backends.mlflow.views import LAST_CHOICE
 from distributed_dd.backends.ray.cluster import RayCluster
 from distributed_dd.backends.ray.tune_events import Reported
 from distributed_dd.backends.ray.tune_search import TuneStudy
@@ -21,21 +21,23 @@ from distributed_dd.durable import read_json, write_bytes, write_json
 from distributed_dd.errors import ConfigError, UserError
 from distributed_dd.evaluation.tables import percent
 from distributed_dd.experiment import Experiment, experiment_of
-from distributed_dd.family import flattened, laid_over, plain
+from distributed_dd.family import plain
 from distributed_dd.locks import locked
-from distributed_dd.methods.names import parameter, rank
+from distributed_dd.nested import laid_over
 from distributed_dd.outer.copies import Copies
 from distributed_dd.outer.environment import environment
 from distributed_dd.outer.judging import Judging
 from distributed_dd.run import Run
 from distributed_dd.search import study as studies
-from distributed_dd.search.study import Study, TrialRecord
+from distributed_dd.search.study import Study
 from distributed_dd.search.sweep import Population
 from distributed_dd.sweeps import tables
 from distributed_dd.sweeps.listening import Clock, StudyListener
 from distributed_dd.sweeps.plan import Plan
+from distributed_dd.sweeps.records import record_of
 from distributed_dd.sweeps.results import write_best, write_report
-from distributed_dd.sweeps.trial import TrialJob, run_trial, scores, trial_run
+from distributed_dd.sweeps.tracker import tracker_of_sweep
+from distributed_dd.sweeps.trial import TrialJob, run_trial, trial_run
 
 FIRST_FINAL_MEMBER = 3000
 
@@ -67,21 +69,21 @@ class Sweeping:
             write_bytes(self.folder / "sweep.yaml", config.to_yaml(plain(plan.sweep)).encode())
             write_json(self.folder / "environment.json", environment())
             self.cluster.resources_of_a_task()
-            self.tracker = self._tracker()
+            self.tracker = tracker_of_sweep(plan, self.progress.say)
             status = "FAILED"
             try:
-                found: list[Study] = []
+                finished_studies: list[Study] = []
                 tests: dict[int, str] = {}
                 for number, size in enumerate(plan.bases):
-                    found.append(self._study(size, len(plan.bases) - number))
-                    write_best(plan, found[-1])
-                    write_report(plan, found, tests, self.tracker)
-                for study in found:
+                    finished_studies.append(self._study(size, len(plan.bases) - number))
+                    write_best(plan, finished_studies[-1])
+                    write_report(plan, finished_studies, tests, self.tracker)
+                for study in finished_studies:
                     if plan.sweep.test_winner and study.best:
                         tests[study.images_per_class] = self._test(study)
-                        write_report(plan, found, tests, self.tracker)
+                        write_report(plan, finished_studies, tests, self.tracker)
                 status = "FINISHED"
-                return found
+                return finished_studies
             except KeyboardInterrupt:
                 status = "KILLED"
                 raise
@@ -95,35 +97,6 @@ class Sweeping:
         place = next(iter(self.plan.bases.values())).results
         if place is not None:
             Copies(self.folder, f"{place}/sweeps/{self.folder.name}", self.progress.say, deep=False).keep()
-
-    def _tracker(self) -> MlflowTracker | NoTracker:
-        sweep, plan = self.plan.sweep, self.plan
-        base = next(iter(plan.bases.values()))
-        if base.tracker == "none":
-            return NoTracker()
-        tags = {
-            "dataset": base.data.name,
-            "method": base.method.name,
-            "role": "sweep",
-            "images_per_class": ", ".join(map(str, plan.bases)),
-            "sweep_folder": self.folder.name,
-        }
-        parameters = {key: value for key, value in flattened(plain(sweep)) if value is not None}
-        told = Description(
-            f"distributed_dd/{base.data.name}/{base.method.name}",
-            f"sweep {self.folder.name}",
-            parameters,
-            tags,
-        )
-        place = Path(base.output) / "mlflow.db", self.folder / "tracker.json"
-        tracker = MlflowTracker(*place, told, self.progress.say)
-        values = plan.values(next(iter(plan.bases)))
-        varied = plan.space.settings(plan.space.probes(values, sweep.seed)[0], values)
-        for size, own in plan.bases.items():
-            rungs = sweep.rungs(own.num_outer_steps)
-            names = [parameter(key) for key in sorted(varied, key=rank)]
-            tracker.view(sweep_view(self.folder.name, size, names, rungs[0], own.method.words))
-        return tracker
 
     def _tags(self, role: str) -> dict[str, str]:
         """Of a run that belongs to the sweep."""
@@ -141,7 +114,7 @@ class Sweeping:
             return study
         job, material = self._prepared(size)
         reported = self._searched(size, job, material, num_left)
-        trials = [_record(job, number, one, material) for number, one in enumerate(reported)]
+        trials = [record_of(job, number, one, material) for number, one in enumerate(reported)]
         located = self.plan.space.located(job.base)
         trials = [
             replace(t, base=located is not None and t.settings == job.space.settings(located, job.base)) for t in trials
@@ -155,7 +128,7 @@ class Sweeping:
         """What trials share, made once for all, and the images as all of them see them."""
         plan, values = self.plan, self.plan.values(size)
         base = experiment_of(values)
-        run = Run(base, self.cluster, self.progress, varied=[*plan.space.dimensions])
+        run = Run(experiment=base, cluster=self.cluster, progress=self.progress, varied=[*plan.space.dimensions])
         if run.prelude is not None and plan.space.touches(*base.method.shared_fields):
             self.progress.say(
                 f"note: the space varies what the {run.prelude.stage} depend on; such trials train their own"
@@ -166,15 +139,15 @@ class Sweeping:
             getattr(material, name)  # once here, not in every trial
         rungs = plan.sweep.rungs(base.num_outer_steps)
         job = TrialJob(
-            values,
-            plan.space,
-            rungs,
-            plan.sweep.networks(len(rungs)),
-            self.folder / "trials",
-            run.shared_digest,
-            self._tags("trial"),
-            self.cluster if self.cluster.engine.bundles(self.cluster) else InProcess(),
-            isinstance(plan.search, Population),
+            base=values,
+            space=plan.space,
+            rungs=rungs,
+            networks=plan.sweep.networks(len(rungs)),
+            below=self.folder / "trials",
+            shared_digest=run.shared_digest,
+            tags=self._tags("trial"),
+            cluster=self.cluster if self.cluster.engine.bundles(self.cluster) else InProcess(),
+            carries=isinstance(plan.search, Population),
         )
         return job, material
 
@@ -184,21 +157,21 @@ class Sweeping:
         if located is None:
             self.progress.say(f"note: {size} per class: the base lies outside of the space: it is no trial")
         search = TuneStudy(
-            self.folder / f"ipc{size}" / "tune",
-            plan.space.coordinates(job.base),
-            plan.points(size),
-            located,
-            plan.search,
-            plan.sweep.schedule,
-            job.rungs,
-            plan.num_trials(size),
-            plan.sweep.seed,
-            plan.sweep.max_concurrent,
+            folder=self.folder / f"ipc{size}" / "tune",
+            coordinates=plan.space.coordinates(job.base),
+            points=plan.points(size),
+            fixed=located,
+            search=plan.search,
+            schedule=plan.sweep.schedule,
+            rungs=job.rungs,
+            num_trials=plan.num_trials(size),
+            seed=plan.sweep.seed,
+            max_concurrent=plan.sweep.max_concurrent,
         )
         self.progress.say(f"{size} per class: {search.num_trials} trials, scored after outer steps {list(job.rungs)}")
 
-        def told(point: Mapping[str, float]) -> str:
-            return tables.told_of(job.space.settings(point, job.base))
+        def settings_line(point: Mapping[str, float]) -> str:
+            return tables.settings_line(job.space.settings(point, job.base))
 
         def close(run: str, outcome: str, number: int) -> None:
             tags = {"outcome": outcome, "mlflow.runName": f"ipc{size} trial {number}"}
@@ -207,15 +180,15 @@ class Sweeping:
 
         ends = None if left is None else self.clock.seconds() + max(left, 0) / num_left
         listener = StudyListener(
-            self.folder / f"ipc{size}" / "order.json",
-            f"{size} per class",
-            job.rungs,
-            search.num_trials,
-            self.progress,
-            told,
-            close,
-            self.clock,
-            ends,
+            proposals=self.folder / f"ipc{size}" / "order.json",
+            what=f"{size} per class",
+            rungs=job.rungs,
+            num_trials=search.num_trials,
+            progress=self.progress,
+            settings_line=settings_line,
+            close=close,
+            clock=self.clock,
+            ends=ends,
         )
         cut = self.folder / f"ipc{size}" / "cut"
         if cut.exists() and not listener.out_of_time():
@@ -250,11 +223,11 @@ class Sweeping:
                 raise UserError(str(checkpoints.folder), "holds no checkpoint of a trial that was scored")
             tensors = run.state(checkpoints.saved(record["newest"]))
             finals[trial.number] = run.validation_accuracies(tensors, members, self.cluster)
-        found = studies.chosen(study, finals)
-        for trial in (trial for trial in found.trials if trial.final):
-            told = job.below / trial.run / "tracker.json"
-            self.tracker.other(told, metrics={LAST_CHOICE: trial.final_mean})
-        return found
+        decided = studies.chosen(study, finals)
+        for trial in (trial for trial in decided.trials if trial.final):
+            tracked = job.below / trial.run / "tracker.json"
+            self.tracker.other(tracked, metrics={LAST_CHOICE: trial.final_mean})
+        return decided
 
     def _test(self, study: Study) -> str:
         """Run the winner as anybody would, and say what its test was."""
@@ -263,7 +236,12 @@ class Sweeping:
         values = plan.values(size)
         winner: Experiment = experiment_of(laid_over(values, study.best.settings))
         winner = replace(winner, output=plan.sweep.output, results=plan.bases[size].results)
-        run = Run(winner, self.cluster, ConsoleProgress(), tags=self._tags("run") | {"outcome": "winner"})
+        run = Run(
+            experiment=winner,
+            cluster=self.cluster,
+            progress=ConsoleProgress(),
+            tags=self._tags("run") | {"outcome": "winner"},
+        )
         if isinstance(plan.search, Population):
             # Rates that changed on the way cannot be repeated from a file: the member's own set is tested.
             rungs = plan.sweep.rungs(winner.num_outer_steps)
@@ -275,10 +253,10 @@ class Sweeping:
             run.distill()
             report = run.evaluate()
         row = next(row for row in report["rows"] if row["name"] == run.method.words.headline)
-        told = f"{percent(row)} %"
+        accuracy = f"{percent(row)} %"
         self.tracker.summary({f"ipc{size} test_accuracy": row["accuracy_mean"]})
-        self.progress.say(f"{size} per class: test accuracy of the best {told}")
-        return f"Test accuracy of the best, in {run.name}: {told} over {row['num_networks']} networks."
+        self.progress.say(f"{size} per class: test accuracy of the best {accuracy}")
+        return f"Test accuracy of the best, in {run.name}: {accuracy} over {row['num_networks']} networks."
 
 
 def sweeping(plan: Plan, cluster: RayCluster | InProcess) -> Sweeping:
@@ -290,40 +268,3 @@ def sweeping(plan: Plan, cluster: RayCluster | InProcess) -> Sweeping:
     if not isinstance(cluster, RayCluster):
         raise ConfigError("kind", "a sweep runs its trials by Ray Tune", allowed="ray")
     return Sweeping(plan, cluster)
-
-
-def _record(job: TrialJob, number: int, one: Reported, material: Material) -> TrialRecord:
-    """What is kept of a trial."""
-    facts = one.facts
-    record = TrialRecord(
-        number,
-        job.space.settings(one.point, job.base),
-        "",
-        "failed" if one.error else "stopped",
-        message=one.error,
-    )
-    if one.error:
-        return record
-    if facts is not None and facts["status"] != "scored":
-        return replace(
-            record,
-            run=facts["run"],
-            status=facts["status"],
-            outer_step=facts["reached"],
-            message=facts["message"],
-        )
-    # The run folder knows: a trial that was restored may be stopped before it tells its score again.
-    run = trial_run(job, one.point, material)
-    known = {step: accuracy for step, accuracy in scores(run).items() if step in job.rungs}
-    if not known:
-        return record  # out of time before the first score
-    step = max(known)
-    return replace(
-        record,
-        run=run.name,
-        status="finished" if step == job.rungs[-1] else "stopped",
-        outer_step=step,
-        accuracy=known[step],
-        num_networks=job.networks[job.rungs.index(step)],
-        span=run.method.on_axis(step),
-    )

@@ -14,7 +14,7 @@ from distributed_dd.search.study import Study, TrialRecord
 SCHEMA = 1
 
 
-def told_of(settings: Mapping[str, Any]) -> str:
+def settings_line(settings: Mapping[str, Any]) -> str:
     """Settings in a line."""
     return ", ".join(f"{short(key)} {_value(value)}" for key, value in settings.items())
 
@@ -66,15 +66,15 @@ def verdict(study: Study) -> str:
     what = size_of(study)
     if best is None:
         return f"{what}: no trial could be scored"
-    found = f"{plus_minus(best.final_mean, best.final_std)} % on validation"
+    score = f"{plus_minus(best.final_mean, best.final_std)} % on validation"
     if best.outer_step < study.rungs[-1]:
-        found += f", after {best.outer_step} of {study.rungs[-1]} outer steps: no trial got further in time"
+        score += f", after {best.outer_step} of {study.rungs[-1]} outer steps: no trial got further in time"
     if base is None or not base.final:
-        return f"{what}: the best is trial {best.number} with {found}; the base was not among the trials"
+        return f"{what}: the best is trial {best.number} with {score}; the base was not among the trials"
     if best.base:
-        return f"{what}: nothing did better than the base itself, with {found}"
+        return f"{what}: nothing did better than the base itself, with {score}"
     return (
-        f"{what}: the best is trial {best.number} with {found}, the base has "
+        f"{what}: the best is trial {best.number} with {score}, the base has "
         f"{plus_minus(base.final_mean, base.final_std)} %"
     )
 
@@ -173,7 +173,7 @@ def best_file(study: Study, yaml: str, provenance: Mapping[str, str]) -> str:
     assert best is not None
     lines = [
         verdict(study),
-        f"searched: {told_of(best.settings)}",
+        f"searched: {settings_line(best.settings)}",
         *(f"{key}: {value}" for key, value in provenance.items()),
     ]
     return "".join(f"# {line}\n" for line in lines) + yaml

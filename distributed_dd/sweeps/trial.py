@@ -13,8 +13,8 @@ from distributed_dd.data.material import Material
 from distributed_dd.durable import read_json, write_json
 from distributed_dd.errors import DivergedError, UserError
 from distributed_dd.experiment import Experiment, experiment_of
-from distributed_dd.family import laid_over
 from distributed_dd.locks import locked_when_free
+from distributed_dd.nested import laid_over
 from distributed_dd.outer.judging import Judging
 from distributed_dd.run import Run
 from distributed_dd.search.space import Space
@@ -26,7 +26,7 @@ class Session(Protocol):
     """A trial's line to the search."""
 
     @property
-    def given(self) -> Path | None:
+    def donor_checkpoint(self) -> Path | None:
         """Folder of the checkpoint of another trial that this one goes on from."""
         ...
 
@@ -35,7 +35,7 @@ class Session(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrialJob:
     """What all trials of a study share.
 
@@ -76,7 +76,7 @@ def run_trial(point: Mapping[str, float], session: Session, job: TrialJob, mater
         run = line.run = trial_run(job, point, material, Judging(job.rungs, job.networks, line.hear))
         with _held(run):
             if job.carries:
-                _go_on_from(session.given, run, job.space.settings(point, job.base))
+                _go_on_from(session.donor_checkpoint, run, job.space.settings(point, job.base))
             for step, accuracy in list(scores(run).items())[-1:]:
                 line.hear(step, accuracy)  # whoever was killed may not have told it
             if run.shared_digest != job.shared_digest:
@@ -124,8 +124,16 @@ def trial_run(job: TrialJob, point: Mapping[str, float], material: Material, jud
     e = job.experiment(point)
     base = experiment_of(job.base)
     same = e.data == base.data and e.preprocessing == base.preprocessing
-    given = material if same else None
-    return Run(e, job.cluster, ConsoleProgress(), job.below, given, judging, job.tags)
+    material_at_hand = material if same else None
+    return Run(
+        experiment=e,
+        cluster=job.cluster,
+        progress=ConsoleProgress(),
+        below=job.below,
+        material_at_hand=material_at_hand,
+        judging=judging,
+        tags=job.tags,
+    )
 
 
 def scores(run: Run) -> dict[int, float]:
@@ -146,13 +154,13 @@ def _held(run: Run) -> Iterator[None]:
         yield
 
 
-def _go_on_from(given: Path | None, run: Run, settings: Mapping[str, Any]) -> None:
+def _go_on_from(donor: Path | None, run: Run, settings: Mapping[str, Any]) -> None:
     """Population-based training: begin where another trial is, with other settings; keep the lineage."""
     checkpoints = run.folder.checkpoints
     if checkpoints.latest.exists():
         return
-    step = 0 if given is None else read_json(given / checkpoints.latest.name)["step"]
-    lineage = [] if given is None else read_json(given / LINEAGE)
+    step = 0 if donor is None else read_json(donor / checkpoints.latest.name)["step"]
+    lineage = [] if donor is None else read_json(donor / LINEAGE)
     write_json(checkpoints.folder / LINEAGE, [*lineage, {"from_step": step, "settings": dict(settings)}])
-    if given is not None:
-        checkpoints.adopt(given)
+    if donor is not None:
+        checkpoints.adopt(donor)

@@ -13,7 +13,7 @@ def parse_epochs(text: str, where: str = "keep_epochs") -> tuple[float, ...]:
     """The epochs in ``text``, ascending: numbers and ranges ``first-last`` or ``first-last:step``.
 
     Raises:
-        ConfigError: it is not written so, or a step is 0.
+        ConfigError: the text is not of this form, or a step is 0.
     """
     allowed = "all, window, or epochs such as 0-22,100 or 0-4:0.5,5-22"
     epochs: set[float] = set()

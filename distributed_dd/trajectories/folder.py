@@ -50,7 +50,7 @@ class Folder(Protocol):
         ...
 
     def intact(self, name: str, sha256: str, num_bytes: int | None) -> bool:
-        """Whether a content is what was written, as far as can be told without fetching it."""
+        """Whether a content is what was written, as far as can be seen without fetching it."""
         ...
 
     def lock(self, say: Say) -> contextlib.AbstractContextManager[None]:
@@ -121,7 +121,7 @@ class RemoteFolder:
 
     def names(self) -> set[str]:
         files, root = self._files()
-        with self._told("cannot be listed"):
+        with self._user_errors("cannot be listed"):
             files.invalidate_cache()
             try:
                 return {entry.rsplit("/", 1)[-1] for entry in files.ls(root, detail=False)}
@@ -130,7 +130,7 @@ class RemoteFolder:
 
     def read(self, name: str) -> bytes:
         files, root = self._files()
-        with self._told(f"cannot be read ({name})"):
+        with self._user_errors(f"cannot be read ({name})"):
             try:
                 return files.cat_file(f"{root}/{name}")
             except FileNotFoundError:
@@ -138,7 +138,7 @@ class RemoteFolder:
 
     def write(self, name: str, content: bytes) -> str:
         files, root = self._files()
-        with self._told(f"cannot be written ({name})"):
+        with self._user_errors(f"cannot be written ({name})"):
             if self._uri.partition("://")[0] not in OBJECT_STORES:
                 files.makedirs(root, exist_ok=True)
             try:
@@ -149,7 +149,7 @@ class RemoteFolder:
 
     def remove(self, name: str) -> None:
         files, root = self._files()
-        with self._told(f"cannot be changed ({name})"), contextlib.suppress(FileNotFoundError):
+        with self._user_errors(f"cannot be changed ({name})"), contextlib.suppress(FileNotFoundError):
             files.rm_file(f"{root}/{name}")
 
     def set_aside(self, name: str, new_name: str) -> None:
@@ -167,7 +167,7 @@ class RemoteFolder:
     def intact(self, name: str, sha256: str, num_bytes: int | None) -> bool:
         """By its size; its checksum is compared when it is fetched."""
         files, root = self._files()
-        with self._told(f"cannot be read ({name})"):
+        with self._user_errors(f"cannot be read ({name})"):
             return num_bytes is None or files.info(f"{root}/{name}")["size"] == num_bytes
 
     @contextlib.contextmanager
@@ -195,7 +195,8 @@ class RemoteFolder:
         return self._opened
 
     @contextlib.contextmanager
-    def _told(self, problem: str) -> Iterator[None]:
+    def _user_errors(self, problem: str) -> Iterator[None]:
+        """Turn an error of a protocol's package into a `UserError` that says ``problem``."""
         try:
             yield
         except (UserError, IntegrityError):

@@ -48,10 +48,10 @@ def _places(value: Any, place: str = "") -> dict[str, Tensor]:
     if isinstance(value, int | float):
         return {place: torch.tensor(value)}
     if isinstance(value, list | tuple):
-        found: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         for index, entry in enumerate(value):
-            found |= _places(entry, f"{place}.{index}" if place else str(index))
-        return found
+            tensors |= _places(entry, f"{place}.{index}" if place else str(index))
+        return tensors
     raise TypeError(f"a {type(value).__name__} at place {place or 'top'!r}")
 
 

@@ -21,12 +21,12 @@ class Form(Protocol):
         """The epochs whose parameters training has to record, for a run that needs some of them."""
         ...
 
-    def covers(self, stored: Sequence[float], needed: Sequence[float]) -> bool:
-        """Whether an expert stored with the epochs ``stored`` can give those that are needed."""
+    def covers(self, kept: Sequence[float], needed: Sequence[float]) -> bool:
+        """Whether an expert with the epochs ``kept`` can give those that are needed."""
         ...
 
     def tensors(self, epochs_R: Sequence[float], rows_RP: Tensor, sizes: Sequence[int]) -> dict[str, Tensor]:
-        """What is stored; ``sizes`` are the numbers of elements of the network's parameters."""
+        """What is kept; ``sizes`` are the numbers of elements of the network's parameters."""
         ...
 
     def bytes_per_expert(self, num_epochs: int, needed: Sequence[float], num_parameters: int) -> int:
@@ -73,9 +73,9 @@ class Full:
         require(min(listed, default=-1.0) >= 0, "keep_epochs", f"got {list(listed)}", "epochs, 0 or more")
         return tuple(map(same_epoch, listed))
 
-    def covers(self, stored: Sequence[float], needed: Sequence[float]) -> bool:
-        """All of them are there."""
-        return {*map(same_epoch, needed)} <= {*stored}
+    def covers(self, kept: Sequence[float], needed: Sequence[float]) -> bool:
+        """Whether all needed epochs were kept."""
+        return {*map(same_epoch, needed)} <= {*kept}
 
     def tensors(self, epochs_R: Sequence[float], rows_RP: Tensor, sizes: Sequence[int]) -> dict[str, Tensor]:
         """``trajectory`` (R, P) and ``epochs`` (R,).
@@ -107,8 +107,8 @@ class Convex:
     def __post_init__(self) -> None:
         require(self.smoothing >= 0, "smoothing", f"got {self.smoothing}", "0 or more")
         require(min(self.waypoints, default=0) >= 0, "waypoints", f"got {list(self.waypoints)}", "0 or more")
-        whole = all(waypoint == int(waypoint) for waypoint in self.waypoints)
-        require(whole, "waypoints", f"got {list(self.waypoints)}", "whole epochs")
+        integral = all(waypoint == int(waypoint) for waypoint in self.waypoints)
+        require(integral, "waypoints", f"got {list(self.waypoints)}", "whole epochs")
 
     def recorded(self, num_epochs: int, needed: Sequence[float]) -> tuple[float, ...]:
         """Every epoch: path lengths are sums over all of them.
@@ -119,9 +119,9 @@ class Convex:
         self._passed(num_epochs)
         return tuple(map(float, range(num_epochs + 1)))
 
-    def covers(self, stored: Sequence[float], needed: Sequence[float]) -> bool:
-        """Every epoch between the first and the last can be read."""
-        return max(stored) >= max(needed)
+    def covers(self, kept: Sequence[float], needed: Sequence[float]) -> bool:
+        """Whether the last epoch is late enough: every epoch before it can be read."""
+        return max(kept) >= max(needed)
 
     def tensors(self, epochs_R: Sequence[float], rows_RP: Tensor, sizes: Sequence[int]) -> dict[str, Tensor]:
         """``waypoints`` (W, P), their epochs, and ``progress`` (R, L): path length of each layer so far."""
@@ -154,9 +154,9 @@ class Convex:
         return tuple(sorted({0.0, *self.waypoints, float(num_epochs)}))
 
 
-def _check_finite(stored: Tensor, precision: str) -> None:
+def _check_finite(rows: Tensor, precision: str) -> None:
     require(
-        bool(stored.isfinite().all()),
+        bool(rows.isfinite().all()),
         "experts.trajectory.precision",
         f"a parameter is too large for {precision}",
         "float32 or bf16",

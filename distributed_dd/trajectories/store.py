@@ -55,10 +55,10 @@ class TrajectoryStore:
 
     @classmethod
     def at(cls, place: str | Path) -> "TrajectoryStore":
-        """The store that lies in ``place``, a folder or a URI, whatever it is of.
+        """The store that lies in ``place``, a folder or a URI, whichever experts it holds.
 
         Raises:
-            MissingInputError: there is none.
+            MissingInputError: there is no store in ``place``.
         """
         folder = folder_at(place)
         if MANIFEST not in folder.names():
@@ -89,8 +89,8 @@ class TrajectoryStore:
         Safe to repeat and to be killed anywhere: without its record an expert counts as missing.
         """
         # One metadata key only: safetensors writes several in random order, and the hash would differ.
-        whole = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-        content = save(whole, {"expert": f"{self.digest}/{expert}"})
+        contiguous = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        content = save(contiguous, {"expert": f"{self.digest}/{expert}"})
         sha256 = self.folder.write(self.name_of(expert), content)
         record = {
             "expert": expert,
@@ -140,7 +140,7 @@ class TrajectoryStore:
             return self.folder.intact(self.name_of(expert), record["sha256"], record.get("bytes"))
 
         with ThreadPoolExecutor(READERS) as pool:  # hashing and waiting for a disk both let others run
-            return [expert for expert, whole in zip(asked, pool.map(intact, asked), strict=True) if not whole]
+            return [expert for expert, is_intact in zip(asked, pool.map(intact, asked), strict=True) if not is_intact]
 
     def set_aside(self, expert: int) -> str:
         """Make a stored expert a missing one, its file kept under the name that is returned."""
@@ -191,7 +191,7 @@ class TrajectoryStore:
         """The trajectory of one expert, its checksum verified once per process.
 
         Raises:
-            MissingInputError: not there. IntegrityError: not what was written.
+            MissingInputError: the expert is not in the store. IntegrityError: its file is not what was written.
         """
         if expert not in self._verified:
             if self.name_of(expert) not in self.folder.names():

@@ -119,7 +119,7 @@ def open_trajectory(path: Path) -> Trajectory:
     """The trajectory in a file, in the form it was written in.
 
     Raises:
-        IntegrityError: it is none.
+        IntegrityError: the file holds no trajectory.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -133,7 +133,7 @@ def check_fits(trajectory: Trajectory, where: str, num_parameters: int, needed: 
     """Refuse a trajectory of another network, or without an epoch that is needed.
 
     Raises:
-        IntegrityError: it is so.
+        IntegrityError: the trajectory does not fit.
     """
     if trajectory.num_parameters != num_parameters:
         raise IntegrityError(

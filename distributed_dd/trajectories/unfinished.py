@@ -21,7 +21,7 @@ MARK = ".part-"
 HASH_LENGTH = 16
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Reached:
     """A training after ``epoch`` epochs: recorded rows (P,) by epoch, and what it goes on from."""
 
@@ -60,11 +60,11 @@ class Unfinished:
         while True:
             at = reached.epoch if reached else 0
             following = sorted(((end, name) for start, end, name in spans if start == at < end), reverse=True)
-            found = next((part for _, name in following if (part := self._part(at, name))), None)
-            if found is None:
+            further = next((part for _, name in following if (part := self._part(at, name))), None)
+            if further is None:
                 return reached
-            found.rows = {**(reached.rows if reached else {}), **found.rows}
-            reached = found
+            further.rows = {**(reached.rows if reached else {}), **further.rows}
+            reached = further
 
     def clear(self) -> None:
         """Remove all saves of this expert."""
@@ -84,7 +84,13 @@ class Unfinished:
         if facts["epochs"] != expected:
             return None
         rows = dict(zip(expected, tensors["rows"].unbind(), strict=True)) if expected else {}
-        return Reached(facts["epoch"], tensors["theta"], tensors["velocity"], facts["seconds"], rows)
+        return Reached(
+            epoch=facts["epoch"],
+            theta_P=tensors["theta"],
+            velocity_P=tensors["velocity"],
+            seconds=facts["seconds"],
+            rows=rows,
+        )
 
 
 def epochs_reached(folder: Folder) -> dict[int, int]:

@@ -29,7 +29,7 @@ class Direct:
             theta = theta - rate * gradient
         matching = (theta - problem.theta_target_P).square().sum() / problem.scale()
         weight = problem.weigh(matching.detach())
-        given = torch.autograd.grad(matching, [images, labels, rate])
-        rows.gradients.images.add_(given[0], alpha=weight)
-        rows.gradients.labels.add_(given[1], alpha=weight)
-        return MatchingGradient(matching.detach(), rows.gradients.images, rows.gradients.labels, weight * given[2])
+        of_images, of_labels, of_rate = torch.autograd.grad(matching, [images, labels, rate])
+        rows.gradients.images.add_(of_images, alpha=weight)
+        rows.gradients.labels.add_(of_labels, alpha=weight)
+        return MatchingGradient(matching.detach(), rows.gradients.images, rows.gradients.labels, weight * of_rate)

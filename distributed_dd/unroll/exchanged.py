@@ -17,14 +17,14 @@ class _Plan:
     """Who sends which rows to whom in one student step.
 
     Attributes:
-        give: rows kept here (counted from the first kept one), ordered by the rank that wants them.
-        given, taken: how many go to, and come from, each rank.
+        sent: rows kept here (counted from the first kept one), ordered by the rank that wants them.
+        num_sent, num_received: how many go to, and come from, each rank.
         place: for each row of this rank's batch, its place among the rows that arrive.
     """
 
-    give: Tensor
-    given: list[int]
-    taken: list[int]
+    sent: Tensor
+    num_sent: list[int]
+    num_received: list[int]
     place: Tensor
 
 
@@ -32,7 +32,7 @@ class Exchanged:
     """Each rank keeps a contiguous part of the set; rows travel to the rank that trains on them and back.
 
     Per student step B rows in all move, whatever the size of the set. All ranks know all batches (they are
-    drawn from one seed), so nobody has to ask.
+    drawn from one seed), so no rank has to ask.
 
     Args:
         images, labels: the rows that this rank keeps.
@@ -56,7 +56,7 @@ class Exchanged:
         self._coming: tuple[int, Arrival] | None = None
 
     def read(self, step: int, then: int) -> tuple[Tensor, Tensor]:
-        """The rows that this rank trains on in ``step``; those of ``then`` set out before it computes."""
+        """The rows that this rank trains on in ``step``; starts to fetch those of ``then``."""
         number, arrival = self._coming or (step, self._fetch(step))
         if number != step:
             raise RuntimeError(f"student step {number} was announced, {step} is read")
@@ -70,13 +70,13 @@ class Exchanged:
         together = torch.cat([images.flatten(1), labels], 1)
         rows = torch.empty_like(together)
         rows[plan.place] = together
-        self.gradients.add(plan.give, *self._split(self._ranks.exchange(rows, plan.taken, plan.given)()))
+        self.gradients.add(plan.sent, *self._split(self._ranks.exchange(rows, plan.num_received, plan.num_sent)()))
 
     def _fetch(self, step: int) -> Arrival:
         plan = self._plans[step]
         # Images and labels side by side, so that one message carries both.
-        rows = torch.cat([self._images[plan.give].flatten(1), self._labels[plan.give]], 1)
-        return self._ranks.exchange(rows, plan.given, plan.taken)
+        rows = torch.cat([self._images[plan.sent].flatten(1), self._labels[plan.sent]], 1)
+        return self._ranks.exchange(rows, plan.num_sent, plan.num_received)
 
     def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         images = rows[:, : self._numbers].unflatten(1, self._shape)
@@ -94,5 +94,5 @@ def _plan(batches: Sequence[Tensor], num_rows: int, ranks: Ranks, device: torch.
     order = owner.argsort(stable=True)
     place = torch.empty_like(order)
     place[order] = torch.arange(len(own))
-    taken = torch.bincount(owner, minlength=layout.num_ranks).tolist()
-    return _Plan(torch.cat(wanted).to(device), [len(w) for w in wanted], taken, place.to(device))
+    num_received = torch.bincount(owner, minlength=layout.num_ranks).tolist()
+    return _Plan(torch.cat(wanted).to(device), [len(w) for w in wanted], num_received, place.to(device))

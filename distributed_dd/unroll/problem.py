@@ -17,16 +17,16 @@ from distributed_dd.unroll.stored import OnDevice, Stored
 
 
 def alone(part_P: Tensor) -> Tensor:
-    """The sum over ranks where there is one."""
+    """The sum over ranks where there is only one: the part itself."""
     return part_P
 
 
 def unweighted(loss: Tensor) -> float:
-    """Every loss counts."""
+    """The factor 1: every loss counts."""
     return 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Problem:
     """One segment: train a student for N steps, compare its end with the target.
 
@@ -43,7 +43,8 @@ class Problem:
         reduce: sum of a vector over the ranks that share this problem.
         stored: where theta_0 .. theta_{N-1} wait for the reverse sweep.
         weigh: given the loss, the factor of its gradient: 0 where the gate is closed.
-        in_step: other ranks wait for this one's rows also on the way back, so it is gone even for nothing.
+        in_step: other ranks wait for this one's rows also in the reverse sweep, so it runs even where the loss
+            does not count.
     """
 
     student: Student
@@ -113,7 +114,7 @@ def squared_norm(tensor: Tensor) -> Tensor:
 
 
 class Unroll(Protocol):
-    """A way of differentiating; ``exact`` tells whether the gradient is that of the loss.
+    """A way of differentiating; ``exact`` says whether the gradient is that of the loss.
 
     ``shardable``: whether ranks can share a problem.
     """

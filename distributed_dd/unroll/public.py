@@ -55,7 +55,14 @@ def matching_gradient(
     _check(student, theta_start, theta_target, images, labels, rate, batches)
     indices = [torch.as_tensor(b, device=images.device).long() for b in batches]
     rows, drawn = Whole(images, labels, indices), _per_step(augment, len(batches))
-    problem = Problem(student, theta_start.detach(), theta_target.detach(), rows, rate, drawn)
+    problem = Problem(
+        student=student,
+        theta_start_P=theta_start.detach(),
+        theta_target_P=theta_target.detach(),
+        rows=rows,
+        learning_rate=rate,
+        augment=drawn,
+    )
     return _unroll(how)(problem)
 
 
@@ -113,21 +120,21 @@ def _check(
     require(bool(len(batches)), "batches", "empty", "one index tensor per student step")
     try:
         with torch.no_grad():
-            given = student.logits(start.detach(), images[:1].detach())
+            logits = student.logits(start.detach(), images[:1].detach())
     except RuntimeError as error:
         raise ConfigError(
             "images", f"the network cannot take shape {tuple(images.shape[1:])}: {str(error).splitlines()[0]}"
         ) from None
     require(
-        given.shape[1:] == labels.shape[1:],
+        logits.shape[1:] == labels.shape[1:],
         "labels",
-        f"{labels.shape[1]} classes, the network gives {given.shape[1]}",
+        f"{labels.shape[1]} classes, the network gives {logits.shape[1]}",
         "(n, K), as the network",
     )
     require(not torch.equal(start, target), "theta_target", "equals theta_start: the loss is 0/0")
     for step, batch in enumerate(batches):
         rows = torch.as_tensor(batch)
-        whole = not rows.is_floating_point() and rows.ndim == 1
-        require(whole, f"batches[{step}]", f"is {rows.dtype} {tuple(rows.shape)}", "whole numbers (B,)")
+        indices = not rows.is_floating_point() and rows.ndim == 1
+        require(indices, f"batches[{step}]", f"is {rows.dtype} {tuple(rows.shape)}", "whole numbers (B,)")
         inside = rows.numel() and int(rows.min()) >= 0 and int(rows.max()) < len(images)
         require(bool(inside), f"batches[{step}]", "rows outside the images", f"0 .. {len(images) - 1}")

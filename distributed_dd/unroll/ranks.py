@@ -8,7 +8,7 @@ from torch import Tensor
 from distributed_dd.unroll.layout import Layout
 
 Arrival = Callable[[], Tensor]
-"""Waits for what was sent, and gives it."""
+"""Waits for what other ranks sent, and returns it."""
 
 
 class Ranks(Protocol):
@@ -35,8 +35,8 @@ class Ranks(Protocol):
         """The parts (m,) of all places of the group as (group_size, m)."""
         ...
 
-    def exchange(self, rows: Tensor, given: Sequence[int], taken: Sequence[int]) -> Arrival:
-        """Send ``given[r]`` of ``rows`` to rank r, in order; receive ``taken[r]`` rows from each."""
+    def exchange(self, rows: Tensor, num_sent: Sequence[int], num_received: Sequence[int]) -> Arrival:
+        """Send ``num_sent[r]`` of ``rows`` to rank r, in order; receive ``num_received[r]`` rows from it."""
         ...
 
 
@@ -61,6 +61,6 @@ class Alone:
         """The part, as the only row."""
         return lambda: part.unsqueeze(0)
 
-    def exchange(self, rows: Tensor, given: Sequence[int], taken: Sequence[int]) -> Arrival:
+    def exchange(self, rows: Tensor, num_sent: Sequence[int], num_received: Sequence[int]) -> Arrival:
         """The rows."""
         return lambda: rows

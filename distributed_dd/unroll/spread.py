@@ -28,7 +28,7 @@ class Spread:
         self._parts.append(part)
 
     def pop(self) -> Tensor:
-        """The newest, whole; the one below it sets out."""
+        """The newest, whole; starts to gather the one below it."""
         arrival = self._coming or self._fetch()
         self._coming = None
         theta = arrival().flatten()[: self._size]

@@ -25,7 +25,7 @@ class OnDevice:
         self._thetas.append(theta_P)
 
     def pop(self) -> Tensor:
-        """The newest, which is then forgotten."""
+        """The newest, which is then no longer kept."""
         return self._thetas.pop()
 
 
@@ -46,7 +46,7 @@ class OnHost:
         self._thetas.append(host)
 
     def pop(self) -> Tensor:
-        """The newest, back on the device; the one below it sets out."""
+        """The newest, back on the device; starts the copy of the one below it."""
         theta = self._next if self._next is not None else self._fetch()
         self._next = self._fetch() if self._thetas else None
         return theta

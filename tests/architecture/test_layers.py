@@ -12,10 +12,11 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "distributed_dd"
 TOP = (
-    "experiment facets tracking run composition folder_evaluation exchange sweeps bench commands cli __main__ __init__"
+    "experiment facets tracking crew run composition folder_evaluation exchange sweeps bench commands cli "
+    "__main__ __init__"
 )
 LAYERS = {
-    **dict.fromkeys(("allocator", "errors", "family", "durable", "locks"), 0),
+    **dict.fromkeys(("allocator", "errors", "family", "nested", "durable", "locks"), 0),
     "learning": 1,
     **dict.fromkeys(("data", "unroll", "trajectories", "search"), 2),
     **dict.fromkeys(("outer", "evaluation"), 3),

@@ -33,18 +33,18 @@ def test_a_norm_over_the_batch_is_refused_where_ranks_share_one():
     """Also without running statistics, which alone a student could follow."""
     normed = division(Normed())
     with pytest.raises(ConfigError, match="normalises over the batch") as caught:
-        DeepSpeedRanks(2).check(normed)
+        DeepSpeedRanks(num_ranks=2).check(normed)
     assert caught.value.where == "network" and "layer 1" in str(caught.value)
-    DeepSpeedRanks(2, split="segments").check(normed)
+    DeepSpeedRanks(num_ranks=2, split="segments").check(normed)
 
 
 def test_the_direct_unroll_goes_with_segments_of_a_whole_set_only():
     direct = division(unroll=Direct())
-    DeepSpeedRanks(2, split="segments", zero=Zero(2)).check(direct)
+    DeepSpeedRanks(num_ranks=2, split="segments", zero=Zero(2)).check(direct)
     for ranks in (
-        DeepSpeedRanks(2),
-        DeepSpeedRanks(2, split="segments", zero=Zero(3)),
-        DeepSpeedRanks(2, split="segments", zero=Zero(own_rows=True)),
+        DeepSpeedRanks(num_ranks=2),
+        DeepSpeedRanks(num_ranks=2, split="segments", zero=Zero(3)),
+        DeepSpeedRanks(num_ranks=2, split="segments", zero=Zero(own_rows=True)),
     ):
         with pytest.raises(ConfigError, match="replayed"):
             ranks.check(direct)
@@ -53,7 +53,7 @@ def test_the_direct_unroll_goes_with_segments_of_a_whole_set_only():
 @pytest.mark.parametrize(("num_ranks", "fits"), [(6, True), (7, False)])
 def test_no_rank_may_be_left_without_a_row_of_the_smallest_batch(num_ranks, fits):
     """15 rows in batches of 9: the other batch has 6."""
-    ranks = DeepSpeedRanks(num_ranks)
+    ranks = DeepSpeedRanks(num_ranks=num_ranks)
     if fits:
         ranks.check(division())
         return
@@ -67,6 +67,6 @@ def test_the_memory_that_show_tells_is_what_was_measured():
     rows = [row for row in record["set"] if row["sharding"] in SHARDINGS]
     assert len(rows) == 15
     for row in rows:
-        sharing = DeepSpeedRanks(row["ranks"], zero=SHARDINGS[row["sharding"]]).sharing()
+        sharing = DeepSpeedRanks(num_ranks=row["ranks"], zero=SHARDINGS[row["sharding"]]).sharing()
         told, measured = sharing.copies / sharing.num_ranks, row["peak_bytes"] / record["set_bytes"]
         assert told == pytest.approx(measured, rel=0.06), row

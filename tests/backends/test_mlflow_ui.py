@@ -37,8 +37,8 @@ def test_the_pages_are_served_until_they_are_ended(tiny_yaml, tmp_path):
     from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker
 
     place = tmp_path / "mlflow.db", tmp_path / "tracker.json"
-    told = Description("distributed_dd/digits/datm", "a run", {}, {})
-    MlflowTracker(*place, told, print).end("FINISHED")
+    description = Description(experiment="distributed_dd/digits/datm", name="a run", parameters={}, tags={})
+    MlflowTracker(*place, description, print).end("FINISHED")
     port = free_port()
     command = [sys.executable, "-m", "distributed_dd", "ui", str(tmp_path), "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -65,8 +65,8 @@ def test_an_address_for_each_saved_view_is_told(tmp_path):
     from distributed_dd.backends.mlflow.views import TAG, runs_view, sweep_view
     from distributed_dd.methods import words_by_kind
 
-    told = Description("distributed_dd/digits/datm", "a run", {}, {})
-    tracker = MlflowTracker(tmp_path / "mlflow.db", tmp_path / "tracker.json", told, print)
+    description = Description(experiment="distributed_dd/digits/datm", name="a run", parameters={}, tags={})
+    tracker = MlflowTracker(tmp_path / "mlflow.db", tmp_path / "tracker.json", description, print)
 
     words = words_by_kind()["trajectory_matching"]
     of_sweep = sweep_view("s-1", 10, ["T_minus", "T", "T_plus"], 150, words)
@@ -90,7 +90,9 @@ def test_an_experiment_without_views_gets_the_plain_address(tmp_path):
     from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker
     from distributed_dd.backends.mlflow.ui import views
 
-    MlflowTracker(tmp_path / "m.db", tmp_path / "t.json", Description("e", "r", {}, {}), print)
+    MlflowTracker(
+        tmp_path / "m.db", tmp_path / "t.json", Description(experiment="e", name="r", parameters={}, tags={}), print
+    )
     assert views(f"sqlite:///{tmp_path / 'm.db'}", "http://127.0.0.1:5000") == [
         "http://127.0.0.1:5000: choose Model training at the top left, then an experiment"
     ]

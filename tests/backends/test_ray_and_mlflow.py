@@ -21,7 +21,7 @@ from distributed_dd.durable import sha256_of
 from distributed_dd.errors import ConfigError, UserError
 from tests.conftest import ROOT
 
-NOTHING = Description("e", "r", {}, {})
+NOTHING = Description(experiment="e", name="r", parameters={}, tags={})
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_mlflow_holds_the_run_and_a_resumed_one_goes_on_in_it(tmp_path):
         return MlflowTracker(
             tmp_path / "mlflow.db",
             tmp_path / "tracker.json",
-            Description("exp/a", "run-1", {"seed": 0}, {"dataset": "d"}),
+            Description(experiment="exp/a", name="run-1", parameters={"seed": 0}, tags={"dataset": "d"}),
             said.append,
         )
 

@@ -18,7 +18,7 @@ from distributed_dd.learning.loop import Recipe, Training
 from distributed_dd.learning.networks import MLP, ConvNet
 from distributed_dd.learning.optimizers import GSAM, SGD
 
-TINY = Problem("mlp 2x8, 8px", MLP(depth=2, width=8), 64, 32, 1, 8, batch=32)
+TINY = Problem(name="mlp 2x8, 8px", network=MLP(depth=2, width=8), images=64, held_out=32, channels=1, side=8, batch=32)
 
 
 def tiny_set(count=12):
@@ -46,8 +46,8 @@ def plain(network, optimizer, batch=5):
     "optimizer",
     [
         SGD(0.1),
-        GSAM(0.1, rho=0.5, alpha=0.3),
-        GSAM(0.1, momentum=0.9, weight_decay=0.01, rho=0.1, adaptive=False),
+        GSAM(learning_rate=0.1, rho=0.5, alpha=0.3),
+        GSAM(learning_rate=0.1, momentum=0.9, weight_decay=0.01, rho=0.1, adaptive=False),
     ],
     ids=["sgd", "adaptive gsam", "gsam"],
 )
@@ -99,7 +99,7 @@ def test_stacked_experts_learn_and_stay_apart():
 
 
 def test_more_images_than_there_are_come_as_noisy_copies():
-    train, held_out = Problem("x", MLP(), 2000, 51, 3, 16).data()
+    train, held_out = Problem(name="x", network=MLP(), images=2000, held_out=51, channels=3, side=16).data()
     assert train.images.shape == (2000, 3, 16, 16) and len(held_out) == 51
     first, again = train.images[0], train.images[1491]
     assert train.targets[0] == train.targets[1491] and not torch.equal(first, again)

@@ -10,8 +10,8 @@ from distributed_dd.learning.networks import ConvNet, ResNet18
 
 @pytest.mark.slow
 def test_every_sharding_has_its_row(capsys):
-    step = sharded.Size("step", ConvNet(depth=1, width=2), 20, 2, 8)
-    deep = sharded.Size("deep", ResNet18(width=1), 10, 2, 2)
+    step = sharded.Size(name="step", network=ConvNet(depth=1, width=2), num_images=20, steps=2, batch=8)
+    deep = sharded.Size(name="deep", network=ResNet18(width=1), num_images=10, steps=2, batch=2)
     result = sharded.measure(100, step, deep, (2,), 1)
     json.dumps(result)
     rows = {row["sharding"]: row for row in result["set"]}

@@ -258,7 +258,7 @@ def experiment_at(point: str, folder: Path) -> Experiment:
 
 def made(point: str, folder: Path) -> Run:
     """A point with what its runs share made, and nothing else."""
-    whole = Run(experiment_at(point, folder), InProcess())
+    whole = Run(experiment=experiment_at(point, folder), cluster=InProcess())
     whole.prepare()
     return whole
 
@@ -277,7 +277,7 @@ def commit(checkpoints: Checkpoints, step: int, *shards: Shard) -> None:
 
 def working(job: Job) -> LocalWorkers:
     """One process that goes on from the newest checkpoint."""
-    workers = LocalWorkers(job, InProcess(), Local(stored="device"))
+    workers = LocalWorkers(job=job, cluster=InProcess(), settings=Local(stored="device"))
     workers.start()
     return workers
 
@@ -304,7 +304,7 @@ class Smooth:
     network: Network
 
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-        """The layers of ``network``, these exchanged; stages keep their names."""
+        """The layers of ``network``, these exchanged; blocks keep their names."""
         layers = self.network.build(image_shape, num_classes)
         for module in layers.modules():
             for name, child in module.named_children():

@@ -91,7 +91,10 @@ def test_an_optimizer_descends(kind):
 
 @of(SEGMENTS)
 def test_a_window_stays_inside_its_bounds(kind):
-    made = {"window": Window(5, 1), "expanding": Expanding(5, 2, 10, 1)}[kind]
+    made = {
+        "window": Window(5, 1),
+        "expanding": Expanding(max_start_epoch=5, initial_max_start_epoch=2, expansion_steps=10, min_start_epoch=1),
+    }[kind]
     drawn = {made.draw(step, generator(0, step)) for step in range(200)}
     assert min(drawn) == 1 and max(drawn) == made.max_start_epoch - 1
     assert drawn == set(made.starts())

@@ -25,7 +25,7 @@ from distributed_dd.evaluation.artefact import load_distilled
 from distributed_dd.experiment import experiment_of
 from distributed_dd.learning.augment import Identity
 from distributed_dd.learning.chance import generator
-from distributed_dd.learning.flat import FlatNetwork, unflatten
+from distributed_dd.learning.flat import FlatNetwork, flatten, unflatten
 from distributed_dd.methods import METHODS, gradient_matching
 from distributed_dd.outer.ahead import Ahead
 from distributed_dd.outer.by_class import ByClass
@@ -144,6 +144,31 @@ def test_some_points_have_a_state_and_some_checkpoints_hold_it(known, tmp_path):
     assert held == [["state.network"], ["state.network"], [], ["state.network"]]
 
 
+@pytest.mark.parametrize("point", [p for p in POINTS if POINTS[p]["method"].get("ema_decay") is not None])
+def test_the_average_over_steps_is_kept_and_is_what_counts(known, tmp_path, point):
+    """Catches an average that begins anew when a run goes on, or is neither scored nor kept."""
+    whole, decay = known(point), POINTS[point]["method"]["ema_decay"]
+    checkpoints = small_worlds.begun(tmp_path, whole.product.starting())
+    job, expected = whole.method.job(whole.world, checkpoints), None
+    for step in range(3):
+        workers = small_worlds.working(job)
+        list(workers.outer_steps(step, step + 1))
+        shards = workers.save(step + 1)
+        small_worlds.commit(checkpoints, step + 1, *shards)
+        saved = checkpoints.saved(shards)
+        now, kept = ("images", "average.images") if of_a_set(kind_of(point)) else ("generator.theta", "average")
+        here, average = (saved.part(name, (0, saved.num_rows)) for name in (now, kept))
+        start = whole.product.starting()
+        expected = start.get(kept, start[now]) if expected is None else expected
+        expected = decay * expected + (1 - decay) * here
+        assert torch.allclose(average, expected, rtol=1e-5, atol=1e-7) and not torch.equal(average, here)
+    (fit, *_) = whole.product.fits(whole.product.read(saved), [0])
+    if of_a_set(kind_of(point)):
+        assert torch.equal(fit.images, average)
+    else:
+        assert torch.equal(flatten(fit.images.layers), average)
+
+
 # 2: the gradient is that of the loss.
 
 
@@ -171,7 +196,7 @@ def test_the_gradient_of_an_outer_step_is_that_of_its_loss(known, tmp_path, poin
     if point in small_worlds.CONSTANT_LABELS:
         pytest.skip("labels count as constants, as published")
     whole = known(point)
-    worker, _, _ = worker_of(whole, tmp_path, Alone())
+    worker, tools, _ = worker_of(whole, tmp_path, Alone())
     worker.outer_step(0)  # within a turn, with a network that has learned from the set
     held = worker.learner.read()
     _, gradients = loss_and_gradients(whole, worker, 1, held)
@@ -193,6 +218,9 @@ def test_the_gradient_of_an_outer_step_is_that_of_its_loss(known, tmp_path, poin
             # Two central differences, of which the larger's first error is taken off.
             measured = (4 * slope(name, direction, h) - slope(name, direction, 2 * h)) / 3
             assert measured == pytest.approx(float((gradient * direction).sum()), rel=1e-6), name
+    worker.outer_step(1)
+    handed_in = tools.learners[0].gradients[-1]
+    assert same(handed_in, gradients), "the update takes the gradient of the loss, not of another number of segments"
 
 
 # 4: ranks.
@@ -207,22 +235,31 @@ def ways(method, world):
                 continue
             split = {} if num_groups == 1 else {"split": "grid", "num_groups": num_groups}
             for parted in (False, True):
-                engine = DeepSpeedRanks(num_ranks, zero=Zero(0, own_rows=parted), **split)
+                engine = DeepSpeedRanks(num_ranks=num_ranks, zero=Zero(0, own_rows=parted), **split)
                 if not small_worlds.refused(lambda e=engine: e.check(division)):
                     found.append((num_ranks, num_groups, parted))
     return found
 
 
-def some_steps(whole, folder, ranks, parted, num_steps=3):
-    """Metrics of some outer steps, the gradients of all updates, and which messages each step took."""
+def some_steps(whole, folder, ranks, parted, num_steps=2):
+    """Metrics of some outer steps, within a turn; the gradients of all updates, and what is saved at the end."""
     worker, tools, job = worker_of(whole, folder, ranks, parted)
-    log, metrics, messages = getattr(ranks, "log", []), [], []
+    metrics = []
     for start, end, prepared in Ahead.of(job.chain, 0, InProcess()).spans(0, num_steps):
-        for step in range(start, end):
-            log.clear()
-            metrics.append(worker.outer_step(step, prepared))
-            messages.append(list(log))
-    return metrics, [learner.gradients for learner in tools.learners], messages
+        metrics += [worker.outer_step(step, prepared) for step in range(start, end)]
+    return metrics, [learner.gradients for learner in tools.learners], worker.save(num_steps)
+
+
+def everything(folder, shards):
+    """All that shards keep, whole, by name; the first says what there is."""
+    saved = Checkpoints(folder, "small").saved(shards)
+    return {name: saved.part(name, (0, saved.num_rows)) for name in saved.names()}
+
+
+def told_twice(folder, shards):
+    """What is kept whole by others than the first rank, and is a state."""
+    names = [Checkpoints(folder, "small").saved([shard]).names() for shard in shards[1:]]
+    return {name for of_shard in names for name in of_shard if name.startswith("state.")}
 
 
 def same(given, expected, limit=1e-12):
@@ -234,7 +271,8 @@ def same(given, expected, limit=1e-12):
 def test_ranks_add_up_to_one_process_however_a_step_is_divided(known, tmp_path, point):
     """Catches a mean for a sum, rows counted twice, shares of the wrong batch, draws of a part for the whole."""
     whole = known(point)
-    expected, of_one, _ = some_steps(whole, tmp_path / "alone", Alone(), False)
+    expected, of_one, shard = some_steps(whole, tmp_path / "alone", Alone(), False)
+    alone = everything(tmp_path / "alone", [shard])
     divided = ways(whole.method, whole.world)
     least = 6 if by_class(kind_of(point)) and point != "dc_published" else 3
     assert len(divided) >= least, divided
@@ -248,6 +286,11 @@ def test_ranks_add_up_to_one_process_however_a_step_is_divided(known, tmp_path, 
                 assert len(ours) == len(those) > 0
                 for now, wanted in zip(ours, those, strict=True):
                     assert same(now, wanted), (num_ranks, num_groups, parted)
+        shards = [written for *_, written in found if written is not None]
+        together = everything(folder, shards)
+        assert together.keys() == alone.keys() and not told_twice(folder, shards)
+        # Adam makes a step of full size of a gradient that is nearly nothing.
+        assert same(together, alone, 1e-7), (num_ranks, num_groups, parted)
 
 
 def whole_classes(num_ranks, parted):

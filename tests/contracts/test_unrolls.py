@@ -3,6 +3,8 @@
 What only some of them do is in tests/distillation/test_unroll.py, real processes are in tests/distributed.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -55,14 +57,14 @@ def posed(given, ranks=None, parted=False, gradients=None, **changes):
         rows = Whole(images, labels, own, gradients)
     shares = [(b - a) / len(batch) for (a, b), batch in zip(parts, batches, strict=True)]
     return Problem(
-        Student(given["network"]),
-        given["theta_start"],
-        given["theta_target"],
-        rows,
-        torch.as_tensor(given["learning_rate"], dtype=torch.float64),
-        [part_of(drawn, *part) for drawn, part in zip(given["augment"], parts, strict=True)],
-        None if layout.num_ranks == 1 else shares,
-        ranks.sum_in_group,
+        student=Student(given["network"]),
+        theta_start_P=given["theta_start"],
+        theta_target_P=given["theta_target"],
+        rows=rows,
+        learning_rate=torch.as_tensor(given["learning_rate"], dtype=torch.float64),
+        augment=[part_of(drawn, *part) for drawn, part in zip(given["augment"], parts, strict=True)],
+        shares=None if layout.num_ranks == 1 else shares,
+        reduce=ranks.sum_in_group,
         **changes,
     )
 
@@ -140,10 +142,7 @@ def test_what_is_not_shardable_refuses_a_shared_problem(kind):
     """Catches a part of a gradient that is taken for the whole."""
     given = problem(steps=NUM_STEPS)
     shares = [0.5] * NUM_STEPS
-    alone = posed(given)
-    divided = Problem(
-        alone.student, alone.theta_start_P, alone.theta_target_P, alone.rows, alone.learning_rate, alone.augment, shares
-    )
+    divided = replace(posed(given), shares=shares)
     with pytest.raises(TypeError, match="cannot be elsewhere"):
         unroll(kind)(divided)
 

@@ -18,7 +18,8 @@ def gangs():
     cluster, started = RayCluster(num_cpus=8), {}
 
     def gang(num_ranks: int) -> Gang:
-        found = started.setdefault(num_ranks, Gang(None, cluster, DeepSpeedRanks(num_ranks, timeout=60.0), None))
+        settings = DeepSpeedRanks(num_ranks=num_ranks, timeout=60.0)
+        found = started.setdefault(num_ranks, Gang(job=None, cluster=cluster, settings=settings, logs=None))
         if not found.actors:  # a test that failed takes its gang down
             found.gather()
         return found

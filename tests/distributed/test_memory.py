@@ -28,7 +28,7 @@ def test_what_a_rank_holds_of_the_set_falls_with_the_ranks(gangs, tmp_path, num_
 
 def test_activations_fall_with_the_ranks_that_share_a_batch(gangs, tmp_path):
     """A set of one batch and few small parameters: nearly all is the graph of a student step."""
-    size = sharded.Size("activations", ConvNet(depth=2, width=8), 40, 2, 40)
+    size = sharded.Size(name="activations", network=ConvNet(depth=2, width=8), num_images=40, steps=2, batch=40)
     shards = sharded._random_set(tmp_path, size.num_images)
     peaks = {}
     for num_ranks in (1, 2, 4):
@@ -40,7 +40,7 @@ def test_activations_fall_with_the_ranks_that_share_a_batch(gangs, tmp_path):
 
 def test_a_resnet18_over_80_steps_spreads_what_it_stores(gangs, tmp_path):
     """Half of 80 parameter vectors less on each of two ranks, and the same learning rate after the update."""
-    size = sharded.Size("deep", ResNet18(width=2), 10, 80, 2)
+    size = sharded.Size(name="deep", network=ResNet18(width=2), num_images=10, steps=80, batch=2)
     shards = sharded._random_set(tmp_path, size.num_images)
     vectors = size.steps * sharded._described(size)["num_parameters"] * 4
     peaks = {

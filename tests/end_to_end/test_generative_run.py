@@ -208,7 +208,7 @@ def test_what_ray_trains_ahead_is_what_one_process_trains(tiny_gan, tmp_path):
     [
         (["method.global_wieght=1"], 2, "did you mean 'global_weight'?"),
         (["method.generator.noise_size=10"], 2, "more than 10"),
-        (["method.pool.layers=[9,1]"], 2, "a stage 0 to 1"),
+        (["method.pool.layers=[9,1]"], 2, "a block 0 to 1"),
         (["method.pool.networks=[{kind: convnet, depth: 5}]"], 2, "method.pool.networks[0].depth"),
         (["method.gan.batch_size=2000"], 2, "method.gan.batch_size: 2000, and there are 1000 training"),
         (["method.pool.networks=[{kind: resnet10}]"], 2, "16 pixels or more"),

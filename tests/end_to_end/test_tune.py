@@ -243,9 +243,9 @@ def test_hours_end_a_sweep_with_what_it_has_and_more_hours_go_on(sweep, monkeypa
         "test_winner=false",
     )
     heard: list[int] = []
-    real = StudyListener.told
+    real = StudyListener.reported
     with monkeypatch.context() as patched:
-        patched.setattr(StudyListener, "told", lambda self, *given: heard.append(1) or real(self, *given))
+        patched.setattr(StudyListener, "reported", lambda self, *given: heard.append(1) or real(self, *given))
         patched.setattr(StudyListener, "out_of_time", lambda self: bool(heard))
         assert tune(sweep, *on) == 0
     (study,) = report_of(sweep)["studies"]

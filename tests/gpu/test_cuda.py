@@ -82,7 +82,7 @@ def test_a_whole_run_on_cuda_and_again_after_its_end(tiny_yaml, capsys):
     assert [row["name"] for row in report["rows"]] == ROWS
 
 
-@pytest.mark.parametrize("optimizer", [SGD(0.05, 0.9), GSAM(0.05)])
+@pytest.mark.parametrize("optimizer", [SGD(0.05, 0.9), GSAM(learning_rate=0.05)])
 def test_compiled_training_on_cuda_follows_eager(optimizer):
     """Catches a CUDA graph's result overwritten by the next one before it was used."""
     images = torch.randn(70, 1, 8, 8, dtype=torch.float64, generator=generator(0, "images")).cuda()

@@ -124,7 +124,7 @@ def test_only_chosen_images_are_trained_on():
     assert torch.equal(a.theta_P, b.theta_P) and not torch.equal(a.theta_P, trained(PLAIN)[1])
 
 
-@pytest.mark.parametrize("optimizer", [SGD(0.1, 0.9), GSAM(0.1)])
+@pytest.mark.parametrize("optimizer", [SGD(0.1, 0.9), GSAM(learning_rate=0.1)])
 def test_compiled_follows_eager_and_the_odd_batch_is_not_left_out(optimizer):
     """A smooth network in float64, so that the two paths may differ by rounding alone."""
     torch.manual_seed(0)

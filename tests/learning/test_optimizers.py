@@ -72,7 +72,7 @@ def test_sgd_is_torchs_own_to_the_bit():
 
 def test_gsam_without_radius_is_sgd():
     theta, gradient = flat(*problem())
-    sgd, gsam = SGD(0.1, 0.9, 0.01), GSAM(0.1, 0.9, 0.01, rho=0.0)
+    sgd, gsam = SGD(0.1, 0.9, 0.01), GSAM(learning_rate=0.1, momentum=0.9, weight_decay=0.01, rho=0.0)
     a, b, velocity_a, velocity_b = theta, theta, torch.zeros_like(theta), torch.zeros_like(theta)
     for _ in range(4):
         a, velocity_a = sgd.update(a, velocity_a, gradient)
@@ -80,7 +80,7 @@ def test_gsam_without_radius_is_sgd():
     assert torch.allclose(a, b, rtol=1e-9)
 
 
-@pytest.mark.parametrize("optimizer", [SGD(0.1), GSAM(0.1)])
+@pytest.mark.parametrize("optimizer", [SGD(0.1), GSAM(learning_rate=0.1)])
 def test_an_update_takes_as_many_gradients_as_it_says_and_changes_nothing_in_place(optimizer):
     theta, gradient = flat(*problem())
     kept, calls = theta.clone(), []

@@ -24,10 +24,11 @@ from distributed_dd.learning.networks.generator import ConvGenerator
 from distributed_dd.learning.update_rules import Adam
 from distributed_dd.methods.generative.artefact import FreshImages
 from distributed_dd.methods.generative.gan_store import GanStore
+from distributed_dd.methods.generative.method import Generative
 from distributed_dd.methods.generative.pool import PoolJob, Span, train_span
 from distributed_dd.methods.generative.pool_settings import Pool
 from distributed_dd.methods.generative.product import everything, theta_of
-from distributed_dd.methods.generative.settings import GanTraining, Generative
+from distributed_dd.methods.generative.settings import GanTraining
 from distributed_dd.methods.generative.source import Source, all_classes, finished, frozen
 from distributed_dd.methods.generative.steps import GenerativeJob
 from distributed_dd.outer.judging import Judging
@@ -56,14 +57,14 @@ def pool(**settings):
 def pool_job(**settings):
     real = images()
     seen = Standardise().fit(real.pixels()).apply(real.pixels())
-    return PoolJob(pool(**settings), 0, Images(seen, real.targets), K)
+    return PoolJob(pool=pool(**settings), seed=0, train=Images(seen, real.targets), num_classes=K)
 
 
 def method(**settings):
     common = dict(
         generator=ConvGenerator(4, 8),
         discriminator=ConvDiscriminator(4),
-        gan=GanTraining(4, 8),
+        gan=GanTraining(num_steps=4, batch_size=8),
         batch_size=8,
         generator_optimizer=Adam(1e-3, 0.0, 0.9),
         discriminator_optimizer=Adam(1e-3, 0.0, 0.9),
@@ -81,17 +82,17 @@ class World:
         real = images()
         chosen = self.method.phase(phase)
         self.job = GenerativeJob(
-            self.method,
-            chosen,
-            0,
-            real,
-            Standardise().fit(real.pixels()),
-            pool_job() if chosen.matched else None,
-            SHAPE,
-            K,
-            self.folder.checkpoints,
+            method=self.method,
+            phase=chosen,
+            seed=0,
+            real=real,
+            fitted=Standardise().fit(real.pixels()),
+            pool=pool_job() if chosen.matched else None,
+            image_shape=SHAPE,
+            num_classes=K,
+            checkpoints=self.folder.checkpoints,
         )
-        self.workers = LocalWorkers(self.job, InProcess(), Local())
+        self.workers = LocalWorkers(job=self.job, cluster=InProcess(), settings=Local())
 
     def loop(self, num_outer_steps, every=100):
         subject = Subject(
@@ -241,7 +242,7 @@ def test_a_pool_network_is_trained_on_real_images_before_each_step():
     """After k outer steps it made (k + 1) x net_steps plain SGD steps; untrained it stays as it was made."""
     job = pool_job()
     trained, _ = train_span(Span(1, 0, 3), None, job)
-    recipe = Recipe(1, 8, augment=InTurn(), optimizer=_sgd(job))
+    recipe = Recipe(num_epochs=1, batch_size=8, augment=InTurn(), optimizer=_sgd(job))
     training = Training(job.network(1), job.train.images, job.train.targets, recipe, (0, "pool", 1))
     for _ in training.run_steps(0, 6):
         pass
@@ -279,7 +280,14 @@ def source(per_class=4, seed=0):
     member = ConvGenerator(4, 8)
     theta = torch.randn(sum(p.numel() for p in member.build(SHAPE, K).parameters()), generator=generator(1))
     fitted = Standardise().fit(images().pixels())
-    return Source(finished(member, SHAPE, K, theta), fitted, 8, K, all_classes(K, per_class), seed)
+    return Source(
+        layers=finished(member, SHAPE, K, theta),
+        fitted=fitted,
+        noise_size=8,
+        num_classes=K,
+        classes=all_classes(K, per_class),
+        seed=seed,
+    )
 
 
 def test_a_source_is_new_in_every_epoch_and_a_sample_is_not():
@@ -298,9 +306,11 @@ def test_networks_trained_on_a_source_see_new_images_in_every_epoch(monkeypatch)
     real = Source.epoch
     monkeypatch.setattr(Source, "epoch", lambda self, n: seen.append((self.key, n)) or real(self, n))
     made = source()
-    contest = Contest(ConvNet(2, 4), Recipe(3, 8), 0, K, images())
+    contest = Contest(
+        network=ConvNet(2, 4), recipe=Recipe(num_epochs=3, batch_size=8), seed=0, num_classes=K, judge=images()
+    )
     for member in (0, 1):
-        run_fit(Fit(made, made.classes, 0.01, member), contest)
+        run_fit(Fit(images=made, labels=made.classes, learning_rate=0.01, member=member), contest)
     for member in (0, 1):
         epochs = [number for key, number in seen if key[-1] == member]
         assert sorted(set(epochs)) == [0, 1, 2]
@@ -327,6 +337,6 @@ def test_the_gan_is_shared_by_what_has_no_part_in_it(tmp_path):
         return GanStore(tmp_path, method(**settings), data, 0).digest
 
     assert store() == store(global_weight=0.5, local_weight=0.0, batch_size=4, judged_by="frozen")
-    others = [store(gan=GanTraining(5, 8)), store(discriminator_steps=2), store(ema_decay=0.9)]
+    others = [store(gan=GanTraining(num_steps=5, batch_size=8)), store(discriminator_steps=2), store(ema_decay=0.9)]
     assert len({store(), *others}) == 4
-    assert store(gan=GanTraining(4, 8, show_every=7)) == store()
+    assert store(gan=GanTraining(num_steps=4, batch_size=8, show_every=7)) == store()

@@ -13,14 +13,14 @@ from distributed_dd.learning.chance import generator
 from distributed_dd.learning.flat import flatten, unflatten
 from distributed_dd.learning.networks import NETWORKS, ConvNet, ResNet10, initialised
 from distributed_dd.learning.networks.batch_norm import BatchNorm, batch_norms, take_standing_statistics
+from distributed_dd.learning.networks.blocks import FeatureNetwork, layer_named
 from distributed_dd.learning.networks.discriminator import ConvDiscriminator
 from distributed_dd.learning.networks.generator import ConvGenerator, conditioned
-from distributed_dd.learning.networks.stages import FeatureNetwork, layer_named
 from distributed_dd.methods.generative.adversarial import discriminator_losses, generator_losses
 from distributed_dd.methods.generative.correspondence import global_loss, local_loss
 from distributed_dd.methods.generative.losses import Adversaries, Matching
+from distributed_dd.methods.generative.method import Generative
 from distributed_dd.methods.generative.pool_settings import Pool
-from distributed_dd.methods.generative.settings import Generative
 from distributed_dd.methods.generative.source import standing_noise
 from tests.references import small_job
 
@@ -191,14 +191,15 @@ def matching(world, weights=(0.01, 0.001), draw=None):
     network = FeatureNetwork(world.judge, "3")
     draw = draw or InTurn(("color", "crop", "cutout"), shared=True).draw(rng("augment"), B)
     return Matching(
-        network,
-        flatten(world.judge),
-        lambda x: (x + 1) / 2,
-        draw,
-        *weights,
-        "log_softmax",
-        "l1_sum",
-        unchanged,
+        network=network,
+        theta_P=flatten(world.judge),
+        seen=lambda x: (x + 1) / 2,
+        augment=draw,
+        global_weight=weights[0],
+        local_weight=weights[1],
+        logits="log_softmax",
+        features="l1_sum",
+        summed=unchanged,
     )
 
 
@@ -343,7 +344,7 @@ def test_operations_in_turn_are_shared_or_drawn_for_each_image_and_can_be_divide
 
 @pytest.mark.parametrize("kind", [kind for kind in NETWORKS.members if kind != "torchvision"])
 def test_every_network_has_a_middle(kind):
-    """Its stages are where they are said to be: a hook there sees features of every image."""
+    """Its blocks end where they are said to: a hook there sees features of every image."""
     layers = initialised(NETWORKS.members[kind](), (1, 32, 32), K, rng(kind))
     network = FeatureNetwork(layers, layer_named(layers, "middle", "where"))
     logits, features = network.look(flatten(layers), torch.rand(2, 1, 32, 32))
@@ -361,7 +362,7 @@ def test_the_middle_is_that_of_the_papers():
 def test_a_layer_that_is_not_there_is_refused_with_those_that_are():
     layers = ConvNet(2, 4).build((1, 8, 8), K)
     assert layer_named(layers, "0", "x") == "3" and layer_named(layers, "1", "x") == "7"
-    with pytest.raises(ConfigError, match="a stage 0 to 1") as error:
+    with pytest.raises(ConfigError, match="a block 0 to 1") as error:
         layer_named(layers, "layer2", "method.pool.layers[0]")
     assert "method.pool.layers[0]" in str(error.value)
 
@@ -383,10 +384,10 @@ def test_a_pool_that_cannot_be_is_refused(settings, says):
 def test_a_judge_that_mixes_images_is_refused_where_ranks_see_parts():
     mixing = ConvNet(2, 4, norm="batch")
     for number, networks in enumerate([(mixing,), (ConvNet(2, 4), mixing)]):
-        division = Generative(pool=Pool(networks)).division(small_job.world())
+        division = Generative(pool=Pool(networks=networks)).division(small_job.world())
         with pytest.raises(ConfigError, match="normalises over the batch") as caught:
-            DeepSpeedRanks(2).check(division)
+            DeepSpeedRanks(num_ranks=2).check(division)
         assert caught.value.where == f"method.pool.networks[{number}]"
-        DeepSpeedRanks(1).check(division)
-    unmatched = Generative(pool=Pool((mixing,)), global_weight=0, local_weight=0)
-    DeepSpeedRanks(2).check(unmatched.division(small_job.world()))
+        DeepSpeedRanks(num_ranks=1).check(division)
+    unmatched = Generative(pool=Pool(networks=(mixing,)), global_weight=0, local_weight=0)
+    DeepSpeedRanks(num_ranks=2).check(unmatched.division(small_job.world()))

@@ -8,15 +8,15 @@ from distributed_dd.learning.chance import generator
 from distributed_dd.learning.update_rules import SGD
 from distributed_dd.methods.trajectory_matching.expert import Experts
 from distributed_dd.methods.trajectory_matching.labels import ExpertEnsemble, Hard
+from distributed_dd.methods.trajectory_matching.method import TrajectoryMatching
 from distributed_dd.methods.trajectory_matching.segments import Expanding, Window
-from distributed_dd.methods.trajectory_matching.settings import TrajectoryMatching
 from distributed_dd.methods.trajectory_matching.starts import CorrectlyPredicted
 
 
 def method(**changed):
     sgd = SGD(1.0)
     settings = dict(segments=Window(4), student_steps=7, batch_size=4, student_learning_rate=0.1)
-    return TrajectoryMatching(sgd, sgd, label_optimizer=sgd, **{**settings, **changed})
+    return TrajectoryMatching(image_optimizer=sgd, rate_optimizer=sgd, label_optimizer=sgd, **{**settings, **changed})
 
 
 def test_the_expanding_bound_is_the_published_one():
@@ -38,8 +38,11 @@ def test_a_window_draws_every_epoch_in_it_and_none_outside():
     [
         (lambda: Window(2, 2), "max_start_epoch"),
         (lambda: Window(2, -1), "min_start_epoch"),
-        (lambda: Expanding(5, 6, 10), "initial_max_start_epoch"),
-        (lambda: Expanding(5, 3, 0), "expansion_steps"),
+        (
+            lambda: Expanding(max_start_epoch=5, initial_max_start_epoch=6, expansion_steps=10),
+            "initial_max_start_epoch",
+        ),
+        (lambda: Expanding(max_start_epoch=5, initial_max_start_epoch=3, expansion_steps=0), "expansion_steps"),
     ],
 )
 def test_impossible_windows_are_refused(make, where):

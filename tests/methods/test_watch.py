@@ -20,7 +20,9 @@ class Bar:
 
 
 def saved(store, expert, since, epoch):
-    store.unfinished(expert, ()).save(since, Reached(epoch, torch.zeros(2), torch.ones(2), 1.0))
+    store.unfinished(expert, ()).save(
+        since, Reached(epoch=epoch, theta_P=torch.zeros(2), velocity_P=torch.ones(2), seconds=1.0)
+    )
 
 
 def test_epochs_of_finished_experts_and_saved_ones_are_added_up(tmp_path):

@@ -32,7 +32,7 @@ def test_any_rows_come_back_whatever_the_cut(tmp_path, num_parts):
             found = saved.rows("classes", first, last)
             assert found.tolist() == list(range(first, last))
             assert saved.rows("images", first, last).shape == (last - first, 1, 2, 2)
-    assert saved.whole()["images"][:, 0, 0, 0].tolist() == list(range(7))
+    assert saved.full_set()["images"][:, 0, 0, 0].tolist() == list(range(7))
 
 
 def test_a_save_that_was_killed_between_shards_leaves_the_one_before(tmp_path):

@@ -18,8 +18,8 @@ from distributed_dd.learning.flat import flatten
 from distributed_dd.learning.networks import MLP, initialised
 from distributed_dd.learning.update_rules import SGD
 from distributed_dd.methods.trajectory_matching.expert import Experts
+from distributed_dd.methods.trajectory_matching.method import TrajectoryMatching
 from distributed_dd.methods.trajectory_matching.segments import Window
-from distributed_dd.methods.trajectory_matching.settings import TrajectoryMatching
 from distributed_dd.outer.judging import Judging
 from distributed_dd.outer.loop import Distillation, Subject
 from distributed_dd.outer.run_folder import RunFolder
@@ -70,8 +70,8 @@ class Small:
         )
         sgd = SGD(0.5, 0.9)
         self.method = FromRandom(
-            settings.pop("images", sgd),
-            settings.pop("rate", SGD(1e-3, 0.5)),
+            image_optimizer=settings.pop("images", sgd),
+            rate_optimizer=settings.pop("rate", SGD(1e-3, 0.5)),
             label_optimizer=sgd,
             **{**common, **settings},
         )
@@ -90,7 +90,7 @@ class Small:
             shared=self.store,
         )
         self.job = SetJob(self.method, self.world, self.folder.checkpoints)
-        self.workers = LocalWorkers(self.job, InProcess(), Local())
+        self.workers = LocalWorkers(job=self.job, cluster=InProcess(), settings=Local())
 
     def loop(self, num_outer_steps, every=1):
         return Distillation(

@@ -8,9 +8,9 @@ from distributed_dd.learning.chance import generator
 from distributed_dd.learning.networks import ConvNet
 from distributed_dd.learning.networks.discriminator import ConvDiscriminator
 from distributed_dd.learning.networks.generator import ConvGenerator
+from distributed_dd.methods.generative.method import Generative
 from distributed_dd.methods.generative.pool import PoolJob
 from distributed_dd.methods.generative.pool_settings import Pool
-from distributed_dd.methods.generative.settings import Generative
 from distributed_dd.methods.generative.steps import GenerativeJob
 from distributed_dd.outer.learner import Held, require_gradients
 
@@ -24,7 +24,7 @@ def job(checkpoints) -> GenerativeJob:
     pixels = torch.rand(20, *SHAPE, generator=generator(0, "images"))
     real = Images(pixels, torch.arange(20) % NUM_CLASSES)
     fitted = Standardise().fit(pixels)
-    pool = Pool((ConvNet(2, 4), ConvNet(1, 4)), steps_per_network=4, net_steps=2, batch_size=8)
+    pool = Pool(networks=(ConvNet(2, 4), ConvNet(1, 4)), steps_per_network=4, net_steps=2, batch_size=8)
     method = Generative(
         generator=ConvGenerator(4, 8),
         discriminator=ConvDiscriminator(4),
@@ -33,9 +33,19 @@ def job(checkpoints) -> GenerativeJob:
         global_weight=1.0,
         local_weight=0.1,
     )
-    judged = PoolJob(pool, 0, Images(fitted.apply(pixels), real.targets), NUM_CLASSES)
+    judged = PoolJob(pool=pool, seed=0, train=Images(fitted.apply(pixels), real.targets), num_classes=NUM_CLASSES)
     phase = method.phase("distil")
-    return GenerativeJob(method, phase, 0, real, fitted, judged, SHAPE, NUM_CLASSES, checkpoints)
+    return GenerativeJob(
+        method=method,
+        phase=phase,
+        seed=0,
+        real=real,
+        fitted=fitted,
+        pool=judged,
+        image_shape=SHAPE,
+        num_classes=NUM_CLASSES,
+        checkpoints=checkpoints,
+    )
 
 
 def layers():

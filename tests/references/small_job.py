@@ -17,8 +17,8 @@ from distributed_dd.learning.networks import ConvNet, Network
 from distributed_dd.learning.update_rules import SGD, UpdateRule
 from distributed_dd.methods.trajectory_matching.expert import Experts
 from distributed_dd.methods.trajectory_matching.labels import ExpertEnsemble
+from distributed_dd.methods.trajectory_matching.method import TrajectoryMatching
 from distributed_dd.methods.trajectory_matching.segments import Window
-from distributed_dd.methods.trajectory_matching.settings import TrajectoryMatching
 from distributed_dd.methods.trajectory_matching.steps import TrajectorySteps, student_of
 from distributed_dd.outer.checkpoint import Checkpoints, Saved, Shard
 from distributed_dd.outer.learner import Held, require_gradients

@@ -7,9 +7,9 @@ import torch
 
 from distributed_dd.errors import ConfigError
 from distributed_dd.experiment import experiment_of, values_of
-from distributed_dd.family import laid_over
 from distributed_dd.learning.chance import generator
 from distributed_dd.methods import DIMENSIONS
+from distributed_dd.nested import laid_over
 from distributed_dd.search.space import Space
 
 EPOCHS, STEP = 8, 0.5
@@ -52,7 +52,7 @@ def random_points(space, values, num):
     coordinates, rng = space.coordinates(values), generator(1, "points")
     for row in torch.rand(num, len(coordinates), generator=rng).tolist():
         yield {
-            n: round(c.low + u * (c.high - c.low)) if c.whole else c.low + u * (c.high - c.low)
+            n: round(c.low + u * (c.high - c.low)) if c.integer else c.low + u * (c.high - c.low)
             for (n, c), u in zip(coordinates.items(), row, strict=True)
         }
 

@@ -7,8 +7,8 @@ import pytest
 from distributed_dd.errors import ConfigError
 from distributed_dd.family import build
 from distributed_dd.learning.update_rules import SGD
+from distributed_dd.methods.trajectory_matching.method import TrajectoryMatching
 from distributed_dd.methods.trajectory_matching.segments import Window
-from distributed_dd.methods.trajectory_matching.settings import TrajectoryMatching
 from distributed_dd.search import study as studies
 from distributed_dd.search.study import Study, TrialRecord
 from distributed_dd.search.sweep import Asha, Population, Sweep, ToTheEnd
@@ -17,7 +17,7 @@ from tests.references.tables import unpadded
 
 SPACE = {"method.student_steps": {"kind": "integers", "low": 1, "high": 9}}
 FILE = {"base": "b.yaml", "images_per_class": [1], "space": SPACE, "num_trials": 4}
-AXIS = TrajectoryMatching(SGD(1.0), SGD(1.0), Window(3)).sweep_axis()
+AXIS = TrajectoryMatching(image_optimizer=SGD(1.0), rate_optimizer=SGD(1.0), segments=Window(3)).sweep_axis()
 
 
 @pytest.mark.parametrize(("steps", "rungs", "factor"), [(150, 3, 3.0), (27, 3, 3.0), (10, 3, 4.0), (7, 1, 2.0)])
@@ -74,7 +74,15 @@ def test_an_empty_budget_is_refused(key, value):
 
 def record(number, step, accuracy, status="finished", **more):
     more = {"span": (number, number + 1.0), "num_networks": 1, **more}
-    return TrialRecord(number, {"method.student_steps": number + 1}, f"run{number}", status, step, accuracy, **more)
+    return TrialRecord(
+        number=number,
+        settings={"method.student_steps": number + 1},
+        run=f"run{number}",
+        status=status,
+        outer_step=step,
+        accuracy=accuracy,
+        **more,
+    )
 
 
 TRIALS = (

@@ -31,8 +31,8 @@ space:
 class Line:
     """A search that hears, and stops the trial when it has heard enough."""
 
-    def __init__(self, stop_after=99, given=None):
-        self.heard, self.stop_after, self.given = [], stop_after, given
+    def __init__(self, stop_after=99, donor_checkpoint=None):
+        self.heard, self.stop_after, self.donor_checkpoint = [], stop_after, donor_checkpoint
 
     def report(self, facts, checkpoint=None):
         self.heard.append(dict(facts, checkpoint=checkpoint))
@@ -49,9 +49,22 @@ def job(tiny_yaml, tmp_path):
     file.write_text(SWEEP.format(output=tmp_path / "runs"))
     plan = planned(file, [])
     values = plan.values(1)
-    run = Run(experiment_of(values), InProcess(), ConsoleProgress(), varied=[*plan.space.dimensions])
+    run = Run(
+        experiment=experiment_of(values),
+        cluster=InProcess(),
+        progress=ConsoleProgress(),
+        varied=[*plan.space.dimensions],
+    )
     run.prepare()
-    made = TrialJob(values, plan.space, (1, 3, 9), (1, 2, 4), plan.folder / "trials", run.shared_digest, {})
+    made = TrialJob(
+        base=values,
+        space=plan.space,
+        rungs=(1, 3, 9),
+        networks=(1, 2, 4),
+        below=plan.folder / "trials",
+        shared_digest=run.shared_digest,
+        tags={},
+    )
     return made, run.material
 
 
@@ -151,7 +164,7 @@ def test_a_member_of_a_population_goes_on_from_another_with_its_own_rates(job, t
     taken.mkdir()
     for path in Path(given).iterdir():
         (taken / path.name).write_bytes(path.read_bytes())
-    line = Line(given=taken)
+    line = Line(donor_checkpoint=taken)
     run_trial({RATE: 0.7}, line, made, material)
     assert line.scores() == [(9, 4)], "it began after outer step 3"
     run = trial_run(made, {RATE: 0.7}, material)

@@ -175,7 +175,13 @@ def test_a_remote_file_is_fetched_once_and_a_damaged_copy_again(tmp_path, monkey
 def test_a_sweep_removes_what_nobody_needs_and_nothing_else(root):
     made = filled(root)
     for expert in (1, 2):  # one is stored, the other is in training
-        reached = Reached(1, torch.zeros(3), torch.zeros(3), 1.0, {0.0: torch.zeros(3), 1.0: torch.zeros(3)})
+        reached = Reached(
+            epoch=1,
+            theta_P=torch.zeros(3),
+            velocity_P=torch.zeros(3),
+            seconds=1.0,
+            rows={0.0: torch.zeros(3), 1.0: torch.zeros(3)},
+        )
         made.unfinished(expert, (0.0, 1.0)).save(0, reached)
     made.folder.write(".expert-0002.safetensors.0123456789ab.part", b"half")
     before = made.folder.names()

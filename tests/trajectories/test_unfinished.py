@@ -10,7 +10,8 @@ RECORDED = (0.0, 1.0, 1.5, 2.0, 4.0)
 
 def reached(epoch):
     rows = {e: torch.full((3,), e) for e in RECORDED if e <= epoch}
-    return Reached(epoch, torch.full((3,), float(epoch)), torch.full((3,), -1.0), 2.0 * epoch, rows)
+    theta_P, velocity_P = torch.full((3,), float(epoch)), torch.full((3,), -1.0)
+    return Reached(epoch=epoch, theta_P=theta_P, velocity_P=velocity_P, seconds=2.0 * epoch, rows=rows)
 
 
 def saved(tmp_path, *spans):

@@ -13,11 +13,11 @@ from distributed_dd.outer.ports import Job
 from distributed_dd.outer.sharing import Sharing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DeepSpeedRanks:
     """Several processes do the distillation together, with DeepSpeed: same gradient, less memory each.
 
-    ``split`` says what falls to a rank: segments of its own, a part of every student batch, or, as a grid,
+    ``split`` says what a rank computes: segments of its own, a part of every student batch, or, as a grid,
     a part of the batches of its group's segments.
     """
 
@@ -74,7 +74,7 @@ class DeepSpeedRanks:
         """Refuse a method that cannot be divided so, before any rank starts.
 
         Raises:
-            ConfigError: with the reason.
+            ConfigError: the method cannot be divided in this way; the message says why.
         """
         self._check_segments(division)
         size, num_rows = self.num_ranks // self.groups, division.num_rows
@@ -121,7 +121,7 @@ class DeepSpeedRanks:
         )
 
     def sharing(self) -> Sharing:
-        """What falls to a rank."""
+        """Which share of the images, of a batch and of the memory falls to one rank."""
         who, size, zero = f"each of {self}", self.num_ranks // self.groups, self.zero
         if zero.parted:
             return Sharing(who, self.num_ranks, size, 5.0 if zero.own_rows else 7.0)
@@ -131,7 +131,7 @@ class DeepSpeedRanks:
         """Refuse a cluster whose nodes could not hold the ranks even if they were idle.
 
         Raises:
-            ConfigError: so it is, and no nodes are waited for.
+            ConfigError: the ranks do not fit, and the cluster file waits for no more nodes.
         """
         cluster.connect()
         if not cluster.wait_for_nodes and not self.fits(self.bundle(cluster)):
@@ -143,7 +143,7 @@ class DeepSpeedRanks:
         return {"CPU": float(self.cpus_per_rank)} | ({"GPU": float(gpus)} if gpus else {})
 
     def bundles(self, cluster: Any) -> list[dict[str, float]]:
-        """Those of all ranks."""
+        """What all ranks ask of Ray, one entry for each rank."""
         return [self.bundle(cluster)] * self.num_ranks
 
     def fits(self, bundle: dict[str, float]) -> bool:
@@ -157,7 +157,7 @@ class DeepSpeedRanks:
         return room >= self.num_ranks
 
     def no_room(self, bundle: dict[str, float]) -> ConfigError:
-        """What is told where there is no room."""
+        """The error for ranks that do not fit: what they want, and what the cluster has."""
         import ray
 
         have = ray.cluster_resources()
@@ -172,4 +172,4 @@ class DeepSpeedRanks:
 
     def workers(self, job: Job, cluster: Any, logs: Path) -> Gang:
         """The gang; ``cluster`` is the Ray cluster that it is started on."""
-        return Gang(job, cluster, self, logs)
+        return Gang(job=job, cluster=cluster, settings=self, logs=logs)

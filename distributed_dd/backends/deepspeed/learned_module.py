@@ -18,13 +18,13 @@ class _Rows(torch.autograd.Function):
         return parameter[first:last].clone()
 
     @staticmethod
-    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         first, last = ctx.rows
-        whole = given
-        if len(given) != ctx.shape[0]:
-            whole = given.new_zeros(ctx.shape)
-            whole[first:last] = given
-        return whole, given.new_zeros(1), None, None
+        of_parameter = gradient
+        if len(gradient) != ctx.shape[0]:
+            of_parameter = gradient.new_zeros(ctx.shape)
+            of_parameter[first:last] = gradient
+        return of_parameter, gradient.new_zeros(1), None, None
 
 
 class Block(nn.Module):

@@ -131,7 +131,7 @@ class DeepSpeedLearner:
         self._unlearned[name].copy_(rows)
 
     def step(self, gradients: Mapping[str, Tensor]) -> Tensor:
-        """One update; ``gradients`` are used up. This rank's part of the first one's squared norm ()."""
+        """Make one update, which overwrites ``gradients``; this rank's part of the first one's squared norm ()."""
         require_gradients(gradients, self._rules)
         first = next(iter(self._rules))
         norm = squared_norm(gradients[first]) if self._zero.parted and is_by_row(first) else None
@@ -195,23 +195,26 @@ class DeepSpeedLearner:
         return learned | unlearned | {name: rows.clone() for name, rows in self._classes.items()}
 
     def slots(self) -> dict[str, Tensor]:
-        """What update rules keep, by the keys of checkpoints: of the rows that this rank keeps, and of flat
-        tensors whole; each block is gathered, cut and freed. And counts."""
-        found = {}
+        """What update rules keep, and counts of updates, by the keys of checkpoints; copies.
+
+        Of a row tensor these are the rows that this rank keeps: each block is gathered, cut and freed. Of a
+        flat tensor it is everything.
+        """
+        tensors = {}
         for name, rule in self._rules.items():
             for slot, key in rule.slots.items():
-                found[slot_key(slot, name)] = self._slot(name, key)
+                tensors[slot_key(slot, name)] = self._slot(name, key)
             if rule.counted:
-                found[slot_key(UPDATES, name)] = self._slots.count(name)
-        return found
+                tensors[slot_key(UPDATES, name)] = self._slots.count(name)
+        return tensors
 
     def _slot(self, name: str, key: str) -> Tensor:
         pieces = self._pieces[name]
         if not is_by_row(name):
             return self._slots.slot(pieces[0], key).reshape(self._shapes[name]).clone()
         cuts = map(self._spans.kept_of, self._spans.blocks)
-        whole = (self._slots.slot(piece, key) for piece in pieces)
-        return torch.cat([rows[a:b].clone() for rows, (a, b) in zip(whole, cuts, strict=True)])
+        blocks = (self._slots.slot(piece, key) for piece in pieces)
+        return torch.cat([rows[a:b].clone() for rows, (a, b) in zip(blocks, cuts, strict=True)])
 
     def _load_slots(self, saved: Saved, names: set[str]) -> None:
         for name, rule in self._rules.items():

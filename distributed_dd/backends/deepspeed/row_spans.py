@@ -12,7 +12,7 @@ from distributed_dd.unroll.layout import Layout
 Span = tuple[int, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RowSpans:
     """Rows of the whole set, each as first and last (exclusive).
 
@@ -29,12 +29,18 @@ class RowSpans:
 
     @classmethod
     def of(cls, saved: Saved, zero: Zero, layout: Layout) -> "RowSpans":
-        """Those of a checkpoint with rows, on the rank that ``layout`` tells."""
+        """The spans of a checkpoint with rows, on the rank that ``layout`` describes."""
         everything, kept = (0, saved.num_rows), layout.kept(saved.num_rows)
         held = kept if zero.own_rows else everything
         sizes = torch.unique_consecutive(saved.rows("classes", *held), return_counts=True)[1]
         blocks = pairwise([held[0], *(held[0] + sizes.cumsum(0)).tolist()])
-        return cls(saved.num_rows, kept, kept if zero.parted else everything, held, tuple(blocks))
+        return cls(
+            num_rows=saved.num_rows,
+            kept=kept,
+            read=kept if zero.parted else everything,
+            held=held,
+            blocks=tuple(blocks),
+        )
 
     def in_module(self, span: Span) -> Span:
         """Rows as counted from the first that is a parameter here."""

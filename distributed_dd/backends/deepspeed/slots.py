@@ -14,8 +14,8 @@ from distributed_dd.unroll.layout import Layout
 class DeepSpeedSlots:
     """Access by parameter, at every ZeRO stage. Every rank must ask for the same things in the same order.
 
-    What a rule keeps beside each parameter is there from the start, as zeros: DeepSpeed makes fragments
-    known only of what exists when it first looks, and a first step from zeros is as without.
+    What a rule keeps beside each parameter exists from the start, as zeros: DeepSpeed gives access only to
+    what exists when it first looks, and a first step from zeros is the same as one from nothing.
 
     Args:
         engine: whose optimiser has one group for each tensor, in the order of ``pieces``.

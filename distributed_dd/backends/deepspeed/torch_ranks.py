@@ -29,7 +29,7 @@ class TorchRanks:
         # Every rank has to make every group.
         groups: list[Any] = [dist.new_group(range(g * size, (g + 1) * size)) for g in range(num_groups)]
         self._group = groups[self.layout.group]
-        # A line of its own for rows and stored parameters, which travel while sums are awaited.
+        # Process groups of their own for rows and stored parameters, which are sent while sums are awaited.
         self._ahead: Any = dist.new_group(range(self.layout.num_ranks))
         ahead: list[Any] = [dist.new_group(range(g * size, (g + 1) * size)) for g in range(num_groups)]
         self._group_ahead = ahead[self.layout.group]
@@ -59,28 +59,29 @@ class TorchRanks:
         """All-gather over the group, under way when this returns."""
         self._count("gather in group", part)
         size = self.layout.group_size
-        whole = torch.empty(size, len(part), dtype=part.dtype, device=part.device)
-        work: Any = dist.all_gather(list(whole.unbind()), part, group=self._group_ahead, async_op=True)
+        parts = torch.empty(size, len(part), dtype=part.dtype, device=part.device)
+        work: Any = dist.all_gather(list(parts.unbind()), part, group=self._group_ahead, async_op=True)
 
         def arrive(kept: Tensor = part) -> Tensor:  # what is sent must live until it is there
             work.wait()
-            return whole
+            return parts
 
         return arrive
 
-    def exchange(self, rows: Tensor, given: Sequence[int], taken: Sequence[int]) -> Arrival:
+    def exchange(self, rows: Tensor, num_sent: Sequence[int], num_received: Sequence[int]) -> Arrival:
         """All-to-all of rows, under way when this returns."""
         own = self.layout.rank
-        moved = sum(given) - given[own]
+        moved = sum(num_sent) - num_sent[own]
         self.calls["rows"] += 1
         self.num_bytes["rows"] += moved * rows[:1].nbytes
-        come = torch.empty(sum(taken), *rows.shape[1:], dtype=rows.dtype, device=rows.device)
+        received = torch.empty(sum(num_received), *rows.shape[1:], dtype=rows.dtype, device=rows.device)
         rows = rows.contiguous()
-        work: Any = dist.all_to_all_single(come, rows, list(taken), list(given), group=self._ahead, async_op=True)
+        sizes = list(num_received), list(num_sent)
+        work: Any = dist.all_to_all_single(received, rows, *sizes, group=self._ahead, async_op=True)
 
         def arrive(kept: Tensor = rows) -> Tensor:
             work.wait()
-            return come
+            return received
 
         return arrive
 

@@ -32,7 +32,7 @@ class InProcess:
             yield index, function(task, shared)
 
     def chain(self, function: Link, tasks: Iterable[Any], shared: Any, ahead: int) -> Iterator[Any]:
-        """Each task when its result is asked for."""
+        """The results of a chain; each task runs when its result is asked for."""
         state = None
         for task in tasks:
             result, state = function(task, None if task.begins_anew else state, shared)

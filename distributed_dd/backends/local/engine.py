@@ -31,22 +31,22 @@ class Local:
     max_restarts = 0
 
     def check(self, division: Division) -> None:
-        """One process can do everything."""
+        """Refuse nothing: one process can do every method."""
 
     def refuse_without_room(self, cluster: Any) -> None:
-        """This process is there."""
+        """Refuse nothing: this process is there already."""
 
     def sharing(self) -> Sharing:
         """Everything falls to this process."""
         return Sharing("this process", 1, 1, 3.0)
 
     def bundles(self, cluster: Any) -> list[dict[str, float]]:
-        """There are none."""
+        """Nothing is asked of Ray: this process is the only one."""
         return []
 
     def workers(self, job: Job, cluster: Any, logs: Any) -> "LocalWorkers":
         """This process."""
-        return LocalWorkers(job, cluster, self)
+        return LocalWorkers(job=job, cluster=cluster, settings=self)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class LocalTools:
         return stored_in(self.settings.stored, num_parameters, num_steps, self.ranks)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LocalWorkers:
     """One worker, here; tasks go to ``cluster``."""
 
@@ -106,7 +106,7 @@ class LocalWorkers:
         yield from self.cluster.map(function, tasks, shared)
 
     def chain(self, function: Link, tasks: Iterable[Any], shared: Any, ahead: int) -> Iterator[Any]:
-        """Tasks on the cluster, likewise."""
+        """Tasks of a chain, on the cluster."""
         yield from self.cluster.chain(function, tasks, shared, ahead)
 
     def fetch(self, handle: Any) -> Any:

@@ -80,12 +80,12 @@ class LocalLearner:
 
     def slots(self) -> dict[str, Tensor]:
         """What update rules keep, by the keys of checkpoints; copies."""
-        found: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         for name, rule in self._rules.items():
             state = self.optimizer.state[self._learned[name]]
             keys = dict(rule.slots) | ({UPDATES: STEP} if rule.counted else {})
-            found |= {slot_key(slot, name): state[key].clone() for slot, key in keys.items()}
-        return found
+            tensors |= {slot_key(slot, name): state[key].clone() for slot, key in keys.items()}
+        return tensors
 
     def close(self) -> None:
         """Nothing outlives it."""
@@ -93,5 +93,5 @@ class LocalLearner:
 
 def _tensor(saved: Saved, name: str) -> Tensor:
     """A tensor of a checkpoint, whole and on the device."""
-    found = saved.rows(name, 0, saved.num_rows) if is_by_row(name) else saved.value(name)
-    return found.to(device())
+    tensor = saved.rows(name, 0, saved.num_rows) if is_by_row(name) else saved.value(name)
+    return tensor.to(device())

@@ -8,36 +8,36 @@ from distributed_dd.backends.mlflow.views import View
 
 
 class NoTracker:
-    """The plain twin: tells nobody."""
+    """A tracker that records nothing."""
 
     run_id = ""
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Nothing; ``metrics.jsonl`` has it."""
+        """Does nothing; ``metrics.jsonl`` has the numbers."""
 
     def picture(self, name: str, step: int, png: Path) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def artefact(self, path: Path) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def summary(self, values: Mapping[str, float]) -> None:
-        """Nothing; ``report.json`` has it."""
+        """Does nothing; ``report.json`` has the numbers."""
 
     def view(self, view: View) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def tag(self, tags: Mapping[str, str]) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def report(self, report: Mapping[str, Any]) -> None:
-        """Nothing; it is a file."""
+        """Does nothing; the report is a file."""
 
     def system(self, values: Mapping[str, float]) -> None:
-        """Nothing."""
+        """Does nothing."""
 
-    def other(self, record: Path, **told: Any) -> None:
-        """Nothing."""
+    def other(self, record: Path, **changes: Any) -> None:
+        """Does nothing."""
 
     def end(self, status: str) -> None:
-        """Nothing."""
+        """Does nothing."""

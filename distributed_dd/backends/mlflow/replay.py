@@ -1,4 +1,4 @@
-"""Runs that a tracker did not hear of, told to it later from what their folders hold."""
+"""Sends runs to a tracker that missed them, from what their folders hold."""
 
 import json
 from collections.abc import Callable
@@ -18,8 +18,8 @@ PARENT = "mlflow.parentRunId"
 
 def recorded(source: Path) -> list[Path]:
     """Run folders and sweep folders at or below ``source``, sweeps first, as their trials name them."""
-    found = {path.parent for path in source.rglob(RECORD)} if source.is_dir() else set()
-    return sorted(found, key=lambda folder: (_role(folder) != "sweep", folder))
+    folders = {path.parent for path in source.rglob(RECORD)} if source.is_dir() else set()
+    return sorted(folders, key=lambda folder: (_role(folder) != "sweep", folder))
 
 
 def output_of(folder: Path) -> Path:
@@ -32,23 +32,23 @@ def output_of(folder: Path) -> Path:
 
 
 def replay(folders: list[Path], database: Path, say: Callable[[str], None]) -> int:
-    """Tell what is missing of each run; returns how many were told. What was told before is not told twice.
+    """Send the tracker what it misses of each run, and nothing twice; returns the number of runs.
 
     Raises:
         MissingInputError: the server cannot be reached, or fails.
     """
     parents: dict[str, str] = {}
     for number, folder in enumerate(folders):
-        told = read_json(folder / RECORD)
-        told.pop("runs", None)
-        tags = {key: value for key, value in told["tags"].items() if key != PARENT}
+        record = read_json(folder / RECORD)
+        record.pop("runs", None)
+        tags = {key: value for key, value in record["tags"].items() if key != PARENT}
         if tags.get("sweep") in parents:
             tags[PARENT] = parents[tags["sweep"]]
         failed: list[str] = []
-        tracker = MlflowTracker(database, folder / RECORD, Description(**{**told, "tags": tags}), failed.append)
+        tracker = MlflowTracker(database, folder / RECORD, Description(**{**record, "tags": tags}), failed.append)
         if _role(folder) == "sweep":
             parents[tags["sweep_folder"]] = tracker.run_id
-        _tell(folder, tracker)
+        _send(folder, tracker)
         if failed:
             raise MissingInputError(
                 "MLflow",
@@ -59,7 +59,7 @@ def replay(folders: list[Path], database: Path, say: Callable[[str], None]) -> i
     return len(folders)
 
 
-def _tell(folder: Path, tracker: MlflowTracker) -> None:
+def _send(folder: Path, tracker: MlflowTracker) -> None:
     metrics, report = folder / "metrics.jsonl", folder / "report.json"
     step = 0
     for line in metrics.read_text().splitlines() if metrics.exists() else ():
@@ -81,9 +81,9 @@ def _tell(folder: Path, tracker: MlflowTracker) -> None:
     for path in (*results, *(folder / name for name in FILES)):
         if path.exists():
             tracker.artefact(path)
-    # A trial that a search stopped early has done all that it was to do, and has no report; nor has a prelude.
-    made = _role(folder) not in OWN_ROLES and (folder / MANIFEST).exists()
-    over = report.exists() or _role(folder) == "trial" or made
+    # A trial that a search stopped early is complete without a report, and so is a prelude.
+    is_finished_prelude = _role(folder) not in OWN_ROLES and (folder / MANIFEST).exists()
+    over = report.exists() or _role(folder) == "trial" or is_finished_prelude
     tracker.end("FINISHED" if over else "KILLED")
 
 

@@ -47,7 +47,7 @@ def without_secrets(text: str) -> str:
     return re.sub(r"://[^/@\s]+@", "://***@", text)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Description:
     """What a run is, to a tracker.
 
@@ -70,8 +70,8 @@ class MlflowTracker:
 
     Args:
         record: file that keeps the description, and the run's id on each server; written before any server is
-            asked, so that a run that no server heard of can be told later.
-        warn: told once if MLflow fails.
+            asked, so that a run that no server heard of can be sent later.
+        warn: called once, with a line for a person, if MLflow fails.
     """
 
     def __init__(self, database: Path, record: Path, description: Description, warn: Callable[[str], None]) -> None:
@@ -98,18 +98,18 @@ class MlflowTracker:
             history = self.client.get_metric_history(self.run_id, self.description.loss)
             self._logged = max((m.step for m in history), default=-1)
             return
-        told = self.description
-        run = self.client.create_run(self.experiment_id, run_name=told.name, tags=dict(told.tags))
+        description = self.description
+        run = self.client.create_run(self.experiment_id, run_name=description.name, tags=dict(description.tags))
         self.run_id, self._logged, self._began = run.info.run_id, -1, run.info.start_time
-        self._log_parameters(told.parameters)
-        self._log_dataset(told.dataset)
+        self._log_parameters(description.parameters)
+        self._log_dataset(description.dataset)
         self._ids[server] = self.run_id
         self._keep()
 
     def _experiment(self, database: Path, uri: str) -> str:
-        found = self.client.get_experiment_by_name(self.description.experiment)
-        if found is not None:
-            return str(found.experiment_id)
+        known = self.client.get_experiment_by_name(self.description.experiment)
+        if known is not None:
+            return str(known.experiment_id)
         place = None
         if uri.startswith("sqlite"):
             place = (database.resolve().parent / "mlartifacts").as_uri()
@@ -197,15 +197,15 @@ class MlflowTracker:
 
     @never_stops_a_run
     def system(self, values: Mapping[str, float]) -> None:
-        """What nodes are doing; the step is seconds since the run began, whoever began it."""
+        """Measurements of the nodes; the step is seconds since the run began, in whichever process."""
         import time
 
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         step = max(0, (now - self._began) // 1000)
-        found = [Metric(f"system/{key}", rounded(value), now, step) for key, value in values.items()]
-        self.client.log_batch(self.run_id, metrics=found)
+        metrics = [Metric(f"system/{key}", rounded(value), now, step) for key, value in values.items()]
+        self.client.log_batch(self.run_id, metrics=metrics)
 
     @never_stops_a_run
     def tag(self, tags: Mapping[str, str]) -> None:
@@ -228,7 +228,7 @@ class MlflowTracker:
         tags: Mapping[str, str] | None = None,
         metrics: Mapping[str, float] | None = None,
     ) -> None:
-        """Tell about another run of the server, whose own process may be gone; ``record`` is its file."""
+        """Change another run of the server, whose own process may be gone; ``record`` is its file."""
         server = next((server for server, run_id in self._ids.items() if run_id == self.run_id), "")
         run_id = read_json(record)["runs"].get(server) if record.exists() else None
         if run_id is None:

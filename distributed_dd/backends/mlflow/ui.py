@@ -61,10 +61,10 @@ def views(store: str, server: str) -> list[str]:
 
 
 def refuse_taken(port: int) -> None:
-    """Refuse a port where somebody listens already.
+    """Refuse a port that another program listens on already.
 
     Raises:
-        UserError: it is so.
+        UserError: the port cannot be used.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -22,7 +22,7 @@ LAST_CHOICE = "last_choice_accuracy"
 PIXELS_PER_LETTER, PIXELS_MORE = 7, 50
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class View:
     """A list of runs.
 
@@ -123,18 +123,24 @@ def runs_view(num_outer_steps: int, words: Words) -> View:
         *map(line, others),
         images(words.picture, num_outer_steps),
     )
-    return View("runs", columns, charts, "tags.role = 'run'", test)
+    return View(name="runs", columns=columns, charts=charts, search="tags.role = 'run'", order_by=test)
 
 
 def shared_view(shared: SharedRun) -> View:
     """What runs share and is made as a run of its own; the newest losses first."""
     columns = (*(f"metrics.`{loss}`" for loss in shared.losses), "params.`seed`", "attributes.`Dataset`")
     charts = (*map(line, shared.losses), images(shared.picture, shared.num_steps))
-    return View(shared.title, columns, charts, f"tags.role = '{shared.role}'", columns[0])
+    return View(
+        name=shared.title,
+        columns=columns,
+        charts=charts,
+        search=f"tags.role = '{shared.role}'",
+        order_by=columns[0],
+    )
 
 
 def sweep_view(sweep: str, images_per_class: int, varied: Sequence[str], first_rung: int, words: Words) -> View:
-    """Trials of one study, finalists first; ``varied`` are parameters by name, the most telling ones first.
+    """Trials of one study, finalists first; ``varied`` are parameters by name, the most important ones first.
 
     Pictures are those of the outer step ``first_rung``, which every trial made.
     """
@@ -156,7 +162,7 @@ def sweep_view(sweep: str, images_per_class: int, varied: Sequence[str], first_r
     )
     search = f"tags.sweep = '{sweep}' and tags.images_per_class = '{images_per_class}'"
     name = f"sweep {sweep}, {images_per_class} per class"
-    return View(name, columns, charts, search, last, section=name)
+    return View(name=name, columns=columns, charts=charts, search=search, order_by=last, section=name)
 
 
 def address(server: str, experiment_id: str, key: str, charts: bool = False) -> str:

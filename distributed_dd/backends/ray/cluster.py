@@ -23,7 +23,7 @@ SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_TO_ANSWER = 10.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RayCluster:
     """Ray tasks: on the cluster at ``address`` (or RAY_ADDRESS), else on a local Ray started here."""
 
@@ -47,8 +47,8 @@ class RayCluster:
             value = getattr(self, name)
             require(value is None or value >= 1, name, f"got {value}", "1 or more")
         gpus = self.gpus_per_task
-        whole = gpus is None or 0 <= gpus <= 1 or gpus == int(gpus)
-        require(whole, "gpus_per_task", f"got {gpus}", "a fraction of 1, or a whole number")
+        countable = gpus is None or 0 <= gpus <= 1 or gpus == int(gpus)
+        require(countable, "gpus_per_task", f"got {gpus}", "a fraction of 1, or a whole number")
         for name in ("max_retries", "wait_for_nodes"):
             require(getattr(self, name) >= 0, name, f"got {getattr(self, name)}", "0 or more")
 
@@ -129,7 +129,7 @@ class RayCluster:
         }
 
     def connect(self) -> None:
-        """Join the cluster, or start a local Ray, unless that was done."""
+        """Join the cluster, or start a local Ray, unless one is joined already."""
         import ray
 
         if ray.is_initialized():
@@ -187,7 +187,7 @@ class RayCluster:
         return max(64, int(2 * slots))
 
     def _check_fits(self, ray: Any) -> None:
-        """A task that no node can hold would wait for ever: say so instead."""
+        """Refuse a task that no node can hold: it would wait for ever."""
         wanted = {"CPU": self.cpus_per_task, "GPU": self._gpus(ray)}
         nodes = _nodes(ray)
         if not _any_holds(nodes, wanted) and self.wait_for_nodes:
@@ -197,7 +197,7 @@ class RayCluster:
         largest = {name: max((node.get(name, 0) for node in nodes), default=0) for name in wanted}
         raise UserError(
             "cluster",
-            f"a task wants {_told(wanted)}, and no node has that (at most {_told(largest)})",
+            f"a task wants {_in_words(wanted)}, and no node has that (at most {_in_words(largest)})",
             fix="lower cpus_per_task or gpus_per_task in the cluster file, or set wait_for_nodes where nodes "
             "are still to come",
         )
@@ -229,10 +229,10 @@ def _any_holds(nodes: Sequence[dict[str, float]], wanted: dict[str, float]) -> b
 
 
 def _check_answers(address: str) -> None:
-    """Refuse an address where nobody listens; Ray itself would try for minutes.
+    """Refuse an address where no program listens; Ray itself would try for minutes.
 
     Raises:
-        MissingInputError: it is so.
+        MissingInputError: nothing answers at this address.
     """
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not (colon and port.isdigit()):
@@ -247,7 +247,7 @@ def _check_answers(address: str) -> None:
         ) from None
 
 
-def _told(resources: dict[str, float]) -> str:
+def _in_words(resources: dict[str, float]) -> str:
     return " and ".join(f"{value:g} {name}" for name, value in resources.items() if value or name == "CPU")
 
 
@@ -269,8 +269,8 @@ def _in_worker(function: Callable[[Any, Any], Any], task: Any, shared: list[Any]
 
 
 def _link_in_worker(function: Link, task: Any, state: Any, shared: list[Any]) -> tuple[Any, Any]:
-    """A task of a chain, likewise."""
-    return _in_worker(lambda given, known: function(given, state, known), task, shared)
+    """Run a task of a chain, as `_in_worker` does."""
+    return _in_worker(lambda own_task, own_shared: function(own_task, state, own_shared), task, shared)
 
 
 def as_one_worker(cpus: float, gpus: float) -> None:
@@ -311,7 +311,7 @@ def _result(ray: Any, reference: Any, max_retries: int) -> Any:
 
 
 def _ray_failed(error: Exception) -> UserError:
-    """What is told when Ray itself lost something that a task needed, such as a node with its objects."""
+    """The error where Ray itself lost something that a task needed, such as a node with its objects."""
     lines = str(error).splitlines()
     problem = f"{type(error).__name__}: {lines[0] if lines else ''}"
     return UserError("cluster", problem, fix="run the same command again, it goes on from what was saved")

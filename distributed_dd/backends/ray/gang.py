@@ -17,12 +17,12 @@ from distributed_dd.outer.checkpoint import Shard
 from distributed_dd.outer.ports import Job, Link, WorkersLost
 
 SECONDS_TO_START = 120.0
-SECONDS_TO_TELL = 5.0
+SECONDS_TO_ANSWER = 5.0
 # How torch.distributed says that another rank, its node or its network is gone.
 LOST_CONTACT = ("gloo/transport", "NCCL", "Connection closed", "Connection reset", "EADDRINUSE")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Gang:
     """Ranks as Ray actors in one placement group.
 
@@ -83,35 +83,35 @@ class Gang:
         self.group = ray.util.placement_group([bundle] * self.settings.num_ranks, strategy="PACK")
         here = SECONDS_TO_START if self.settings.fits(bundle) else 0.1
         if not self.group.wait(max(self.cluster.wait_for_nodes, here)):
-            told = self.settings.no_room(bundle)
+            error = self.settings.no_room(bundle)
             self.stop()
-            raise told
+            raise error
 
     def outer_steps(self, first: int, last: int) -> Iterator[dict[str, float]]:
-        """Outer steps on all ranks; what the first of them tells."""
+        """Outer steps on all ranks; yields what the first rank measured."""
         assert self.ahead is not None
         for start, end, handle in self.ahead.spans(first, last):
             yield from self._outer_steps(start, end, handle)
 
     def _outer_steps(self, first: int, last: int, prepared: Any) -> Iterator[dict[str, float]]:
-        """With what was prepared for them: a reference, which Ray opens on every rank."""
+        """Outer steps with what was ``prepared`` for them: a reference, which Ray opens on every rank."""
         import ray
 
-        given, first_actor = (first, last, prepared), self.actors[0]
-        told = cast(Any, first_actor.outer_steps.options(num_returns="streaming").remote(*given))
-        others = [actor.outer_steps_silently.remote(*given) for actor in self.actors[1:]]
-        waiting: list[Any] = [told, *others]
+        arguments, first_actor = (first, last, prepared), self.actors[0]
+        measured = cast(Any, first_actor.outer_steps.options(num_returns="streaming").remote(*arguments))
+        others = [actor.outer_steps_silently.remote(*arguments) for actor in self.actors[1:]]
+        waiting: list[Any] = [measured, *others]
         steps = first
         while waiting:
             ready, _ = ray.wait(waiting, num_returns=1)
-            if ready[0] is not told:
+            if ready[0] is not measured:
                 self._get(ready)
                 waiting.remove(ready[0])
                 continue
             try:
-                reference = next(cast(Any, told))
+                reference = next(cast(Any, measured))
             except StopIteration:
-                waiting.remove(told)
+                waiting.remove(measured)
                 continue
             yield self._get([reference], others)[0]
             steps += 1
@@ -149,10 +149,10 @@ class Gang:
             return
         import ray
 
-        given, actor = ray.put(shared), self.actors[0]
+        shared_reference, actor = ray.put(shared), self.actors[0]
 
         def submit(task: Any, state: Any) -> Any:
-            return actor.link.options(num_returns=2).remote(function, task, state, given)
+            return actor.link.options(num_returns=2).remote(function, task, state, shared_reference)
 
         yield from chained(submit, tasks, 1)
 
@@ -187,7 +187,7 @@ class Gang:
         return self._get([getattr(actor, method).remote(*arguments) for actor in self.actors])
 
     def _get(self, references: list[Any], others: Sequence[Any] = ()) -> list[Any]:
-        """Their values; the first failure of any takes all ranks down."""
+        """The values of ``references``; the first failure of any takes all ranks down."""
         import ray
 
         waiting = list(references)
@@ -202,7 +202,7 @@ class Gang:
             raise lost from None
 
     def _why(self, error: Exception, references: list[Any]) -> Exception:
-        """A dead rank makes the others fail too, often sooner: a death explains their errors."""
+        """The error to raise. A dead rank makes the others fail too, often sooner: its death explains theirs."""
         import ray
 
         cause = getattr(error, "cause", None)
@@ -218,10 +218,10 @@ class Gang:
         deaths = (ray.exceptions.RayActorError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError)
         died = isinstance(error, deaths) or any(word in str(error) for word in LOST_CONTACT)
         if not died:
-            # A living rank that waits for a dead one does not answer either: only what is told counts.
+            # A living rank that waits for a dead one does not answer either: only answers count.
             asked = [actor.__ray_ready__.remote() for actor in self.actors]
-            told, _ = ray.wait(asked, num_returns=len(asked), timeout=SECONDS_TO_TELL)
-            died = any(_is_death(ray, reference) for reference in told)
+            answered, _ = ray.wait(asked, num_returns=len(asked), timeout=SECONDS_TO_ANSWER)
+            died = any(_is_death(ray, reference) for reference in answered)
         if died:
             return WorkersLost(f"a rank died ({str(error).splitlines()[0]})")
         return error

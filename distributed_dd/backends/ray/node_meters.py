@@ -36,13 +36,13 @@ class Meter:
 
     def read(self) -> dict[str, float]:
         """Percent and megabytes, by name; of each GPU its use and memory."""
-        found: dict[str, float] = {}
+        readings: dict[str, float] = {}
         for monitor in self.monitors:
             monitor.collect_metrics()
-            found |= monitor.aggregate_metrics()
+            readings |= monitor.aggregate_metrics()
             monitor.clear_metrics()
         gpus = re.compile(r"gpu_\d+_(utilization_percentage|memory_usage_megabytes)")
-        return {name: value for name, value in found.items() if name in KEPT or gpus.fullmatch(name)}
+        return {name: value for name, value in readings.items() if name in KEPT or gpus.fullmatch(name)}
 
 
 class NodeMeters:
@@ -55,13 +55,13 @@ class NodeMeters:
     def read(self) -> dict[str, float]:
         """All readings, named ``<node>_<what>``; a node that does not answer is left out."""
         self._here = self._here or Meter()
-        found = _named(_word(socket.gethostname()), self._here.read())
+        readings = _named(_word(socket.gethostname()), self._here.read())
         for node, meter in self._others().items():
             try:
-                found |= _named(node, _ray().get(meter.read.remote(), timeout=SECONDS_BETWEEN_READINGS))
+                readings |= _named(node, _ray().get(meter.read.remote(), timeout=SECONDS_BETWEEN_READINGS))
             except Exception:  # of a node that went away, in one of Ray's many ways
                 self._there.pop(node, None)
-        return found
+        return readings
 
     def stop(self) -> None:
         """End the actors."""
@@ -87,15 +87,15 @@ class NodeMeters:
 
 
 @contextmanager
-def metered(tell: Callable[[Mapping[str, float]], None]) -> Iterator[None]:
-    """Tell readings now and then, while the body runs."""
+def metered(send: Callable[[Mapping[str, float]], None]) -> Iterator[None]:
+    """Hand readings to ``send`` now and then, while the body runs."""
     ended = threading.Event()
 
     def read_now_and_then() -> None:
         meters = NodeMeters()
         while not ended.wait(SECONDS_BETWEEN_READINGS):
             try:
-                tell(meters.read())
+                send(meters.read())
             except Exception:
                 break  # figures beside the run must not disturb it
         meters.stop()

@@ -23,7 +23,7 @@ from distributed_dd.outer.ports import Job, Link
 
 
 class Rank:
-    """What a process of the gang can be asked; Ray makes an actor of it."""
+    """What a process of the gang can do when asked; Ray makes an actor of it."""
 
     def __init__(self, rank: int, settings: RankSettings, log: Path | None, on_gpu: bool) -> None:
         if log is not None:
@@ -69,7 +69,7 @@ class Rank:
         self._say(record["step"], saved.num_rows)
 
     def _say(self, step: int, num_rows: int) -> None:
-        """What stands in this rank's log, so that a person can tell who died where."""
+        """Write to this rank's log where it runs, so that a person can see which rank died on which node."""
         layout, settings = self.ranks.layout, self.settings
         first, last = layout.kept(num_rows)
         now = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -82,12 +82,12 @@ class Rank:
         )
 
     def outer_steps(self, first: int, last: int, prepared: Any = None) -> Iterator[dict[str, float]]:
-        """Make outer steps, telling what each measured."""
+        """Make outer steps first .. last (exclusive); yields what each measured."""
         for step in range(first, last):
             yield self.worker.outer_step(step, prepared)
 
     def outer_steps_silently(self, first: int, last: int, prepared: Any = None) -> None:
-        """The same on the ranks that need not tell."""
+        """The same on the ranks whose measurements are not needed."""
         for _ in self.outer_steps(first, last, prepared):
             pass
 
@@ -113,7 +113,7 @@ class Rank:
 
 
 def _into(log: Path) -> None:
-    """All that this process says goes to ``log``, after what was said there before."""
+    """Append all output of this process to ``log``."""
     log.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):

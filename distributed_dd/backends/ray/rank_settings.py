@@ -44,5 +44,5 @@ class RankSettings(Protocol):
         ...
 
     def no_room(self, bundle: dict[str, float]) -> ConfigError:
-        """What is told where there is no room."""
+        """The error for ranks that do not fit: what they want, and what the cluster has."""
         ...

@@ -1,4 +1,4 @@
-"""What Ray Tune says of its trials while a study goes on, handed to the sweep that listens."""
+"""What becomes of Ray Tune's trials while a study goes on, handed to the sweep that listens."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,14 +14,14 @@ class Listener(Protocol):
     """Hears what becomes of the trials, in the driver. A trial is known by a key that outlives drivers."""
 
     def proposed(self, key: Any) -> None:
-        """A trial is to be run; told again and again."""
+        """A trial is to be run; called again and again for the same trial."""
         ...
 
     def order(self) -> list[Any]:
         """Keys in the order in which trials were proposed, over all drivers."""
         ...
 
-    def told(self, key: Any, one: "Reported") -> None:
+    def reported(self, key: Any, one: "Reported") -> None:
         """A trial was scored, or ended by itself."""
         ...
 
@@ -56,7 +56,10 @@ def reported(trial: Any) -> Reported:
 
 
 def key_of(trial: Any) -> Any:
-    """The point: a trial that a killed driver had just begun gets another id. A member's point changes."""
+    """What identifies a trial over all drivers: its point, or the id of a population's member.
+
+    A trial that a killed driver had just begun gets another id; a member's point changes.
+    """
     return trial.trial_id if trial.config["by_id"] else trial.config["point"]
 
 
@@ -68,8 +71,8 @@ def first_line(error: Any) -> str:
     if isinstance(cause, UserError):
         return f"{cause.where}: {cause.problem}"
     lines = [line for line in str(cause).splitlines() if line.strip()]
-    told = lines[-1].strip() if lines else ""
-    return told.partition(". ")[0] if isinstance(cause, str) else f"{type(cause).__name__}: {told}"
+    reason = lines[-1].strip() if lines else ""
+    return reason.partition(". ")[0] if isinstance(cause, str) else f"{type(cause).__name__}: {reason}"
 
 
 @dataclass
@@ -116,10 +119,10 @@ def out_of_time() -> Any:
 
 
 def callback() -> Any:
-    """A callback for Tune that tells the listener."""
+    """A callback for Tune that hands on to the listener what becomes of trials."""
     from ray import tune
 
-    class Told(tune.Callback):
+    class ListenerCallback(tune.Callback):
         """Hands on what becomes of trials."""
 
         def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
@@ -129,7 +132,7 @@ def callback() -> Any:
 
         def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
             if (listener := _current().listener) and METRIC in result:
-                listener.told(key_of(trial), Reported(trial.config["point"], result, ""))
+                listener.reported(key_of(trial), Reported(trial.config["point"], result, ""))
 
         def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
             self._ended(trial)
@@ -148,4 +151,4 @@ def callback() -> Any:
             if listener := _current().listener:
                 listener.ended(key_of(trial), reported(trial))
 
-    return Told()
+    return ListenerCallback()

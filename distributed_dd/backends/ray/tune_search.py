@@ -36,20 +36,20 @@ class Session:
     """A trial's line to Tune.
 
     Attributes:
-        given: folder of the checkpoint that the trial goes on from, where it was told one.
+        donor_checkpoint: folder of the checkpoint that the trial goes on from, where it has one.
     """
 
-    given: Path | None
+    donor_checkpoint: Path | None
 
     def report(self, facts: Mapping[str, Any], checkpoint: Path | None = None) -> None:
-        """Tell Tune. Does not come back from it where the trial is to stop."""
+        """Report to Tune; does not return where the trial is to stop."""
         from ray import tune
 
         kept = tune.Checkpoint.from_directory(str(checkpoint)) if checkpoint else None
         tune.report(dict(facts), checkpoint=kept)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TuneStudy:
     """A search as Ray Tune does it.
 
@@ -76,23 +76,23 @@ class TuneStudy:
         """Run ``trial(point, session, job, shared)`` for every point, or go on where a driver was killed.
 
         Raises:
-            IntegrityError: the state in ``folder`` is somebody else's, or cannot be read.
+            IntegrityError: the state in ``folder`` belongs to another user, or cannot be read.
         """
         own, ranks = cluster.resources_of_a_task(), cluster.engine.bundles(cluster)
         if ranks:
             own = {"cpu": 1, "gpu": 0}  # a trial's own process then does nothing heavy
         os.environ.update(ENVIRONMENT)
         for name in ("ray.tune", "ray.train", "optuna"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # what becomes of trials is told below
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # the listener says what becomes of trials
         from ray import tune
 
-        given = tune.with_parameters(_run_trial, trial=trial, job=job, shared=shared, own=own)
+        with_inputs = tune.with_parameters(_run_trial, trial=trial, job=job, shared=shared, own=own)
         resources: Any = tune.PlacementGroupFactory([{}, *ranks], strategy="PACK") if ranks else own
-        trainable = tune.with_resources(given, resources)
+        trainable = tune.with_resources(with_inputs, resources)
         with events.listening(listener) as current:
             if tune.Tuner.can_restore(str(self.folder)):
                 self._refuse_others()
-            if not (self._is_whole() and self._went_on(tune, trainable)):
+            if not (self._has_state() and self._went_on(tune, trainable)):
                 self.set_aside()
                 self._begun(tune, trainable, listener.order()).fit()
             # Tune lists what it restored in another order than that of proposal.
@@ -107,8 +107,8 @@ class TuneStudy:
             number = sum(1 for _ in self.folder.parent.glob(f"{self.folder.name}.*"))
             os.replace(self.folder, self.folder.with_name(f"{self.folder.name}.{number + 1}"))
 
-    def _is_whole(self) -> bool:
-        """Whether a killed driver left a state; what it was writing when it was killed is taken away."""
+    def _has_state(self) -> bool:
+        """Whether a killed driver left a state to go on from; removes a file that it was still writing."""
         states = sorted(self.folder.glob("experiment_state-*.json"), key=lambda path: path.stat().st_mtime)
         while states and not _is_json(states[-1]):
             states.pop().unlink()
@@ -191,7 +191,7 @@ class TuneStudy:
         from ray.tune.search.optuna import OptunaSearch
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        # A trial that goes on tells its last score again.
+        # A trial that goes on reports its last score again.
         warnings.filterwarnings("ignore", message="The reported value is ignored", category=UserWarning)
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.search.num_random)
         return OptunaSearch(
@@ -247,7 +247,7 @@ def _asha(fixed: dict[str, float] | None, **settings: Any) -> Any:
 def _domain(tune: Any, c: Coordinate) -> Any:
     if not c.ordered:
         return tune.choice(list(range(int(c.low), int(c.high) + 1)))
-    if c.whole:
+    if c.integer:
         return tune.randint(int(c.low), int(c.high) + 1)
     return tune.loguniform(c.low, c.high) if c.log else tune.uniform(c.low, c.high)
 
@@ -264,5 +264,5 @@ def _run_trial(config: dict[str, Any], trial: Any, job: Any, shared: Any, own: d
 
     as_one_worker(own["cpu"], own["gpu"])
     checkpoint = tune.get_checkpoint()
-    given = Path(checkpoint.path) if checkpoint else None
-    trial(config["point"], Session(given), job, shared)
+    folder = Path(checkpoint.path) if checkpoint else None
+    trial(config["point"], Session(folder), job, shared)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from distributed_dd.family import require, setting
-from distributed_dd.learning.networks.stages import with_stages
+from distributed_dd.learning.networks.blocks import with_blocks
 
 
 @dataclass(frozen=True)
@@ -40,4 +40,4 @@ class AlexNet:
             nn.Flatten(),
             nn.Linear(192 * rows * columns, num_classes),
         )
-        return with_stages(layers, ("2", "5", "12"))
+        return with_blocks(layers, ("2", "5", "12"))

@@ -14,8 +14,8 @@ Sum = Callable[[Tensor], Tensor]
 class BatchNorm(nn.Module):
     """Normalises each channel by the statistics of its batch, or by standing ones once they were taken.
 
-    Running averages would be a state beside the parameters, and behind them. Here the layer is a function of
-    its parameters and the batch; `take_standing_statistics` fixes the statistics when a network is finished
+    Running averages would be a state beside the parameters, and lag behind them. Here the layer is a function
+    of its parameters and the batch; `take_standing_statistics` fixes the statistics when a network is finished
     (Brock et al., ICLR 2019, appendix).
 
     Attributes:
@@ -98,5 +98,5 @@ class SummedOverRanks(torch.autograd.Function):
         return total(part.clone())
 
     @staticmethod
-    def backward(ctx: Any, given: Tensor) -> tuple[Tensor, None]:
-        return ctx.total(given.clone()), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.total(gradient.clone()), None

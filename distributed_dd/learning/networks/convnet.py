@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from distributed_dd.family import require, setting
+from distributed_dd.learning.networks.blocks import with_blocks
 from distributed_dd.learning.networks.norms import GROUPS, Norm, Pooling, norm_layer, pooling_layer
-from distributed_dd.learning.networks.stages import with_stages
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,6 @@ class ConvNet:
                 pooling_layer(self.pooling),
             ]
             channels = self.width
-        blocks = [str(4 * block + 3) for block in range(self.depth)]
+        ends = [str(4 * block + 3) for block in range(self.depth)]
         head = nn.Linear(channels * height * width, num_classes)
-        return with_stages(nn.Sequential(*layers, nn.Flatten(), head), blocks)
+        return with_blocks(nn.Sequential(*layers, nn.Flatten(), head), ends)

@@ -71,7 +71,7 @@ def check_image(where: str, image_shape: tuple[int, int, int]) -> None:
     """Refuse images that generator and discriminator cannot halve down to a small square.
 
     Raises:
-        ConfigError: so it is.
+        ConfigError: the image is not square, or too small.
     """
     _, height, width = image_shape
     if height != width or height < 2 * SMALLEST:

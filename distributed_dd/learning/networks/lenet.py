@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from distributed_dd.family import require, setting
-from distributed_dd.learning.networks.stages import with_stages
+from distributed_dd.learning.networks.blocks import with_blocks
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class LeNet:
             nn.ReLU(),
             nn.Linear(84, num_classes),
         )
-        return with_stages(layers, ("2", "5"))
+        return with_blocks(layers, ("2", "5"))
 
     def _side(self, size: int, padding: int) -> int:
         first = (size + 2 * padding - 5) // self.stride + 1

@@ -6,7 +6,7 @@ from math import prod
 from torch import nn
 
 from distributed_dd.family import require, setting
-from distributed_dd.learning.networks.stages import with_stages
+from distributed_dd.learning.networks.blocks import with_blocks
 
 
 @dataclass(frozen=True)
@@ -28,4 +28,4 @@ class MLP:
             layers += [nn.Linear(size, self.width), nn.ReLU()]
             size = self.width
         hidden = [str(2 * number) for number in range(1, self.depth)]
-        return with_stages(nn.Sequential(*layers, nn.Linear(size, num_classes)), hidden)
+        return with_blocks(nn.Sequential(*layers, nn.Linear(size, num_classes)), hidden)

@@ -1,4 +1,4 @@
-"""ResNets of basic blocks with the small-image stem: 3x3, no max pooling (He et al., CVPR 2016)."""
+"""ResNets of basic residual units with the small-image stem: 3x3, no max pooling (He et al., CVPR 2016)."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -6,11 +6,11 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from distributed_dd.family import require, setting
+from distributed_dd.learning.networks.blocks import with_blocks
 from distributed_dd.learning.networks.norms import Norm, norm_layer
-from distributed_dd.learning.networks.stages import with_stages
 
 
-class BasicBlock(nn.Module):
+class ResidualUnit(nn.Module):
     """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where shapes change.
 
     ``average`` halves the image by average pooling after convolutions of stride 1.
@@ -40,13 +40,13 @@ class BasicBlock(nn.Module):
 
 @dataclass(frozen=True)
 class ResNet18:
-    """ResNet18 for small images: 3x3 stem, four stages of two blocks, global average pooling."""
+    """ResNet18 for small images: 3x3 stem, four blocks of two residual units, global average pooling."""
 
-    blocks: ClassVar[int] = 2
+    units: ClassVar[int] = 2
 
     norm: Norm = setting("normalisation; students cannot use batch", "instance")
-    downsample: Literal["stride", "average"] = setting("how a stage halves the image", "stride")
-    width: int = setting("channels of the first stage; each stage doubles them", 64)
+    downsample: Literal["stride", "average"] = setting("how a block halves the image", "stride")
+    width: int = setting("channels of the first block; each block doubles them", 64)
     stem_stride: int = setting("of the stem: 1 up to 32 pixels, 2 for 64", 1)
 
     def __post_init__(self) -> None:
@@ -69,18 +69,18 @@ class ResNet18:
         layers: list[nn.Module] = [stem, norm_layer(self.norm, self.width), nn.ReLU()]
         channels, average = self.width, self.downsample == "average"
         ends = [len(layers) - 1]
-        for stage in range(4):
-            for block in range(self.blocks):
-                stride = 2 if stage > 0 and block == 0 else 1
-                layers.append(BasicBlock(channels, self.width * 2**stage, stride, self.norm, average))
-                channels = self.width * 2**stage
+        for block in range(4):
+            for unit in range(self.units):
+                stride = 2 if block > 0 and unit == 0 else 1
+                layers.append(ResidualUnit(channels, self.width * 2**block, stride, self.norm, average))
+                channels = self.width * 2**block
             ends.append(len(layers) - 1)
         pooled = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)]
-        return with_stages(nn.Sequential(*layers, *pooled), [*map(str, ends)])
+        return with_blocks(nn.Sequential(*layers, *pooled), [*map(str, ends)])
 
 
 @dataclass(frozen=True)
 class ResNet10(ResNet18):
-    """ResNet10 for small images: as ResNet18, with one block a stage."""
+    """ResNet10 for small images: as ResNet18, with one residual unit in each block."""
 
-    blocks: ClassVar[int] = 1
+    units: ClassVar[int] = 1

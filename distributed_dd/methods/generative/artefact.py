@@ -50,12 +50,12 @@ class Generator:
             good = isinstance(value, int) and value >= least
             require(good, name, f"got {value!r}", f"a whole number, {least} or more")
         return Source(
-            self._layers,
-            self.preprocessing,
-            self._member.noise_size,
-            self.num_classes,
-            all_classes(self.num_classes, images_per_class),
-            seed,
+            layers=self._layers,
+            fitted=self.preprocessing,
+            noise_size=self._member.noise_size,
+            num_classes=self.num_classes,
+            classes=all_classes(self.num_classes, images_per_class),
+            seed=seed,
         )
 
     def sample(self, images_per_class: int, seed: int = 0) -> DistilledSet:

@@ -40,5 +40,5 @@ def local_loss(fake_BF: Tensor, real_BF: Tensor, form: FeatureForm, total: int, 
         return difference.square().sum() / (total * difference.shape[1])
     # The mean is over the whole batch: its absolute value is not the sum of those of parts.
     mean_F = summed(difference.sum(0)) / total
-    whole = mean_F.abs().sum() if form == "l1_sum" else mean_F.square().mean()
-    return whole / num_ranks
+    distance = mean_F.abs().sum() if form == "l1_sum" else mean_F.square().mean()
+    return distance / num_ranks

@@ -8,7 +8,7 @@ from distributed_dd.learning.augment import Drawn
 from distributed_dd.learning.update_rules import Adam
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Phase:
     """Settings in which the GAN's own training and the distillation differ.
 

@@ -15,7 +15,7 @@ from distributed_dd.evaluation.tables import markdown, percent
 from distributed_dd.family import build_member, choices, plain, require, setting
 from distributed_dd.learning.networks import NETWORKS, Network
 from distributed_dd.methods.generative.artefact import WEIGHTS, Generator, load_generator
-from distributed_dd.methods.generative.rows import TITLES, Generated, candidates, told
+from distributed_dd.methods.generative.rows import TITLES, Generated, candidates, with_protocol
 from distributed_dd.outer.ports import Cluster, Progress
 from distributed_dd.outer.work import size
 from distributed_dd.outer.world import World
@@ -50,13 +50,13 @@ class GeneratorElsewhere(Elsewhere):
 
     def opened(self, folder: Path) -> tuple[dict[str, Any], Fitted]:
         """Of a run folder or its ``generator/``."""
-        made = load_generator(folder)
-        return made.manifest, made.preprocessing
+        generator = load_generator(folder)
+        return generator.manifest, generator.preprocessing
 
-    def values(self, given: dict[str, Any]) -> dict[str, Any]:
+    def values(self, typed: dict[str, Any]) -> dict[str, Any]:
         """One size may stand without a list."""
-        number = given.get("images_per_class")
-        return {**given, "images_per_class": [number]} if isinstance(number, int) else given
+        number = typed.get("images_per_class")
+        return {**typed, "images_per_class": [number]} if isinstance(number, int) else typed
 
     def evaluate(
         self, settings: GeneratorEvaluation, world: World, cluster: Cluster, progress: Progress, folder: Path
@@ -71,7 +71,7 @@ class GeneratorElsewhere(Elsewhere):
 
 def evaluate_generator(
     settings: GeneratorEvaluation,
-    made: Generator,
+    generator: Generator,
     world: World,
     cluster: Cluster,
     progress: Progress,
@@ -81,15 +81,15 @@ def evaluate_generator(
     evaluation, seed, material = world.evaluate, world.seed, world.real
     evaluation = replace(evaluation, num_networks=settings.num_networks)
     identity = {
-        "generator_sha256": made.manifest["sha256"][WEIGHTS],
+        "generator_sha256": generator.manifest["sha256"][WEIGHTS],
         "recipe": plain(evaluation),
         "seed": seed,
         "num_test": len(material.splits.test),
-        "storage_bytes": made.num_bytes,
+        "storage_bytes": generator.num_bytes,
     }
     result = {"schema": SCHEMA, **identity, "entries": _known(folder / FILE, identity)}
-    sizes = settings.images_per_class or (made.manifest["images_per_class"],)
-    own = build_member(NETWORKS, made.manifest["network"], "network")
+    sizes = settings.images_per_class or (generator.manifest["images_per_class"],)
+    own = build_member(NETWORKS, generator.manifest["network"], "network")
     for network in settings.networks or (own,):
         for number in sizes:
             what = {"kind": NETWORKS.kind_of(network), **plain(network)}
@@ -98,18 +98,24 @@ def evaluate_generator(
             if done and not full:
                 progress.say(f"{what['kind']}, {number} per class: already evaluated")
                 continue
-            sample = made.sample(number, seed)
-            entry = Generated(made.source(number, seed), None, {"images": sample.images}, number, seed)
+            sample = generator.sample(number, seed)
+            entry = Generated(
+                source=generator.source(number, seed),
+                last=None,
+                frozen={"images": sample.images},
+                images_per_class=number,
+                seed=seed,
+            )
             rows = [row for row in candidates(entry, material, evaluation) if row.name != FULL or full]
             rows = [row for row in rows if row.name == FULL or not done]
             scored, _ = score_rows(rows, network, evaluation, seed, material, cluster, progress)
-            count = number * made.num_classes
+            count = number * generator.num_classes
             result["entries"].append(
                 {
                     "images_per_class": number,
                     "network": what,
                     "set_bytes": sample.images.nbytes,
-                    "rows": [told(row, count, evaluation.num_epochs) for row in scored],
+                    "rows": [with_protocol(row, count, evaluation.num_epochs) for row in scored],
                 }
             )
             write_json(folder / FILE, result)
@@ -124,8 +130,8 @@ def _has(entries: Iterable[dict[str, Any]], network: dict[str, Any], name: str) 
 def _known(path: Path, identity: dict[str, Any]) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    found = read_json(path)
-    return found["entries"] if all(found.get(key) == value for key, value in identity.items()) else []
+    record = read_json(path)
+    return record["entries"] if all(record.get(key) == value for key, value in identity.items()) else []
 
 
 def table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from math import ceil, prod
-from typing import Any
 
 import torch
 from torch import nn
@@ -10,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from distributed_dd.learning.networks import initialised
 from distributed_dd.learning.networks.batch_norm import batch_norms
+from distributed_dd.methods.generative.settings import GenerativeSettings
 from distributed_dd.outer.scale import Scale, Work
 from distributed_dd.outer.sharing import Sharing
 from distributed_dd.outer.work import FLOAT, TRAIN_FACTOR, evaluation_operations, forward_flops_of, size
@@ -24,7 +24,7 @@ COPIES_IN_TRAINING = 4
 NUM_SETS, FRESH_SETS = 4, 2
 
 
-def work_of(method: Any, scale: Scale) -> Work:
+def work_of(method: GenerativeSettings, scale: Scale) -> Work:
     """The estimate of a method with the settings of `Generative`."""
     facts, asked, recipe = scale.facts, scale.asked, scale.evaluate
     rng = torch.Generator()
@@ -48,15 +48,15 @@ def work_of(method: Any, scale: Scale) -> Work:
     return Work([*_lines(method, scale, networks, asked)], operations)
 
 
-def _lines(method: Any, scale: Scale, networks: list[nn.Module], asked: Sharing | None) -> Iterator[str]:
+def _lines(method: GenerativeSettings, scale: Scale, networks: list[nn.Module], asked: Sharing | None) -> Iterator[str]:
     facts = scale.facts
     counts = [sum(p.numel() for p in layers.parameters()) for layers in networks]
-    whole = FLOAT * (counts[0] + sum(b.numel() for b in networks[0].buffers()))
+    generator_bytes = FLOAT * (counts[0] + sum(b.numel() for b in networks[0].buffers()))
     kept = (COPIES_IN_TRAINING - 1) * FLOAT * sum(counts)
     images = FLOAT * facts.num_classes * scale.images_per_class * prod(facts.image_shape)
     yield (
         f"disk      {size(kept)} for a checkpoint of generator ({counts[0]:,} parameters) and discriminator "
-        f"({counts[1]:,}); the generator takes {size(whole)}, a frozen set {size(images)}"
+        f"({counts[1]:,}); the generator takes {size(generator_bytes)}, a frozen set {size(images)}"
     )
     largest = max(method.batch_size, method.gan.batch_size)
     yield (
@@ -76,10 +76,10 @@ def _per_image(generator: float, discriminator: float, discriminator_steps: int)
     return ours + discriminator_steps * theirs
 
 
-def _flops(layers: nn.Module, given: torch.Tensor) -> int:
+def _flops(layers: nn.Module, example: torch.Tensor) -> int:
     counter = FlopCounterMode(display=False)
     for norm in batch_norms(layers):
         norm.standing = True  # one image has no statistics of a batch
     with counter, torch.no_grad():
-        layers(given)
+        layers(example)
     return counter.get_total_flops()

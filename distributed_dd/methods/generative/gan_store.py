@@ -12,6 +12,7 @@ from distributed_dd.durable import digest, read_json, write_bytes, write_json
 from distributed_dd.evaluation.artefact import MANIFEST, PREVIEW, verified
 from distributed_dd.family import identity
 from distributed_dd.locks import locked_when_free
+from distributed_dd.methods.generative.settings import GenerativeSettings
 from distributed_dd.outer.footprint import Footprint
 from distributed_dd.outer.run_folder import RunFolder
 
@@ -37,7 +38,7 @@ class GanStore:
     manifest there is no GAN. ``checkpoint/`` and ``metrics.jsonl`` are as in a run folder.
     """
 
-    def __init__(self, root: Path, method: Any, data: dict[str, Any], seed: int) -> None:
+    def __init__(self, root: Path, method: GenerativeSettings, data: dict[str, Any], seed: int) -> None:
         values = identity(method)
         self.identity = {**data, "seed": seed, **{name: values[name] for name in SETTINGS}}
         self.digest = digest(self.identity)

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from distributed_dd.learning.augment import Drawn
 from distributed_dd.learning.flat import FlatNetwork
-from distributed_dd.learning.networks.stages import FeatureNetwork
+from distributed_dd.learning.networks.blocks import FeatureNetwork
 from distributed_dd.methods.generative.adversarial import discriminator_losses, generator_losses
 from distributed_dd.methods.generative.correspondence import FeatureForm, LogitForm, Sum, global_loss, local_loss
 
 Losses = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Matching:
     """A network of the pool, as it is now, and what is asked of it.
 
@@ -46,12 +46,12 @@ class Matching:
         with torch.no_grad():
             real_logits, real_features = self._look(real_BCHW)
         logits, features = self._look(fake_BCHW)
-        found = {}
+        losses = {}
         if self.global_weight:
-            found["global"] = global_loss(logits, real_logits, self.logits, total)
+            losses["global"] = global_loss(logits, real_logits, self.logits, total)
         if self.local_weight:
-            found["local"] = local_loss(features, real_features, self.features, total, self.summed, self.num_ranks)
-        return found
+            losses["local"] = local_loss(features, real_features, self.features, total, self.summed, self.num_ranks)
+        return losses
 
     def _look(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         return self.network.look(self.theta_P, self.augment(self.seen(images_BCHW)))
@@ -87,10 +87,10 @@ class Adversaries:
         losses = generator_losses(self.discriminator.logits(theta_D.detach(), fake), classes_B, total)
         loss = losses["adversarial"] + classification_weight * losses["classification"]
         if matching is not None:
-            found = matching.losses(fake, real_BCHW, total)
+            matched = matching.losses(fake, real_BCHW, total)
             weights = {"global": matching.global_weight, "local": matching.local_weight}
-            loss = loss + sum(weights[name] * value for name, value in found.items())
-            losses |= found
+            loss = loss + sum(weights[name] * value for name, value in matched.items())
+            losses |= matched
         (gradient,) = torch.autograd.grad(loss, leaf)
         return {name: value.detach() for name, value in losses.items()}, gradient
 

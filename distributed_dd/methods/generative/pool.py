@@ -17,7 +17,7 @@ from distributed_dd.learning.device import device
 from distributed_dd.learning.flat import flatten, refuse_noise
 from distributed_dd.learning.loop import Recipe, Training
 from distributed_dd.learning.networks import initialised
-from distributed_dd.learning.networks.stages import layer_named
+from distributed_dd.learning.networks.blocks import layer_named
 from distributed_dd.learning.optimizers import SGD
 from distributed_dd.methods.generative.pool_settings import Pool
 from distributed_dd.outer.ports import Chain
@@ -25,7 +25,7 @@ from distributed_dd.outer.ports import Chain
 SPAN_BYTES = 64 * 2**20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PoolJob:
     """What all trainings of the pool need.
 
@@ -60,8 +60,8 @@ class PoolJob:
 
     def spans(self, step: int) -> Iterator[tuple[int, int, "Span"]]:
         """Outer steps from ``step`` on, cut at the ends of turns and where parameters would fill memory."""
-        made = pool_layers(self.pool, self.image_shape, self.num_classes)
-        sizes = [sum(p.numel() for p in layers.parameters()) * 4 for layers in made]
+        networks = pool_layers(self.pool, self.image_shape, self.num_classes)
+        sizes = [sum(p.numel() for p in layers.parameters()) * 4 for layers in networks]
         while self.end is None or step < self.end:
             turn, place = self.pool.place(step)
             fitting = max(1, SPAN_BYTES // sizes[self.kind(turn)])
@@ -77,7 +77,7 @@ def pool_layers(pool: Pool, image_shape: tuple[int, int, int], num_classes: int)
     Raises:
         ConfigError: one cannot judge: it draws noise, or has no such layer.
     """
-    made = []
+    networks = []
     for number, member in enumerate(pool.networks):
         try:
             layers = initialised(member, image_shape, num_classes, generator(0, "layout"))
@@ -87,8 +87,8 @@ def pool_layers(pool: Pool, image_shape: tuple[int, int, int], num_classes: int)
         where = f"method.pool.layers[{number}]"
         refuse_noise(layers)
         layer_named(layers, pool.layer(number), where)
-        made.append(layers)
-    return made
+        networks.append(layers)
+    return networks
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,8 @@ def train_span(span: Span, reached: Reached | None, job: PoolJob) -> tuple[Train
 def _training(layers: nn.Module, turn: int, job: PoolJob) -> Training:
     pool, where = job.pool, device()
     recipe = Recipe(
-        1,
-        pool.batch_size,
+        num_epochs=1,
+        batch_size=pool.batch_size,
         augment=pool.augment,
         optimizer=SGD(pool.learning_rate, pool.momentum, pool.weight_decay),
     )

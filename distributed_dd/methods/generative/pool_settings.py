@@ -12,7 +12,7 @@ from distributed_dd.learning.networks.convnet import ConvNet
 from distributed_dd.learning.networks.resnet import ResNet10, ResNet18
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pool:
     """The networks that compare generated with real images: one at a time, drawn at random, freshly made.
 
@@ -23,7 +23,7 @@ class Pool:
         NETWORKS, "kinds to draw from", (ConvNet(), ResNet10(width=32), ResNet18(width=32))
     )
     layers: tuple[int | str, ...] = setting(
-        "layer of each whose features are matched: middle, a stage's number, a module's name (empty: middle)",
+        "layer of each whose features are matched: middle, a block's number, a module's name (empty: middle)",
         (),
     )
     steps_per_network: int = setting("updates of the generator with one network, then the next is drawn", 781)

@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 from distributed_dd.data.material import identity_of_data
 from distributed_dd.durable import write_bytes
 from distributed_dd.evaluation.artefact import MANIFEST
-from distributed_dd.family import flattened
 from distributed_dd.methods.generative.gan_store import GanStore
 from distributed_dd.methods.generative.product import PICTURE, gan_subject, picture_of
+from distributed_dd.methods.generative.settings import GenerativeSettings
 from distributed_dd.methods.generative.steps import GenerativeJob
+from distributed_dd.nested import flattened
 from distributed_dd.outer.judging import Judging
 from distributed_dd.outer.loop import Distillation
 from distributed_dd.outer.prelude import Crew, Made, Prelude, SharedRun
@@ -23,7 +25,7 @@ LOSSES = ("discriminator_distance", "generator_classification", "discriminator_p
 class GanPrelude(Prelude):
     """The GAN of a method's settings on one data set."""
 
-    method: Any
+    method: GenerativeSettings
     world: World
 
     stage: ClassVar[str] = "gan"
@@ -33,7 +35,7 @@ class GanPrelude(Prelude):
     def store(self) -> GanStore:
         """Where it lies."""
         world = self.world
-        root = self.method.gan.storage or world.output / "gans"
+        root = Path(self.method.gan.storage or world.output / "gans")
         data = identity_of_data(world.real, world.preprocessing)
         data.pop("preprocessing")  # a GAN sees pixels
         return GanStore(root, self.method, data, world.seed)

@@ -15,6 +15,7 @@ from distributed_dd.evaluation.product import Describe, Product, Tensors
 from distributed_dd.evaluation.scoring import Candidate, Fit
 from distributed_dd.methods.generative import artefact as generators
 from distributed_dd.methods.generative import rows as generator_rows
+from distributed_dd.methods.generative.settings import GenerativeSettings
 from distributed_dd.methods.generative.source import Source, all_classes, finished, frozen
 from distributed_dd.methods.generative.steps import AVERAGE
 from distributed_dd.outer.checkpoint import Saved
@@ -45,21 +46,21 @@ def gan_subject(starting: Callable[[], Tensors], show: Callable[[int, Tensors, T
     return Subject(starting=starting, read=everything, show=show, noted=NOTED)
 
 
-def source_of(method: Any, world: World, tensors: Tensors, per_class: int, *key: str | int) -> Source:
+def source_of(method: GenerativeSettings, world: World, tensors: Tensors, per_class: int, *key: str | int) -> Source:
     """The generator of a checkpoint as a source of images."""
     member = method.generator
     return Source(
-        finished(member, world.image_shape, world.num_classes, theta_of(tensors)),
-        world.real.fitted,
-        member.noise_size,
-        world.num_classes,
-        all_classes(world.num_classes, per_class),
-        world.seed,
-        key,
+        layers=finished(member, world.image_shape, world.num_classes, theta_of(tensors)),
+        fitted=world.real.fitted,
+        noise_size=member.noise_size,
+        num_classes=world.num_classes,
+        classes=all_classes(world.num_classes, per_class),
+        seed=world.seed,
+        key=key,
     )
 
 
-def picture_of(method: Any, world: World, tensors: Tensors, title: str) -> bytes:
+def picture_of(method: GenerativeSettings, world: World, tensors: Tensors, title: str) -> bytes:
     """Images of every class, from the same noise every time."""
     source = source_of(method, world, tensors, SHOWN_PER_CLASS, "picture")
     pixels = world.real.fitted.invert(source.epoch(0))
@@ -70,7 +71,7 @@ def picture_of(method: Any, world: World, tensors: Tensors, title: str) -> bytes
 class GeneratorProduct(Product):
     """A generator in ``generator/`` and a frozen sample of it in ``distilled/`` of a run folder."""
 
-    method: Any
+    method: GenerativeSettings
     world: World
     folder: Path
 
@@ -85,10 +86,10 @@ class GeneratorProduct(Product):
     def fits(self, tensors: Tensors, members: Iterable[int]) -> list[Fit]:
         """Networks trained by the method's protocol: on fresh images, or on one frozen sample."""
         source = source_of(self.method, self.world, tensors, self.world.images_per_class, "validation")
-        given: Source | Tensor = source
+        images: Source | Tensor = source
         if self.method.judged_by == "frozen":
-            given = frozen(source, 1.0)["images"]
-        return [Fit(given, source.classes, None, member) for member in members]
+            images = frozen(source, 1.0)["images"]
+        return [Fit(images=images, labels=source.classes, learning_rate=None, member=member) for member in members]
 
     def picture(self, start: Tensors, tensors: Tensors, title: str) -> bytes:
         """Images of every class."""
@@ -104,9 +105,9 @@ class GeneratorProduct(Product):
             write_bytes(place / artefact.PREVIEW, png)
         described = describe(facts)
         described["evaluation"]["learning_rate"] = rate  # none was distilled
-        made = generators.write_generator(folder, self.method.generator, world, theta_of(best), described)
-        sample = frozen(made.source(world.images_per_class, world.seed), rate)
-        manifest = made.sample_manifest(world.images_per_class, world.seed)
+        generator = generators.write_generator(folder, self.method.generator, world, theta_of(best), described)
+        sample = frozen(generator.source(world.images_per_class, world.seed), rate)
+        manifest = generator.sample_manifest(world.images_per_class, world.seed)
         artefact.write_artefact(sample_folder, sample, None, world.real.fitted, manifest)
 
     def verify(self) -> None:
@@ -117,28 +118,28 @@ class GeneratorProduct(Product):
     def rows(self) -> list[Candidate]:
         """Fresh and frozen images, and the controls."""
         world = self.world
-        made, sample = generators.load_generator(self.folder), artefact.load_distilled(self.folders[1])
+        generator, sample = generators.load_generator(self.folder), artefact.load_distilled(self.folders[1])
         last = None
-        if made.manifest["outer_step"] != world.num_outer_steps:
+        if generator.manifest["outer_step"] != world.num_outer_steps:
             tensors = {"generator.theta": load_tensors(self.folders[0] / LAST)["theta"]}
             last = source_of(self.method, world, tensors, world.images_per_class, "fresh")
         entry = generator_rows.Generated(
-            made.source(world.images_per_class, world.seed),
-            last,
-            {"images": sample.images},
-            world.images_per_class,
-            world.seed,
+            source=generator.source(world.images_per_class, world.seed),
+            last=last,
+            frozen={"images": sample.images},
+            images_per_class=world.images_per_class,
+            seed=world.seed,
         )
         return generator_rows.candidates(entry, world.real, world.evaluate)
 
     def finished(self, row: dict[str, Any]) -> dict[str, Any]:
         """With the protocol and the number of images that its networks saw."""
-        return generator_rows.told(row, self.world.num_images, self.world.evaluate.num_epochs)
+        return generator_rows.with_protocol(row, self.world.num_images, self.world.evaluate.num_epochs)
 
     def more_for_the_report(self) -> dict[str, Any]:
         """What generator and set take to keep, and by which protocol the step was chosen."""
-        made, sample = generators.load_generator(self.folder), artefact.load_distilled(self.folders[1])
-        kept = {"generator": made.num_bytes, "set": sample.images.nbytes}
+        generator, sample = generators.load_generator(self.folder), artefact.load_distilled(self.folders[1])
+        kept = {"generator": generator.num_bytes, "set": sample.images.nbytes}
         num_frozen = self.world.num_images
         remarks = [
             f"Storage: the generator takes {size(kept['generator'])}, the frozen set {size(kept['set'])} (float32).",

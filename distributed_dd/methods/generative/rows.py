@@ -20,7 +20,7 @@ TITLES = {
 PROTOCOLS = {FRESH: "fresh", FRESH_LAST: "fresh", FROZEN: "frozen"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Generated:
     """What is evaluated: the generator, its last step if that is another, and a frozen sample of it."""
 
@@ -46,18 +46,29 @@ def candidates(entry: Generated, material: Any, evaluation: Evaluation) -> list[
         for member in range(evaluation.num_networks if enough else 0)
     ]
     classes = entry.source.classes
-    rows = [Candidate(FRESH, "hard", ((entry.source, classes),), rates)]
+    rows = [Candidate(name=FRESH, label_kind="hard", sets=((entry.source, classes),), learning_rates=rates)]
     if entry.last is not None:
-        rows.append(Candidate(FRESH_LAST, "hard", ((entry.last, classes),), rates))
-    rows.append(Candidate(FROZEN, "hard", ((entry.frozen["images"], classes),), rates))
+        rows.append(Candidate(name=FRESH_LAST, label_kind="hard", sets=((entry.last, classes),), learning_rates=rates))
+    rows.append(
+        Candidate(name=FROZEN, label_kind="hard", sets=((entry.frozen["images"], classes),), learning_rates=rates)
+    )
     if picks:
         real = tuple((train.images[pick], hard[pick]) for pick in picks)
-        rows.append(Candidate("random_real", "hard", real, rates))
+        rows.append(Candidate(name="random_real", label_kind="hard", sets=real, learning_rates=rates))
     everything = ((train.images, train.targets),)
-    return [*rows, Candidate("full_data", "hard", everything, rates, evaluation.num_epochs_full_data)]
+    return [
+        *rows,
+        Candidate(
+            name="full_data",
+            label_kind="hard",
+            sets=everything,
+            learning_rates=rates,
+            num_epochs=evaluation.num_epochs_full_data,
+        ),
+    ]
 
 
-def told(row: dict[str, Any], num_images: int, num_epochs: int) -> dict[str, Any]:
+def with_protocol(row: dict[str, Any], num_images: int, num_epochs: int) -> dict[str, Any]:
     """A scored row with its protocol, and the number of distinct generated images that its networks saw."""
     protocol = PROTOCOLS.get(row["name"])
     if protocol is None:

@@ -34,26 +34,25 @@ def write_sample(asked: Sampling, source: Path, to: Path | None, progress: Progr
     Raises:
         MissingInputError: there is no generator. ConfigError: ``to`` holds something else.
     """
-    made = load_generator(source)
+    generator = load_generator(source)
     to = to or _home(source) / f"ipc{asked.images_per_class}-seed{asked.seed}"
-    manifest = made.sample_manifest(asked.images_per_class, asked.seed)
+    manifest = generator.sample_manifest(asked.images_per_class, asked.seed)
     _refuse_foreign(to, manifest)
     with locked(to, "sample"):
         if (to / artefact.MANIFEST).exists():
             load_distilled(to)  # verifies
             progress.say(f"already in {to}; nothing was done again")
             return
-        images = made.source(asked.images_per_class, asked.seed)
+        images = generator.source(asked.images_per_class, asked.seed)
         tensors = frozen(images, manifest["learning_rate"])
-        pixels = made.preprocessing.invert(tensors["images"])
+        pixels = generator.preprocessing.invert(tensors["images"])
         title = f"{asked.images_per_class} images per class, seed {asked.seed}"
         names = tuple(manifest["class_names"])
         png = preview_png(None, pixels, tensors["classes"], names, title, "generated")
         write_bytes(to / artefact.PREVIEW, png)
-        artefact.write_artefact(to, tensors, None, made.preprocessing, manifest)
-    progress.say(
-        f"{len(tensors['images'])} images, {size(tensors['images'].nbytes)}; the generator takes {size(made.num_bytes)}"
-    )
+        artefact.write_artefact(to, tensors, None, generator.preprocessing, manifest)
+    num_bytes = tensors["images"].nbytes
+    progress.say(f"{len(tensors['images'])} images, {size(num_bytes)}; the generator takes {size(generator.num_bytes)}")
     progress.say(f"preview:  {to / artefact.PREVIEW}")
     progress.say(f"output:   {to}")
 
@@ -66,13 +65,13 @@ def _refuse_foreign(to: Path, manifest: dict[str, Any]) -> None:
     """
     there = [path for path in to.glob("*") if not is_half_written(path.name)] if to.is_dir() else []
     known = to / artefact.MANIFEST
-    found = read_json(known) if known.exists() else {}
-    same = all(found.get(key) == manifest[key] for key in ("sampled", "images_per_class"))
+    record = read_json(known) if known.exists() else {}
+    same = all(record.get(key) == manifest[key] for key in ("sampled", "images_per_class"))
     begun = {artefact.MANIFEST, artefact.PREVIEW, artefact.SET, ".lock"}
     require(
-        same if found else {path.name for path in there} <= begun,
+        same if record else {path.name for path in there} <= begun,
         "--to",
-        f"{to} holds {'another set' if found else 'other files'}",
+        f"{to} holds {'another set' if record else 'other files'}",
         "a new or empty folder",
     )
 

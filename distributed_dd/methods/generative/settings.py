@@ -1,49 +1,29 @@
-"""Distillation of a generator: a conditional GAN that a pool of networks finds alike to real images.
+"""The settings of generative distillation: a conditional GAN that a pool of networks finds alike to real images.
 
 DiM (arXiv 2303.04707) matches logits, "balancing global structure and local details" (arXiv 2404.17732) also
 features of a middle layer. With ``local_weight`` 0 it is DiM; with both weights 0 the conditional GAN alone.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 
-from distributed_dd.evaluation.elsewhere import Elsewhere
-from distributed_dd.evaluation.product import Product
-from distributed_dd.evaluation.words import Words
-from distributed_dd.family import at, choice, plain, require, setting
+from distributed_dd.family import choice, require, setting
 from distributed_dd.learning.augment import AUGMENTATIONS, Augmentation, InTurn
 from distributed_dd.learning.batches import endless_batch
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.networks.discriminator import ConvDiscriminator
 from distributed_dd.learning.networks.generator import ConvGenerator
 from distributed_dd.learning.update_rules import Adam
-from distributed_dd.methods.generative.artefact import folder_of
 from distributed_dd.methods.generative.correspondence import FeatureForm, LogitForm
 from distributed_dd.methods.generative.draws import CriticDraw, Phase, StepDraw
-from distributed_dd.methods.generative.elsewhere import GeneratorElsewhere
-from distributed_dd.methods.generative.estimate import work_of
-from distributed_dd.methods.generative.gan_store import SETTINGS
-from distributed_dd.methods.generative.pool import pool_layers
 from distributed_dd.methods.generative.pool_settings import Pool
-from distributed_dd.methods.generative.prelude import GanPrelude
-from distributed_dd.methods.generative.product import NOTED, PICTURE, GeneratorProduct
-from distributed_dd.methods.generative.rows import FRESH, TITLES
-from distributed_dd.methods.generative.steps import GenerativeJob
-from distributed_dd.outer.checkpoint import Checkpoints
-from distributed_dd.outer.division import Batch, Division, mixing_layers
-from distributed_dd.outer.method import Method
-from distributed_dd.outer.ports import Job
-from distributed_dd.outer.scale import Scale, Work
-from distributed_dd.outer.world import World
 
 OF_A_GAN = Adam(1e-4, 0.0, 0.9)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GanTraining:
     """The conditional GAN before any matching; runs with the same one share it."""
 
@@ -59,9 +39,9 @@ class GanTraining:
             require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
 
 
-@dataclass(frozen=True)
-class Generative(Method):
-    """Distil a generator by global structure and local details (arXiv 2404.17732; DiM, arXiv 2303.04707)."""
+@dataclass(frozen=True, kw_only=True)
+class GenerativeSettings:
+    """What can be set, and what follows from it alone."""
 
     name: str = setting("the method's name in reports", "generative")
     generator: ConvGenerator = setting("noise and class to image", ConvGenerator())
@@ -94,26 +74,6 @@ class Generative(Method):
     )
     precision: Literal["float32", "bf16"] = setting("arithmetic of all networks", "float32")
 
-    words: ClassVar[Words] = Words(
-        losses={
-            "discriminator_distance": "distance between real and generated",
-            "generator_classification": "classification loss of the generator",
-            "generator_global": "global loss, unweighted",
-            "generator_local": "local loss, unweighted",
-        },
-        noted=NOTED,
-        rows=TITLES,
-        columns={FRESH: "fresh noise", "distilled": "distilled, frozen"},
-        headline=FRESH,
-        picture=PICTURE,
-        parameters={"method.global_weight": "global weight", "method.local_weight": "local weight"},
-        compared=("method.global_weight", "method.local_weight"),
-        about_columns="Fresh noise: networks saw new images of a generator in every epoch, as many as a set "
-        "would have. Distilled, frozen: one frozen sample of a generator, or the distilled set of another method.",
-    )
-    unsearched: ClassVar[tuple[str, ...]] = ("method.judged_by",)
-    tried_elsewhere: ClassVar[tuple[type[Elsewhere], ...]] = (GeneratorElsewhere,)
-
     def __post_init__(self) -> None:
         for name in ("batch_size", "discriminator_steps"):
             require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
@@ -131,63 +91,20 @@ class Generative(Method):
         """The GAN's own training, or the distillation."""
         if key == "gan":
             gan = self.gan
-            return Phase(key, gan.batch_size, gan.generator_optimizer, gan.discriminator_optimizer, False)
-        return Phase(key, self.batch_size, self.generator_optimizer, self.discriminator_optimizer, self.matched)
-
-    def prelude(self, world: World, varied: Collection[str] = ()) -> GanPrelude:
-        """The conditional GAN."""
-        return GanPrelude(self, world)
-
-    @property
-    def shared_fields(self) -> tuple[str, ...]:
-        """What has a part in the GAN's own training."""
-        return tuple(f"method.{name}" for name in SETTINGS)
-
-    def check(self, world: World) -> None:
-        """Refuse networks that cannot judge, and batches larger than the data."""
-        for name in ("generator", "discriminator"):
-            getattr(self, name).build(world.image_shape, world.num_classes)
-        num_real = len(world.real.pixels)
-        for name in ("batch_size", "gan.batch_size", "pool.batch_size"):
-            given = at(plain(self), name)
-            require(
-                given <= num_real,
-                f"method.{name}",
-                f"{given}, and there are {num_real} training images",
-                f"at most {num_real}",
+            return Phase(
+                key=key,
+                batch_size=gan.batch_size,
+                generator_optimizer=gan.generator_optimizer,
+                discriminator_optimizer=gan.discriminator_optimizer,
+                matched=False,
             )
-        if self.matched:
-            pool_layers(self.pool, world.image_shape, world.num_classes)
-
-    def division(self, world: World) -> Division:
-        """Every batch, where the networks of the pool see each image alone."""
-        layers = pool_layers(self.pool, world.image_shape, world.num_classes) if self.matched else []
-        mixing = [
-            obstacle
-            for number, network in enumerate(layers)
-            for obstacle in mixing_layers(network, f"method.pool.networks[{number}]")
-        ]
-        batches = (
-            Batch("method.batch_size", "batch", self.batch_size),
-            Batch("method.gan.batch_size", "batch of the GAN", self.gan.batch_size),
+        return Phase(
+            key=key,
+            batch_size=self.batch_size,
+            generator_optimizer=self.generator_optimizer,
+            discriminator_optimizer=self.discriminator_optimizer,
+            matched=self.matched,
         )
-        return Division(num_rows=0, batches=batches, mixing=mixing)
-
-    def job(self, world: World, checkpoints: Checkpoints) -> Job:
-        """The distillation of the generator."""
-        return GenerativeJob.of(self, self.phase("distil"), world, checkpoints)
-
-    def product(self, world: World, folder: Path) -> Product:
-        """The generator, and a frozen sample."""
-        return GeneratorProduct(self, world, folder)
-
-    def elsewhere(self, folder: Path) -> Elsewhere:
-        """Of a folder with a generator both protocols at any size; of a bare sample what any set has."""
-        return GeneratorElsewhere() if folder_of(folder) is not None else super().elsewhere(folder)
-
-    def work(self, scale: Scale) -> Work:
-        """GAN, distillation, pool and evaluation."""
-        return work_of(self, scale)
 
     def draw(self, step: int, phase: Phase, seed: int, num_real: int, num_classes: int) -> StepDraw:
         """Everything random about an outer step; the same in any process."""

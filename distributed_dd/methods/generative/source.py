@@ -40,7 +40,7 @@ def finished(member: ConvGenerator, image_shape: tuple[int, int, int], num_class
     return layers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """A finished generator as a source of training images.
 
@@ -73,9 +73,9 @@ class Source:
         rng = generator(self.seed, *self.key, number)
         noise = torch.randn(len(self.classes), self.noise_size, generator=rng)
         where = self.fitted.mean.device
-        given = conditioned(noise, self.classes, self.num_classes).to(where)
-        made = [self.layers(part) for part in given.split(ROWS_AT_A_TIME[where.type])]
-        return self.fitted.apply((torch.cat(made).contiguous() + 1) / 2)
+        conditions = conditioned(noise, self.classes, self.num_classes).to(where)
+        parts = [self.layers(part) for part in conditions.split(ROWS_AT_A_TIME[where.type])]
+        return self.fitted.apply((torch.cat(parts).contiguous() + 1) / 2)
 
 
 def all_classes(num_classes: int, per_class: int) -> Tensor:

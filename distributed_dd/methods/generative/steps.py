@@ -15,12 +15,13 @@ from distributed_dd.learning.device import device
 from distributed_dd.learning.flat import flatten
 from distributed_dd.learning.networks import initialised
 from distributed_dd.learning.networks.batch_norm import SummedOverRanks, batch_norms
+from distributed_dd.learning.networks.blocks import FeatureNetwork, layer_named
 from distributed_dd.learning.networks.generator import conditioned
-from distributed_dd.learning.networks.stages import FeatureNetwork, layer_named
 from distributed_dd.methods.generative.draws import CriticDraw, Phase, StepDraw
 from distributed_dd.methods.generative.losses import Adversaries, Losses, Matching
 from distributed_dd.methods.generative.pool import PoolJob, Trained
 from distributed_dd.methods.generative.pool import chain as pool_chain
+from distributed_dd.methods.generative.settings import GenerativeSettings
 from distributed_dd.outer.checkpoint import Checkpoints, Saved, Shard
 from distributed_dd.outer.ports import Chain, RankTools
 from distributed_dd.outer.world import World
@@ -30,7 +31,7 @@ NETWORKS = ("generator", "discriminator")
 AVERAGE = "average"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GenerativeJob:
     """The training of a conditional GAN, or the distillation of its generator, as it is told to every rank.
 
@@ -40,7 +41,7 @@ class GenerativeJob:
         fitted: pixels in [0, 1] to what networks see.
     """
 
-    method: Any
+    method: GenerativeSettings
     phase: Phase
     seed: int
     real: Images
@@ -51,21 +52,27 @@ class GenerativeJob:
     checkpoints: Checkpoints
 
     @staticmethod
-    def of(method: Any, phase: Phase, world: World, checkpoints: Checkpoints) -> "GenerativeJob":
+    def of(method: GenerativeSettings, phase: Phase, world: World, checkpoints: Checkpoints) -> "GenerativeJob":
         """The job of a phase of ``method`` (settings of `Generative`), from the driver's world."""
         real, pool = world.real, None
         if phase.matched:
-            pool = PoolJob(method.pool, world.seed, real.train, world.num_classes, world.num_outer_steps)
+            pool = PoolJob(
+                pool=method.pool,
+                seed=world.seed,
+                train=real.train,
+                num_classes=world.num_classes,
+                end=world.num_outer_steps,
+            )
         return GenerativeJob(
-            method,
-            phase,
-            world.seed,
-            real.pixels,
-            real.fitted,
-            pool,
-            world.image_shape,
-            world.num_classes,
-            checkpoints,
+            method=method,
+            phase=phase,
+            seed=world.seed,
+            real=real.pixels,
+            fitted=real.fitted,
+            pool=pool,
+            image_shape=world.image_shape,
+            num_classes=world.num_classes,
+            checkpoints=checkpoints,
         )
 
     @property
@@ -79,7 +86,7 @@ class GenerativeJob:
 
     def starting(self) -> dict[str, Tensor]:
         """Both networks as they are made, and Adam that has seen nothing."""
-        found: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         for name in NETWORKS:
             rng = generator(self.seed, "gan", name, "start")
             theta_P = flatten(initialised(getattr(self.method, name), self.image_shape, self.num_classes, rng))
@@ -89,10 +96,10 @@ class GenerativeJob:
                 "square": torch.zeros_like(theta_P),
                 "updates": torch.zeros(()),
             }
-            found |= {f"{name}.{key}": value for key, value in state.items()}
+            tensors |= {f"{name}.{key}": value for key, value in state.items()}
         if self.method.ema_decay is not None:
-            found[AVERAGE] = found["generator.theta"].clone()
-        return found
+            tensors[AVERAGE] = tensors["generator.theta"].clone()
+        return tensors
 
 
 class GenerativeWorker:
@@ -155,11 +162,11 @@ class GenerativeWorker:
         """
         job = self.job
         draw = job.method.draw(step, job.phase, job.seed, len(self.real), job.num_classes)
-        found = self._update_generator(step, draw, prepared)
+        metrics = self._update_generator(step, draw, prepared)
         for critic in draw.critic:
             judged = self._update_discriminator(step, critic)
         self._update_average()
-        return found | judged
+        return metrics | judged
 
     def _update_generator(self, step: int, draw: StepDraw, prepared: Trained | None) -> dict[str, float]:
         method, total = self.job.method, len(draw.real)
@@ -177,9 +184,9 @@ class GenerativeWorker:
             method.classification_weight,
             self._matching(step, draw, prepared),
         )
-        told = self._agreed(step, "generator", losses, gradient)
+        metrics = self._agreed(step, "generator", losses, gradient)
         self.learners["generator"].step({"generator.theta": gradient})
-        return told
+        return metrics
 
     def _update_discriminator(self, step: int, draw: CriticDraw) -> dict[str, float]:
         method, total = self.job.method, len(draw.real)
@@ -200,9 +207,9 @@ class GenerativeWorker:
             method.classification_weight,
             method.gradient_penalty,
         )
-        told = self._agreed(step, "discriminator", losses, gradient)
+        metrics = self._agreed(step, "discriminator", losses, gradient)
         self.learners["discriminator"].step({"discriminator.theta": gradient})
-        return told
+        return metrics
 
     def _own(self, total: int) -> tuple[int, int]:
         """The places of a batch that this rank computes."""
@@ -223,16 +230,16 @@ class GenerativeWorker:
         theta_P = self._like(prepared.at(place))
         augment = part_of(draw.augment, *self._own(len(draw.real)))
         return Matching(
-            self._judges[job.pool.kind(turn)],
-            theta_P,
-            lambda x: self.fitted.apply((x + 1) / 2),
-            augment,
-            method.global_weight,
-            method.local_weight,
-            method.logits,
-            method.features,
-            self._summed,
-            self.ranks.layout.num_ranks,
+            network=self._judges[job.pool.kind(turn)],
+            theta_P=theta_P,
+            seen=lambda x: self.fitted.apply((x + 1) / 2),
+            augment=augment,
+            global_weight=method.global_weight,
+            local_weight=method.local_weight,
+            logits=method.logits,
+            features=method.features,
+            summed=self._summed,
+            num_ranks=self.ranks.layout.num_ranks,
         )
 
     def _agreed(self, step: int, who: str, losses: Losses, gradient: Tensor) -> dict[str, float]:
@@ -240,9 +247,9 @@ class GenerativeWorker:
         bad = torch.tensor(0.0 if bool(gradient.isfinite().all()) else 1.0, device=gradient.device)
         parts = torch.stack([*losses.values(), bad]).double()
         *values, bad_ranks = self.ranks.sum(parts).tolist()
-        told = {f"{who}_{name}": value for name, value in zip(losses, values, strict=True)}
+        metrics = {f"{who}_{name}": value for name, value in zip(losses, values, strict=True)}
         if bad_ranks or not all(map(_finite, values)):
-            listed = ", ".join(f"{name} {value:g}" for name, value in told.items())
+            listed = ", ".join(f"{name} {value:g}" for name, value in metrics.items())
             raise DivergedError(
                 f"outer step {step}",
                 f"a loss of the {who} or its gradient is not finite ({listed}); the update was not made",
@@ -250,7 +257,7 @@ class GenerativeWorker:
                 fix=f"lower {'method.gan' if self.job.phase.key == 'gan' else 'method'}.{who}_optimizer."
                 f"learning_rate; the state before this step is in {self.job.checkpoints.folder}",
             )
-        return told
+        return metrics
 
     @torch.no_grad()
     def _update_average(self) -> None:

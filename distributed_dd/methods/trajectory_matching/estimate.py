@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil, prod
-from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +10,7 @@ from torch import nn
 from distributed_dd.data import Facts
 from distributed_dd.learning.flat import Student
 from distributed_dd.learning.networks import initialised
+from distributed_dd.methods.trajectory_matching.settings import TrajectorySettings
 from distributed_dd.outer.live_bytes import peak_live_bytes
 from distributed_dd.outer.scale import Scale, Work
 from distributed_dd.outer.sharing import ALWAYS_TOLD, Sharing
@@ -22,7 +22,7 @@ from distributed_dd.unroll.replayed import student_step
 UNROLL_FACTOR = 12
 
 
-def work_of(method: Any, scale: Scale) -> Work:
+def work_of(method: TrajectorySettings, scale: Scale) -> Work:
     """The estimate; whose memory ``scale.asked`` is told first, beside one process and 4 and 16 ranks."""
     facts, experts = scale.facts, method.experts
     network = initialised(scale.network, facts.image_shape, facts.num_classes, torch.Generator())
@@ -37,7 +37,7 @@ def work_of(method: Any, scale: Scale) -> Work:
     return Work([*_lines(method, scale, network, batch)], operations)
 
 
-def _lines(method: Any, scale: Scale, network: nn.Module, batch: int) -> Iterator[str]:
+def _lines(method: TrajectorySettings, scale: Scale, network: nn.Module, batch: int) -> Iterator[str]:
     yield f"disk      {_disk(method, sum(p.numel() for p in network.parameters()))}"
     yield f"memory    at most, in an outer step of batch {batch}"
     for sharing in (*([scale.asked] if scale.asked else ()), *ALWAYS_TOLD):
@@ -60,7 +60,7 @@ class Memory:
         )
 
 
-def memory(method: Any, scale: Scale, network: nn.Module, sharing: Sharing) -> Memory:
+def memory(method: TrajectorySettings, scale: Scale, network: nn.Module, sharing: Sharing) -> Memory:
     """What a process holds at most in an outer step; its student step is that of a small batch, scaled up."""
     facts = scale.facts
     num_images = scale.images_per_class * facts.num_classes
@@ -86,7 +86,7 @@ def _student_step(student: Student, facts: Facts, batch: int) -> int:
     return one + (batch - 1) * (two - one)
 
 
-def _disk(method: Any, num_parameters: int) -> str:
+def _disk(method: TrajectorySettings, num_parameters: int) -> str:
     """Bytes of the finished store, and what keeping less would take."""
     experts, needed = method.experts, method.epochs_used()
 

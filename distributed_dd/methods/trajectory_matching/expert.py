@@ -23,7 +23,7 @@ from distributed_dd.trajectories.store import TrajectoryStore
 from distributed_dd.trajectories.unfinished import Reached
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Experts(Recipe):
     """Networks trained on real data, whose trajectories are kept."""
 
@@ -62,7 +62,7 @@ class Experts(Recipe):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExpertJob:
     """What every expert task needs besides its number.
 
@@ -135,14 +135,16 @@ class _ExpertTask:
         )
         self.unfinished = job.store.unfinished(self.expert, job.recorded)
         self.started = time.monotonic()
-        found = self.unfinished.load()
-        if found is None:
+        saved = self.unfinished.load()
+        if saved is None:
             start_P = self.training.theta_P
             rows = {0.0: start_P} if 0.0 in job.recorded else {}
-            self.reached = Reached(0, start_P, self.training.velocity_P, 0.0, rows)
+            self.reached = Reached(
+                epoch=0, theta_P=start_P, velocity_P=self.training.velocity_P, seconds=0.0, rows=rows
+            )
         else:
-            self.reached = found
-            self.training.load(found.theta_P, found.velocity_P, found.epoch)
+            self.reached = saved
+            self.training.load(saved.theta_P, saved.velocity_P, saved.epoch)
         self.seconds_before = self.reached.seconds
 
     def run(self) -> None:

@@ -34,13 +34,13 @@ class ExpertsPrelude(Prelude):
     recipe: Experts
     world: World
     needed: tuple[float, ...] = ()
-    given: TrajectoryStore | None = None
+    named_store: TrajectoryStore | None = None
 
     stage: ClassVar[str] = "experts"
     tag: ClassVar[str] = "expert_store"
 
     @staticmethod
-    def found(
+    def in_store(
         recipe: Experts, world: World, place: str, digest: str, say: Callable[[str], None]
     ) -> "ExpertsPrelude | None":
         """The experts of a store below ``place``; None, said, where they are not all there."""
@@ -56,8 +56,8 @@ class ExpertsPrelude(Prelude):
     @cached_property
     def store(self) -> TrajectoryStore:
         """Where they lie."""
-        if self.given is not None:
-            return self.given
+        if self.named_store is not None:
+            return self.named_store
         if self.recipe.store is not None:
             return TrajectoryStore.at(self.recipe.store)
         world = self.world
@@ -102,14 +102,14 @@ class ExpertsPrelude(Prelude):
     def _job(self) -> ExpertJob:
         world, real = self.world, self.world.real
         return ExpertJob(
-            self.recipe,
-            world.network,
-            world.seed,
-            real.train,
-            real.validation,
-            world.num_classes,
-            self.store,
-            self.needed,
+            recipe=self.recipe,
+            network=world.network,
+            seed=world.seed,
+            train=real.train,
+            validation=real.validation,
+            num_classes=world.num_classes,
+            store=self.store,
+            needed=self.needed,
         )
 
     def missing(self) -> float:

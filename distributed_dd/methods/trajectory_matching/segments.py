@@ -52,7 +52,7 @@ class Window:
         return self.min_start_epoch, self.max_start_epoch - self.step
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Expanding:
     """DATM's sequential window: [T-, UB) with UB growing from T to T+ (ICLR 2024)."""
 

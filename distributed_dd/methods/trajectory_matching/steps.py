@@ -11,6 +11,8 @@ from distributed_dd.learning.chance import generator
 from distributed_dd.learning.device import device
 from distributed_dd.learning.flat import Student
 from distributed_dd.learning.networks import initialised
+from distributed_dd.methods.trajectory_matching.draws import Draw
+from distributed_dd.methods.trajectory_matching.settings import TrajectorySettings
 from distributed_dd.outer.learner import Held, Learner
 from distributed_dd.outer.method import Found, Seat, Steps, Verdict
 from distributed_dd.outer.world import World
@@ -19,7 +21,7 @@ from distributed_dd.unroll import Exchanged, MatchingGradient, Problem, RowGradi
 LEARNING_RATE = "learning_rate"
 
 
-def student_of(method: Any, world: World) -> Student:
+def student_of(method: TrajectorySettings, world: World) -> Student:
     """The network as a pure function, on the device."""
     layers = initialised(world.network, world.image_shape, world.num_classes, generator(world.seed, "layout"))
     return Student(layers, method.precision).to(device(), torch.float32)
@@ -28,7 +30,7 @@ def student_of(method: Any, world: World) -> Student:
 class TrajectorySteps(Steps):
     """Gradients of the segments that fall to this rank's group, of the batches' parts that fall to this rank."""
 
-    def __init__(self, method: Any, world: World, seat: Seat, student: Student) -> None:
+    def __init__(self, method: TrajectorySettings, world: World, seat: Seat, student: Student) -> None:
         self.method, self.world, self.ranks, self.student = method, world, seat.ranks, student
         self.num_rows = len(seat.classes)
         self.stored = seat.stored(student.num_parameters, method.student_steps)
@@ -53,12 +55,12 @@ class TrajectorySteps(Steps):
         learned = {name: everything[name] for name in method.optimizers()}
         return Found(learned, {"loss": losses, "accepted": accepted, "start_epoch": epochs}, renewed)
 
-    def _draw(self, step: int, segment: int) -> Any:
+    def _draw(self, step: int, segment: int) -> Draw:
         world = self.world
         return self.method.draw(step, world.seed, self.method.experts.num_experts, self.num_rows, segment)
 
     def _match(
-        self, held: Held, draws: list[Any], gradients: RowGradients
+        self, held: Held, draws: list[Draw], gradients: RowGradients
     ) -> tuple[MatchingGradient, Mapping[str, Tensor]]:
         """The loss of this group's segment; its gradients, where it is accepted, are added. Renewed labels."""
         method, layout = self.method, self.ranks.layout
@@ -74,21 +76,21 @@ class TrajectorySteps(Steps):
         shares = [(b - a) / len(batch) for (a, b), batch in zip(parts, draw.batches, strict=True)]
         rows = self._rows(held.images, labels, draws, gradients)
         problem = Problem(
-            self.student,
-            start,
-            target,
-            rows,
-            held.learning_rate,
-            augment,
-            None if alone else shares,
-            self.ranks.sum_in_group,
-            self.stored,
-            self._weigh,
+            student=self.student,
+            theta_start_P=start,
+            theta_target_P=target,
+            rows=rows,
+            learning_rate=held.learning_rate,
+            augment=augment,
+            shares=None if alone else shares,
+            reduce=self.ranks.sum_in_group,
+            stored=self.stored,
+            weigh=self._weigh,
             in_step=layout.num_groups > 1 and isinstance(rows, Exchanged),
         )
         return method.unroll(problem), renewed
 
-    def _rows(self, images: Tensor, labels: Tensor, draws: list[Any], gradients: RowGradients) -> Rows:
+    def _rows(self, images: Tensor, labels: Tensor, draws: list[Draw], gradients: RowGradients) -> Rows:
         layout = self.ranks.layout
 
         def own(rank: int, step: int) -> Tensor:

@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from distributed_dd.family import at, require, setting
+from distributed_dd.family import require, setting
+from distributed_dd.nested import at
 from distributed_dd.search.dimensions import Coordinate, Point, Values
 
 
@@ -76,7 +77,7 @@ class MatchingWindow:
         )
         self._room(base)
         names = ["start", "end"] + ["initial"] * ("initial_max_start_epoch" in at(base, key))
-        return {f"{key}:{name}": Coordinate(0.0, 1.0) for name in names}
+        return {f"{key}:{name}": Coordinate(low=0.0, high=1.0) for name in names}
 
     def settings(self, key: str, point: Point, base: Values) -> dict[str, Any]:
         """The bounds."""
@@ -106,8 +107,8 @@ class MatchingWindow:
         if "initial_max_start_epoch" in segments:
             initial = place("initial_max_start_epoch")
             point[f"{key}:initial"] = (initial - first - 0.5) / (end - first)
-        found = self.settings(key, point, base)
-        return point if all(at(base, name) == value for name, value in found.items()) else None
+        reproduced = self.settings(key, point, base)
+        return point if all(at(base, name) == value for name, value in reproduced.items()) else None
 
     def grid(self, key: str, base: Values) -> list[dict[str, float]]:
         """Every window there is; a larger ``spacing`` has fewer."""

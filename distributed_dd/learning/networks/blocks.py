@@ -1,4 +1,4 @@
-"""Where a network's stages end, and networks that show what is inside."""
+"""Where a network's blocks end, and networks that also return the features of one module."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,27 +10,27 @@ from distributed_dd.errors import ConfigError
 from distributed_dd.family import did_you_mean
 from distributed_dd.learning.flat import FlatNetwork
 
-NAME = "stage_names"
+ATTRIBUTE = "block_names"
 
 
-def with_stages(network: nn.Module, names: Sequence[str]) -> nn.Module:
-    """``network``, knowing after which of its modules each stage ends, from the image to the logits."""
-    setattr(network, NAME, tuple(names))
+def with_blocks(network: nn.Module, names: Sequence[str]) -> nn.Module:
+    """``network``, with the names of the modules at which its blocks end, from the image to the logits."""
+    setattr(network, ATTRIBUTE, tuple(names))
     return network
 
 
-def stages(network: nn.Module) -> tuple[str, ...]:
-    """The names of the modules whose outputs its stages are; none where the network does not say."""
-    return getattr(network, NAME, ())
+def block_names(network: nn.Module) -> tuple[str, ...]:
+    """The names of the modules at which the blocks of ``network`` end; none where it does not say."""
+    return getattr(network, ATTRIBUTE, ())
 
 
 def layer_named(network: nn.Module, layer: str, where: str) -> str:
-    """The module that ``layer`` means: a stage's number, a module's name, or ``middle``, the middle stage.
+    """The module that ``layer`` means: a block's number, a module's name, or ``middle``, the middle block.
 
     Raises:
         ConfigError: there is no such module.
     """
-    known = stages(network)
+    known = block_names(network)
     if layer == "middle" and known:
         return known[len(known) // 2]
     if layer.isdigit() and int(layer) < len(known):
@@ -38,7 +38,7 @@ def layer_named(network: nn.Module, layer: str, where: str) -> str:
     modules = [name for name, _ in network.named_modules() if name]
     if layer in modules and not layer.isdigit():
         return layer
-    numbers = f"middle, a stage 0 to {len(known) - 1}, or a module" if known else "a module"
+    numbers = f"middle, a block 0 to {len(known) - 1}, or a module" if known else "a module"
     raise ConfigError(
         where,
         f"no layer {layer!r}{did_you_mean(layer, modules)}",
@@ -47,14 +47,14 @@ def layer_named(network: nn.Module, layer: str, where: str) -> str:
 
 
 class FeatureNetwork(FlatNetwork):
-    """A network as a function of one flat parameter vector that also shows what one of its modules gives."""
+    """A network as a function of one flat parameter vector that also returns the output of one module."""
 
     def __init__(self, network: nn.Module, layer: str, precision: str = "float32", channels_last: bool = False) -> None:
         super().__init__(network, precision, channels_last)
         self._seen: list[Tensor] = []
         network.get_submodule(layer).register_forward_hook(self._look)
 
-    def _look(self, module: nn.Module, given: Any, out: Tensor) -> None:
+    def _look(self, module: nn.Module, inputs: Any, out: Tensor) -> None:
         self._seen.append(out)
 
     def look(self, theta_P: Tensor, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
