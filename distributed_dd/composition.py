@@ -1,4 +1,4 @@
-"""From words to running objects."""
+"""Builds experiments and clusters from files and overrides."""
 
 from pathlib import Path
 

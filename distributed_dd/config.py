@@ -17,7 +17,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The file's keys with ``key.path=value`` overrides laid over them, interpolations resolved.
 
     Raises:
-        MissingInputError: no such file. ConfigError: not YAML, or an override that is none.
+        MissingInputError: there is no such file. ConfigError: it is not YAML, or an override is not key.path=value.
     """
     if path.is_dir():
         raise ConfigError(str(path), "is a folder", allowed="a YAML file")
@@ -42,7 +42,7 @@ def laid_over(values: Any, overrides: Sequence[str]) -> dict[str, Any]:
     """``values`` (a mapping) with ``key.path=value`` overrides laid over them, interpolations resolved.
 
     Raises:
-        ConfigError: an override that is none.
+        ConfigError: an override is not of the form key.path=value.
     """
     merged: Any = OmegaConf.to_container(OmegaConf.create(values), resolve=False)
     for override in overrides:

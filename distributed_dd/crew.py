@@ -1,4 +1,4 @@
-"""Those who make a run's prelude and its result, as both are handed them."""
+"""What a run's prelude and its distillation are made with: cluster, engine, trackers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,11 +42,11 @@ class RunCrew:
         return Tracking(self.experiment, self.splits, str(self.cluster.engine), self.progress.say)
 
     def workers(self, job: Job, logs: Path) -> Workers:
-        """Who makes the outer steps of a job."""
+        """The workers that make the outer steps of a job."""
         return self.cluster.engine.workers(job, self.cluster, logs)
 
     def tracker_of(self, shared: SharedRun, folder: RunFolder) -> Tracker:
-        """Shows a prelude's own run to people."""
+        """The tracker of a prelude's own run."""
         return self.tracking.of_shared(shared, folder)
 
     def facts_of(self, facts: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def import_from(
     Returns the place of the experts, or the folder of the set; and whether it is a set.
 
     Raises:
-        MissingInputError: ``source`` holds neither.
+        MissingInputError: ``source`` holds neither expert buffers nor a set.
     """
     e = experiment_from(file, overrides)
     if source.is_dir() and (source / importing.IMAGES).exists():
@@ -68,7 +68,7 @@ def export_to(source: Path, overrides: list[str], form: str, to: Path, progress:
     """Export the set in a folder, or what runs of a configuration share, such as experts; returns ``to``.
 
     Raises:
-        ConfigError: an unknown format.
+        ConfigError: the format is not known.
     """
     if source.is_dir():
         if form not in exporting.FORMATS:

@@ -1,4 +1,4 @@
-"""An experiment as others see it: its method, an estimate, the manifest of its result."""
+"""Views of an experiment: the world of its method, an estimate, the manifest and the report of its result."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ from distributed_dd.outer.world import World
 
 
 def world_of(experiment: Experiment, material: Material) -> World:
-    """What the method of an experiment sees of it."""
+    """The part of an experiment that its method sees."""
     e, splits = experiment, material.splits
     return World(
         seed=e.seed,

@@ -36,8 +36,8 @@ def evaluate_folder(folder: Path, overrides: list[str], cluster: Cluster, progre
     otherwise); everything else is a setting of the thing that lies there.
 
     Raises:
-        MissingInputError: nothing to evaluate, or no data. IntegrityError: the data are not those it was made
-            from.
+        MissingInputError: the folder holds no result, or the data are not there. IntegrityError: the data are not
+            those that the result was made from.
     """
     typed = config.laid_over({}, overrides)
     rest = {key: value for key, value in typed.items() if key not in PLACES}
@@ -78,7 +78,7 @@ def _experiment(folder: Path, data: Any) -> Experiment:
     """The experiment that made what lies in ``folder``: its run's configuration, or the one in a manifest.
 
     Raises:
-        MissingInputError: there is neither.
+        MissingInputError: the folder has neither a run's configuration nor a manifest.
     """
     if not isinstance(data, dict):
         raise ConfigError("data", f"expected keys such as data.root=FOLDER, got {data!r}")
@@ -94,7 +94,7 @@ def is_set(path: Path) -> bool:
     """Whether ``path`` is meant as a set and not as a configuration.
 
     Raises:
-        MissingInputError: it looks like a folder that is not there.
+        MissingInputError: ``path`` does not exist and does not end as a configuration does.
     """
     if not path.exists() and path.suffix not in (".yaml", ".yml"):
         raise MissingInputError(str(path), "there is no such file or folder")

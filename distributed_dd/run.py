@@ -49,7 +49,7 @@ class Run:
     Attributes:
         below: where the run folder lies; the experiment's output by default.
         material_at_hand: the experiment's images, where they are loaded already.
-        judging: when what is unfinished is scored; as the experiment's evaluation says by default.
+        judging: when the unfinished result is scored; by default as the experiment's evaluation says.
         tags: told to the tracker beside the run's own.
         varied: the fields that a sweep varies, whose trials share the prelude.
     """
@@ -85,21 +85,21 @@ class Run:
 
     @property
     def method(self) -> Method:
-        """The experiment's."""
+        """The method of the experiment."""
         return self.experiment.method
 
     @cached_property
     def product(self) -> Product:
-        """What comes out, in the run folder."""
+        """The result in the run folder, and how it is written, read and scored."""
         return self.method.product(self.world, self.folder.path)
 
     @property
     def shared_digest(self) -> str:
-        """Of what runs share; empty where they share nothing."""
+        """The digest of the prelude; empty where runs share nothing."""
         return self.prelude.digest if self.prelude else ""
 
     def present(self) -> str | None:
-        """What is there of what runs share, in a line."""
+        """How much of the prelude exists, in a line; None without a prelude."""
         return self.prelude.present() if self.prelude else None
 
     def estimate(self, asked: Sharing | None) -> Iterator[str]:
@@ -217,7 +217,7 @@ class Run:
         self.tracker.picture(self.method.words.picture, step, path)
 
     def _judging(self) -> Judging:
-        """When the unfinished is scored."""
+        """After which outer steps the unfinished result is scored, and by how many networks."""
         e = self.experiment
         return self.judging or Judging.every(
             e.evaluate.every,
@@ -231,7 +231,7 @@ class Run:
         return described(self.experiment, self.material, self.digest, self.prelude, facts)
 
     def state(self, saved: Saved) -> Tensors:
-        """What is scored of a checkpoint."""
+        """The part of a checkpoint that is scored."""
         return self.product.read(saved)
 
     def validation_accuracies(self, tensors: Tensors, members: Iterable[int], cluster: Tasks) -> list[float]:
@@ -245,16 +245,16 @@ class Run:
         return [outcome.accuracy for outcome in scoring.score(trials, contest, cluster)]
 
     def validation_accuracy(self, tensors: Tensors, num_networks: int, cluster: Tasks) -> float:
-        """The mean over so many networks."""
+        """The mean accuracy on validation over so many fresh networks."""
         members = range(FIRST_VALIDATION_MEMBER, FIRST_VALIDATION_MEMBER + num_networks)
         accuracies = self.validation_accuracies(tensors, members, cluster)
         return sum(accuracies) / len(accuracies)
 
     def verify(self) -> None:
-        """Open the result.
+        """Open the result and compare it with its checksums.
 
         Raises:
-            IntegrityError: it is not what was written.
+            IntegrityError: a file is not what was written (SHA-256 differs).
         """
         self.product.verify()
 

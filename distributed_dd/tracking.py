@@ -1,4 +1,4 @@
-"""What a tracker is told of an experiment: its run, and the runs of what it shares with others."""
+"""Trackers of an experiment: of its run, and of the runs that make what it shares with others."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Tracking:
     """Opens trackers.
 
     Attributes:
-        engine: who makes the outer steps, as a person calls it. say: told once if a tracker fails.
+        engine: what makes the outer steps, as a person calls it. say: called once if a tracker fails.
     """
 
     experiment: Experiment
@@ -29,7 +29,7 @@ class Tracking:
     say: Callable[[str], None]
 
     def of_run(self, folder: RunFolder, name: str, tags: Mapping[str, str]) -> MlflowTracker | NoTracker:
-        """Of the run in ``folder``; ``tags`` beside those that every run has."""
+        """The tracker of the run in ``folder``; ``tags`` are added to those that every run has."""
         e, splits, words = self.experiment, self.splits, self.experiment.method.words
         if e.tracker == "none":
             return NoTracker()
@@ -64,7 +64,7 @@ class Tracking:
         return tracker
 
     def of_shared(self, shared: SharedRun, folder: RunFolder) -> MlflowTracker | NoTracker:
-        """Of a prelude's own run."""
+        """The tracker of a prelude's own run."""
         if self.experiment.tracker == "none":
             return NoTracker()
         description = Description(
@@ -85,7 +85,7 @@ class Tracking:
 
     @property
     def _under(self) -> str:
-        """The tracker's experiment."""
+        """The name of the experiment in the tracker under which the run is filed."""
         e = self.experiment
         return f"distributed_dd/{e.data.name}/{e.method.name}"
 

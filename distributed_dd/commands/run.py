@@ -104,11 +104,13 @@ def _evaluate_folder(options: Namespace) -> int:
 
 
 def run_of_options(options: Namespace) -> Run:
+    """The run that the typed options name; its folder is not held yet."""
     keep_freed_memory()
     return Run(experiment=experiment_from(options.file, options.overrides), cluster=cluster_from(options.on))
 
 
 def print_report(run: Run, result: dict[str, Any]) -> None:
+    """The report of a run as a table, and where its files are."""
     console = Console(highlight=False)
     columns = ("trained on", "labels", "test accuracy, %", "networks")
     table = Table(*columns, title=title(result), title_justify="left")

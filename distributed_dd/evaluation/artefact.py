@@ -54,7 +54,7 @@ def load_distilled(path: str | Path, labels: Literal["soft", "hard"] = "soft") -
     """The distilled set in ``path``: a run folder or its ``distilled/`` folder.
 
     Raises:
-        MissingInputError: there is none. IntegrityError: a file is not what was written.
+        MissingInputError: the folder holds no set. IntegrityError: a file is not what was written.
     """
     folder = Path(path)
     if (folder / "distilled").is_dir():
@@ -75,7 +75,8 @@ def load_real(path: str | Path, split: Literal["train", "validation", "test"] = 
         data: where the real data lie, such as ``root="data"`` or ``path="pets"``.
 
     Raises:
-        MissingInputError: no set, or no data. IntegrityError: other data than the set was made from.
+        MissingInputError: there is no set, or the data are not there. IntegrityError: the data are not those that
+            the set was made from.
     """
     distilled = load_distilled(path)
     values = {**distilled.manifest["configuration"]["data"], **data}
@@ -134,7 +135,7 @@ def write_artefact(
     fitted: Fitted,
     facts: dict[str, Any],
 ) -> None:
-    """Write the set, then the manifest: without a manifest there is no artefact."""
+    """Write the set, then the manifest: a folder without a manifest holds no set."""
     extra = {f"preprocessing.{name}": t.contiguous() for name, t in fitted.tensors().items()}
     hashes = {}
     for name, tensors in ((SET, {**best, **extra}), (LAST, last)):
@@ -154,7 +155,7 @@ def verified(folder: Path, name: str, manifest: dict[str, Any]) -> dict[str, Ten
     """The tensors of a file that a manifest names.
 
     Raises:
-        MissingInputError: it is gone. IntegrityError: it is not what was written.
+        MissingInputError: the file is missing. IntegrityError: its SHA-256 is not that of the manifest.
     """
     path = folder / name
     if not path.exists():

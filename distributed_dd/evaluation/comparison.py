@@ -1,4 +1,4 @@
-"""Many runs side by side: one table, and what it was made from."""
+"""Many runs side by side: one table, and the reports that it is made from."""
 
 import csv
 import io
@@ -69,7 +69,7 @@ def collect(paths: Sequence[Path]) -> list[Finished]:
         here = [path / "report.json"] if (path / "report.json").exists() else sorted(path.glob("*/report.json"))
         for file in here:
             report = read_json(file)
-            if "rows" in report and "best_step" in report:  # a comparison's own report.json is none
+            if "rows" in report and "best_step" in report:  # a comparison's own report.json has no such keys
                 by_folder[file.parent.resolve()] = Finished(file.parent, report)
     if not by_folder:
         where = ", ".join(map(str, paths))
@@ -147,7 +147,7 @@ def _kinds(runs: Sequence[Finished], words: Mapping[str, Words]) -> list[str]:
 
 
 def about_columns(runs: Sequence[Finished], words: Mapping[str, Words]) -> str:
-    """What columns mean that only some methods have."""
+    """The meaning of the columns that only some methods have, in sentences."""
     return " ".join(filter(None, (words[kind].about_columns for kind in _kinds(runs, words))))
 
 

@@ -1,4 +1,4 @@
-"""What lies in a folder, tried on other networks: the verb ``evaluate FOLDER``."""
+"""The result in a folder, evaluated on other networks: the verb ``evaluate FOLDER``."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Table = tuple[list[str], list[list[str]]]
 
 
 class Elsewhere(ABC):
-    """One kind of thing in a folder.
+    """One kind of result that a folder can hold.
 
     Attributes:
         thing: as a person calls it. settings: what may be set on the command line.
@@ -35,10 +35,10 @@ class Elsewhere(ABC):
 
     @abstractmethod
     def opened(self, folder: Path) -> tuple[dict[str, Any], Fitted]:
-        """Its manifest, and from pixels to what networks see.
+        """Its manifest, and the preprocessing from pixels to what networks see.
 
         Raises:
-            MissingInputError: there is none. IntegrityError: it is not what was written.
+            MissingInputError: the folder holds no such thing. IntegrityError: a file's SHA-256 is not its manifest's.
         """
 
     def values(self, typed: dict[str, Any]) -> dict[str, Any]:

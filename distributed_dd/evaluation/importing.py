@@ -114,7 +114,7 @@ def read_set(folder: Path, image_shape: tuple[int, ...], num_classes: int) -> di
     sources' default is.
 
     Raises:
-        MissingInputError: no images or labels. IntegrityError: shapes that do not fit.
+        MissingInputError: a file is missing. IntegrityError: shapes do not fit, or numbers are not finite.
     """
     images, labels = _only(folder / IMAGES), _only(folder / LABELS)
     if images.ndim != 4 or tuple(images.shape[1:]) != image_shape:

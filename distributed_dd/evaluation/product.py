@@ -43,7 +43,7 @@ class Product(ABC):
         """Open what was written.
 
         Raises:
-            IntegrityError: it is not what was written.
+            IntegrityError: a file is not what was written (SHA-256 differs).
         """
 
     @abstractmethod

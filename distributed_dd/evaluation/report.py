@@ -54,7 +54,7 @@ def chosen_by(report: dict[str, Any]) -> str:
 
 
 def remarks(report: dict[str, Any]) -> list[str]:
-    """What was chosen how, and what the method says beside."""
+    """How the outer step was chosen, how large the test split is, and what the method adds."""
     return [
         f"Chosen on validation{chosen_by(report)}: outer step {report['best_step']} of "
         f"{report['num_outer_steps']} (validation accuracy {100 * report['validation_accuracy']:.1f} %).",

@@ -37,7 +37,7 @@ class SetProduct(Product):
         return self.start()
 
     def read(self, saved: Saved) -> Tensors:
-        """The set, or its average, which is not there before the first outer step."""
+        """The set, or its average over outer steps, which begins with the first of them."""
         return saved.full_set(self.averaged and "average.images" in saved.names())
 
     def fits(self, tensors: Tensors, members: Iterable[int]) -> list[Fit]:
@@ -84,10 +84,10 @@ class SetProduct(Product):
         return self.rows_of(self._entry)
 
     def ready_rows(self) -> list[dict[str, Any]]:
-        """Those of the method."""
+        """Rows of the method that need no fresh networks."""
         return self.ready_rows_of(self._entry)
 
     @property
     def folders(self) -> Sequence[Path]:
-        """The one."""
+        """The set's folder alone."""
         return [self.folder]

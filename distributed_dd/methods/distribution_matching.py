@@ -86,7 +86,7 @@ class DistributionSteps(ByClass):
         self.theta_P = flatten(layers)
 
     def begin(self, step: int, like: Tensor) -> None:
-        """A network as it is made: nothing is trained."""
+        """Draw the network of this outer step; it stays untrained."""
         rng = generator(self.world.seed, "outer step", step, "network")
         world = self.world
         fresh = initialised(world.network, world.image_shape, world.num_classes, rng)
@@ -109,7 +109,7 @@ def feature_layer(layers: nn.Module) -> str:
     """The module whose output goes into the classifier.
 
     Raises:
-        ConfigError: the network does not say which.
+        ConfigError: the network does not say where its features end.
     """
     known = block_names(layers)
     require(

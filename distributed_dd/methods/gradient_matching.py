@@ -153,7 +153,7 @@ class GradientSteps(ByClass):
         """As the next outer step needs it; None where that begins with a fresh network."""
 
     def begin(self, step: int, like: Tensor) -> None:
-        """At the beginning of a turn a fresh network, else the one that learned from the set."""
+        """At the beginning of a turn make a fresh network; otherwise keep the one that learned from the set."""
         turn, place = divmod(step, self.num_steps)
         if place == 0:
             world, rng = self.world, generator(self.world.seed, NETWORK, turn)
@@ -197,7 +197,7 @@ class GradientSteps(ByClass):
                 augment = self.method.network_augment.draw(rng, len(batch))
                 index = batch.to(images.device)
                 self._learn(augment(images[index]), classes[index])
-        if self.theta_P is not None:  # ranks of different make round differently, and must not drift apart
+        if self.theta_P is not None:  # ranks on different hardware round differently, and must not drift apart
             self.theta_P = self.ranks.first_of_group(self.theta_P)
         return {}
 
@@ -207,11 +207,11 @@ class GradientSteps(ByClass):
         self.theta_P = self.theta_P - self.method.network_learning_rate * slope
 
     def state(self) -> Tensors:
-        """The network, within a turn."""
+        """The parameters of the network in use; nothing between two turns."""
         return {} if self.theta_P is None else {NETWORK: self.theta_P.clone()}
 
     def load(self, state: Tensors) -> None:
-        """The network that the next outer step goes on with, if it does."""
+        """Take back the network of the turn, where the next outer step is within one."""
         theta_P: Any = state.get(NETWORK)
         self.theta_P = None if theta_P is None else theta_P.to(device())
 

@@ -1,1 +1,1 @@
-"""What outer steps ask for: learners, which hold what is distilled and update it."""
+"""The outer loop that knows no method: the contract of methods, workers, learners, checkpoints, run folders."""

@@ -1,4 +1,4 @@
-"""What outer steps need beforehand, made while the steps before them are."""
+"""Work that outer steps need beforehand, done while earlier steps are made."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ TASKS_AHEAD = 3
 
 @dataclass
 class Ahead:
-    """The chain of a job from an outer step on: who asks for steps gets what was prepared for them."""
+    """The chain of a job from an outer step on: hands out what was prepared for each span of steps."""
 
     _planned: Iterator[tuple[int, int, Any]] | None
     _handles: Iterator[Any] | None

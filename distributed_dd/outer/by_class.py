@@ -34,7 +34,7 @@ def check_shared(augment: Augmentation) -> None:
     """Refuse an augmentation that would treat real and synthetic images of a class differently.
 
     Raises:
-        ConfigError: it draws parameters image by image.
+        ConfigError: the augmentation draws its parameters image by image.
     """
     require(
         getattr(augment, "shared", True),
@@ -48,7 +48,7 @@ def check_no_mixing(mixing: Sequence[Obstacle]) -> None:
     """Refuse a network that looks at several images at once: classes pass it one by one.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: a layer of the network does so.
     """
     for obstacle in mixing:
         raise ConfigError(

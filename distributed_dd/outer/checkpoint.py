@@ -28,7 +28,7 @@ class Shard:
 
 
 class Saved:
-    """What shards hold, read row by row, so that nobody needs the whole.
+    """What shards hold, read row by row, so that no process has to hold all of it.
 
     Names of a set: ``images``, ``labels``, ``classes`` by row, ``learning_rate`` where it is learned; the same
     after ``average.`` and after the slots of update rules, such as ``momentum.``; ``state.`` is the method's
@@ -117,7 +117,7 @@ class Checkpoints:
         """The record of the checkpoint, with its shards; None without one.
 
         Raises:
-            IntegrityError: it is damaged or belongs to another configuration; nothing is changed.
+            IntegrityError: the checkpoint is damaged or belongs to another configuration; nothing is changed.
         """
         if not self.latest.exists():
             return None
@@ -144,7 +144,7 @@ class Checkpoints:
         """Take over the checkpoint in ``folder``, of a run with other settings; there must be none here yet.
 
         Raises:
-            IntegrityError: it is damaged.
+            IntegrityError: the checkpoint in ``folder`` is damaged.
         """
         donor = Checkpoints(folder, str(read_json(folder / self.latest.name).get("config")))
         record = donor.load()

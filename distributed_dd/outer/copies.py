@@ -1,4 +1,4 @@
-"""A run folder's files at a second place: what a cluster that goes away must not take along."""
+"""Copies of a run folder's files at a second place, which outlives the cluster that makes them."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,14 +8,14 @@ from distributed_dd.durable import is_half_written, write_bytes
 from distributed_dd.errors import UserError
 from distributed_dd.trajectories.folder import folder_at
 
-# They name other files, and come after them: a copy that was cut short is an older one, never a broken one.
+# Copied last, as they name other files: a copy that was cut short is an older state, never a broken one.
 LAST = ("latest.json", "manifest.json", "report.json")
 SECONDS_BEFORE_TRIES = (0.0, 1.0, 5.0)
 NOT_COPIED = (".lock",)
 
 
 class Copies:
-    """Keeps a copy of ``folder`` at ``place``, a folder or a URI; that it fails is said and stops nothing.
+    """Keeps a copy of ``folder`` at ``place``, a folder or a URI; a failure is reported and stops nothing.
 
     Args:
         deep: whether the folders in it are copied too.
@@ -42,7 +42,7 @@ class Copies:
         """Copy what is there already.
 
         Raises:
-            UserError: it cannot be done; better now than after days of work.
+            UserError: the second place cannot be written; a run finds out before it works for days.
         """
         self._copy()
 

@@ -1,11 +1,11 @@
-"""When an unfinished set is scored on the validation split, by how many networks, and who hears of it."""
+"""When an unfinished set is scored on the validation split, by how many networks, and what is called then."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 
 def nobody(step: int, accuracy: float) -> None:
-    """Hears of a score and does nothing."""
+    """Do nothing with a score."""
 
 
 @dataclass(frozen=True)

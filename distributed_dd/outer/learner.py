@@ -66,7 +66,7 @@ class Learner(Protocol):
         """Put ``rows`` in the place of those that `read` gives.
 
         Raises:
-            TypeError: they are learned.
+            TypeError: rows of this name are learned.
         """
         ...
 
@@ -96,7 +96,7 @@ def require_gradients(gradients: Iterable[str], learned: Iterable[str]) -> None:
     """Refuse gradients that do not belong to exactly what is learned.
 
     Raises:
-        ValueError: with both lists.
+        ValueError: the two lists of names differ; the message has both.
     """
     received, wanted = sorted(gradients), sorted(learned)
     if received != wanted:

@@ -1,4 +1,4 @@
-"""The outer loop as its driver sees it: steps by workers, then score, save, and on."""
+"""The outer loop in its driver: workers make steps, then the subject is scored and saved."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,12 +17,12 @@ Tensors = dict[str, Tensor]
 
 
 def never(tensors: Tensors, num_networks: int, cluster: Cluster) -> float:
-    """Of what is not scored on the way."""
+    """Refuse to score: for subjects that are only shown."""
     raise RuntimeError("this is not scored while it is made")
 
 
 def nothing(step: int, metrics: dict[str, float], facts: dict[str, Any]) -> Iterator[str]:
-    """Nothing to be counted."""
+    """Count nothing."""
     return iter(())
 
 
@@ -172,7 +172,7 @@ class Distillation:
         return record["step"]
 
     def _begin(self) -> int:
-        """The start is checkpoint 0: workers know no other way to begin than from a checkpoint."""
+        """Write the start as checkpoint 0: workers always begin from a checkpoint."""
         self.facts = self._no_facts()
         shard = self.folder.checkpoints.write_shard(0, 0, 1, 0, self.subject.starting())
         self.shards = {"start": [shard], "best": []}

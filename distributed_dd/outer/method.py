@@ -35,7 +35,7 @@ class Seat:
 
     Attributes:
         classes: of all rows of the set, (n,).
-        stored: given numbers of parameters and of steps, what makes the place where an unroll keeps them.
+        stored: from numbers of parameters and of steps to a factory of the place where an unroll keeps them.
     """
 
     ranks: Ranks
@@ -45,7 +45,7 @@ class Seat:
 
 @dataclass(frozen=True)
 class Found:
-    """What one outer step found on this rank, before the ranks agree.
+    """The result of one outer step on this rank, before the sums over ranks.
 
     Attributes:
         gradients: of what is learned, by name, shaped as `Learner.read` gave it; their sum over ranks counts.
@@ -60,7 +60,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the ranks agreed on.
+    """What the sums over ranks say of an outer step.
 
     Attributes:
         metrics: for ``metrics.jsonl``, the same on every rank.
@@ -87,7 +87,7 @@ class Steps(ABC):
         return Verdict({name: value.sum().item() for name, value in sums.items()})
 
     def updated(self, step: int, learner: Learner) -> dict[str, float]:
-        """After the update: for what learns from the set itself. More to be recorded."""
+        """Called after the update, for what learns from the set itself; returns further metrics."""
         return {}
 
     def state(self) -> Tensors:
@@ -119,7 +119,7 @@ class Method(ABC):
 
     @abstractmethod
     def job(self, world: World, checkpoints: Checkpoints) -> Job:
-        """The distillation as every rank is told it; ``world`` is the driver's."""
+        """The distillation as it is sent to every rank; ``world`` is the driver's."""
 
     @abstractmethod
     def division(self, world: World) -> Division:
@@ -148,7 +148,7 @@ class Method(ABC):
     def prelude_found(
         self, world: World, manifest: Mapping[str, Any], place: str, say: Callable[[str], None]
     ) -> Prelude | None:
-        """What a result was made with, looked for below ``place``; None where it had none, or, said, it is gone."""
+        """The prelude of a finished result, found below ``place``; None without one, or, with a note, where it is gone."""
         return None
 
     def imported(

@@ -1,4 +1,4 @@
-"""What the stages ask of the outside world. Backends answer; tests use the plain local twins."""
+"""Interfaces to the outside world that stages use. Backends implement them; tests use the plain local ones."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -36,7 +36,7 @@ class Cluster(Protocol):
 
 
 class RankTools(Protocol):
-    """What a rank makes its outer steps with."""
+    """What a rank is handed for its outer steps: the other ranks, a learner, a place for stored parameters."""
 
     @property
     def ranks(self) -> Ranks: ...
@@ -91,7 +91,7 @@ class Job(Protocol):
 
 
 class Workers(Cluster, Protocol):
-    """Those who make the outer steps: this process, or a gang of ranks."""
+    """The processes that make the outer steps: this one, or a gang of ranks."""
 
     def start(self) -> None:
         """Begin from the newest checkpoint. Also after `WorkersLost`."""
@@ -114,7 +114,7 @@ class Workers(Cluster, Protocol):
         ...
 
     def stop(self) -> None:
-        """Let them go."""
+        """Stop all workers."""
         ...
 
 

@@ -135,6 +135,6 @@ class Prelude(ABC):
         """Write it in a format of other programs.
 
         Raises:
-            ConfigError: there is no such format.
+            ConfigError: this prelude cannot be exported in that format.
         """
         raise ConfigError("--as", f"{self.stage} cannot be exported", fix="distributed-dd export RUN_FOLDER")

@@ -1,4 +1,4 @@
-"""The folder of one run: what is in it, and in which state a kill may leave it."""
+"""The folder of one run: its files, and how to go on after a kill."""
 
 import json
 import os
@@ -77,7 +77,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file.
 
     Raises:
-        IntegrityError: it is not one.
+        IntegrityError: the file cannot be read as safetensors.
     """
     try:
         with safe_open(path, framework="pt") as file:

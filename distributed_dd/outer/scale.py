@@ -15,7 +15,7 @@ class Scale:
 
     Attributes:
         missing: how much of the prelude is still to be made, as `Prelude.missing`; None: all of it.
-        asked: whose memory is told first.
+        asked: the sharing whose memory is listed first.
     """
 
     facts: Facts

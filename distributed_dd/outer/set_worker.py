@@ -19,7 +19,7 @@ STATE, AVERAGE = "state.", "average."
 
 
 class Stepping(Protocol):
-    """Of a method, what a worker needs."""
+    """The part of a method that a worker needs."""
 
     @property
     def ema_decay(self) -> float | None: ...
@@ -43,7 +43,7 @@ class SetJob:
 
     @property
     def chain(self) -> Chain | None:
-        """What others make ahead."""
+        """Work that is done ahead of the outer steps."""
         return self.method.chain(self.world)
 
     def worker(self, saved: Saved, tools: RankTools) -> "SetWorker":

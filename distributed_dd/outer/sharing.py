@@ -1,4 +1,4 @@
-"""How much of a distillation falls to one process."""
+"""The share of a distillation that falls to one process, for estimates of memory."""
 
 from dataclasses import dataclass
 

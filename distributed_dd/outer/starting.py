@@ -1,4 +1,4 @@
-"""The images that a set starts from, for methods that ask nobody about them."""
+"""The images that a set starts from, for methods that need no experts to choose them."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -38,7 +38,7 @@ class Noise:
     """Numbers of a normal distribution, mean 0 and variance 1, as networks see images."""
 
     def images(self, world: World) -> tuple[Tensor, Tensor]:
-        """Of every class as many."""
+        """Equally many of every class."""
         noise = torch.randn(world.num_images, *world.image_shape, generator=generator(world.seed, KEY))
         return noise, torch.arange(world.num_classes).repeat_interleave(world.images_per_class)
 

@@ -31,7 +31,7 @@ def fitting(needed: int, group_size: int, memory: int, on_gpu: bool) -> Place:
 
 
 def stored_in(place: Place, num_parameters: int, num_steps: int, ranks: Ranks) -> Callable[[], Stored]:
-    """What makes the place for one unroll; every rank comes to the same answer."""
+    """A factory of the place for one unroll; every rank comes to the same answer."""
     if place == "auto":
         # The smallest memory among the ranks decides: spreading takes all of them.
         memory = -_largest(ranks, -memory_for_a_process(ranks.layout.num_ranks))

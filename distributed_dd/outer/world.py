@@ -1,4 +1,4 @@
-"""What a method sees of a run: in the driver, and as every rank is told it."""
+"""What a method sees of a run: in the driver, and as it is sent to every rank."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ class Real(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Carried:
-    """Those of `Real` that a method asked for."""
+    """The parts of `Real` that a method asked for, as they are sent to ranks."""
 
     train: Images | None = None
     pixels: Images | None = None

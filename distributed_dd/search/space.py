@@ -43,7 +43,7 @@ class Space:
         """From the ``space`` of a sweep file, of dimensions in ``family``.
 
         Raises:
-            ConfigError: it is empty, or a dimension is of an unknown kind or no dimension.
+            ConfigError: the space is empty, or an entry is no dimension of a known kind.
         """
         require(bool(entries), "space", "is empty", "fields of a configuration, each with a kind")
         flat = _by_path(entries)

@@ -1,4 +1,4 @@
-"""What became of the trials of one study, and which of them is the best."""
+"""The records of the trials of one study, and the choice of the best."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace

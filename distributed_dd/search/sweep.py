@@ -10,7 +10,7 @@ from distributed_dd.search.space import Coordinate, Space
 
 
 class Search(Protocol):
-    """Who proposes points."""
+    """A strategy that proposes points."""
 
     def check(self, space: Space, coordinates: dict[str, Coordinate]) -> None:
         """Refuse a space that this search cannot do."""
@@ -25,7 +25,7 @@ class Automatic:
         """Every space can be searched."""
 
     def installed(self) -> "Search":
-        """Which of the two it is here."""
+        """The search that is used on this machine."""
         return Optuna() if importlib.util.find_spec("optuna") else Random()
 
 
@@ -95,7 +95,7 @@ SEARCHES = Family(
 
 
 class Schedule(Protocol):
-    """Which trials go on."""
+    """A rule for which trials go on."""
 
     def rungs(self, num_outer_steps: int) -> tuple[int, ...]:
         """The outer steps after which a trial is scored, ascending, the last one included."""
@@ -134,7 +134,7 @@ class ToTheEnd:
         require(self.num_rungs >= 1, "num_rungs", f"got {self.num_rungs}", "1 or more")
 
     def rungs(self, num_outer_steps: int) -> tuple[int, ...]:
-        """Equal stretches."""
+        """At equal distances, the last outer step included."""
         return evenly(num_outer_steps, self.num_rungs)
 
 

@@ -1,4 +1,4 @@
-"""What the driver of a sweep does when it hears of a trial; and the hours that a sweep has taken."""
+"""How the driver of a sweep reacts to events of trials; and the hours that a sweep has taken."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -27,11 +27,11 @@ class Clock:
         self.since = self._noted = time.monotonic()
 
     def seconds(self) -> float:
-        """So far."""
+        """Seconds that the sweep has taken so far."""
         return self.before + time.monotonic() - self.since
 
     def note(self) -> None:
-        """Write it down for the next driver."""
+        """Write the seconds down for the next driver."""
         write_json(self.path, {"seconds": round(self.seconds(), 1)})
         self._noted = time.monotonic()
 
@@ -44,7 +44,7 @@ class Clock:
 
 @dataclass(kw_only=True)
 class StudyListener:
-    """Hears of the trials of one study.
+    """Reacts to what happens to the trials of one study.
 
     Args:
         proposals: file that keeps the order in which trials were proposed, for later drivers.
@@ -70,7 +70,7 @@ class StudyListener:
         self.keys = read_json(self.proposals) if self.proposals.exists() else []
 
     def proposed(self, key: Any) -> None:
-        """Remember the order."""
+        """Remember the order in which trials are proposed, also for later drivers."""
         if key not in self.keys:
             self.keys.append(key)
             write_json(self.proposals, self.keys)
@@ -80,7 +80,7 @@ class StudyListener:
         return self.keys
 
     def reported(self, key: Any, one: Reported) -> None:
-        """A line for each score."""
+        """Tell a person each score in a line."""
         facts = one.facts
         if facts is None or facts["status"] != "scored":
             return
@@ -92,13 +92,13 @@ class StudyListener:
         )
 
     def lost(self, key: Any) -> None:
-        """A warning: it cost what was done since the last checkpoint."""
+        """Warn a person: the trial goes on from its last checkpoint."""
         self.progress.say(
             f"warning: {self.what}, trial {self._number(key)}: its process or node died; it goes on elsewhere"
         )
 
     def ended(self, key: Any, one: Reported) -> None:
-        """A line for each trial that is over before its end, and its tracker closed."""
+        """Tell a person how a trial ended, where it did not reach the last rung, and close its tracker."""
         self.over += 1
         facts, outcome, why = one.facts, "failed", one.error
         if facts and not why:

@@ -14,7 +14,7 @@ LOG_FROM = 30.0
 
 
 def axis_png(studies: Sequence[Study], axis: SweepAxis | None) -> bytes | None:
-    """Each trial as a line over its span of the method's axis, at its accuracy; None where there is none."""
+    """Trials as lines over their spans of the method's axis, at their accuracy; None where none has a span."""
     studies = [study for study in studies if any(t.span and t.num_networks for t in study.trials)]
     if axis is None or not studies:
         return None

@@ -33,7 +33,7 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """Of all that decides about the result."""
+        """SHA-256 of all that decides about the result."""
         bases = {str(size): identity_of(base) for size, base in self.bases.items()}
         return digest({"sweep": identity(self.sweep), "bases": bases})
 
@@ -44,7 +44,7 @@ class Plan:
 
     @property
     def search(self) -> Search:
-        """Who proposes, here."""
+        """The search that proposes points; ``auto`` resolved for this machine."""
         search = self.sweep.search
         return search.installed() if isinstance(search, Automatic) else search
 
@@ -67,7 +67,7 @@ class Plan:
 
     @property
     def axis(self) -> SweepAxis | None:
-        """Along which its trials are shown."""
+        """The axis along which pictures show trials; None where the method has none."""
         return self.method.sweep_axis()
 
     def points(self, size: int) -> list[dict[str, float]]:
@@ -92,7 +92,7 @@ def planned(file: Path, overrides: list[str]) -> Plan:
     """The plan that a sweep file and overrides describe.
 
     Raises:
-        ConfigError: what the file says cannot be done; also what some point of the space would lead to.
+        ConfigError: the sweep cannot be run, or some point of its space gives a configuration that cannot.
     """
     values = config.read(file, overrides)
     require(
@@ -118,7 +118,7 @@ def _check_fields(space: Space, base: Experiment) -> None:
     """Refuse fields that decide how trials are compared, or where things lie.
 
     Raises:
-        ConfigError: a dimension sets one.
+        ConfigError: a dimension sets such a field.
     """
     unsearched = (*NOT_SEARCHED, *base.method.unsearched, *paths_where(base, "identity", False))
     for key in space.dimensions:

@@ -1,4 +1,4 @@
-"""What a sweep leaves for people: the best configurations, a report, pictures; and for the tracker."""
+"""The results of a sweep: the best configurations, a report and pictures for people, scores for the tracker."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,7 +70,7 @@ def write_report(
 
 
 def _tell(plan: Plan, studies: Sequence[Study], tests: Mapping[int, str], tracker: MlflowTracker | NoTracker) -> None:
-    """The sweep's own run: what was found in words, scores, and the best configurations."""
+    """Send the verdicts, scores and best configurations of the studies to the sweep's own run in the tracker."""
     lines = [*map(tables.verdict, studies), *tests.values(), tables.moves(studies, plan.axis)]
     tracker.tag({"mlflow.note.content": "\n\n".join(filter(None, lines))})
     for study in studies:

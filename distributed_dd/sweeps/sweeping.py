@@ -99,12 +99,12 @@ class Sweeping:
             Copies(self.folder, f"{place}/sweeps/{self.folder.name}", self.progress.say, deep=False).keep()
 
     def _tags(self, role: str) -> dict[str, str]:
-        """Of a run that belongs to the sweep."""
+        """The tracker's tags of a run that belongs to the sweep."""
         tags = {"sweep": self.folder.name, "role": role}
         return tags | ({"mlflow.parentRunId": self.tracker.run_id} if self.tracker.run_id else {})
 
     def _study(self, size: int, num_left: int) -> Study:
-        """The study of one size, its winner chosen; from its file where that was done."""
+        """The study of one size, its winner chosen; read from its file where it was searched already."""
         done, left = self.folder / f"ipc{size}" / "study.json", self.clock.left()
         cut = done.with_name("cut")
         more = cut.exists() and (left is None or left > 0)
@@ -203,7 +203,7 @@ class Sweeping:
         return reported
 
     def _chosen(self, study: Study, reported: list[Reported], job: TrialJob, material: Material) -> Study:
-        """The last choice: finalists scored by networks that none of them was chosen by."""
+        """The last choice: finalists are scored by fresh networks, which had no part in choosing them."""
         contenders = studies.finalists(study.trials, self.plan.sweep.num_finalists)
         if not contenders:
             why = next((trial.message for trial in study.trials if trial.message), "none was scored in time")

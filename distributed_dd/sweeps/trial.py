@@ -23,7 +23,7 @@ LINEAGE = "lineage.json"
 
 
 class Session(Protocol):
-    """A trial's line to the search."""
+    """The connection of a trial to its search."""
 
     @property
     def donor_checkpoint(self) -> Path | None:
@@ -31,7 +31,7 @@ class Session(Protocol):
         ...
 
     def report(self, facts: Mapping[str, Any], checkpoint: Path | None = None) -> None:
-        """Tell a score; does not come back where the trial is to stop."""
+        """Report a score; does not return where the trial is to stop."""
         ...
 
 
@@ -69,7 +69,7 @@ class TrialJob:
 def run_trial(point: Mapping[str, float], session: Session, job: TrialJob, material: Material) -> None:
     """Distil at ``point``, telling every score; goes on from what is in the run folder.
 
-    What cannot be done, or diverges, is told as a trial that failed: the search goes on.
+    An experiment that cannot be run, or diverges, is reported as a failed trial: the search goes on.
     """
     line = _Line(session, job)
     try:
@@ -78,7 +78,7 @@ def run_trial(point: Mapping[str, float], session: Session, job: TrialJob, mater
             if job.carries:
                 _go_on_from(session.donor_checkpoint, run, job.space.settings(point, job.base))
             for step, accuracy in list(scores(run).items())[-1:]:
-                line.hear(step, accuracy)  # whoever was killed may not have told it
+                line.hear(step, accuracy)  # a process that was killed may not have reported it
             if run.shared_digest != job.shared_digest:
                 run.prepare()
             run.distill()
@@ -88,7 +88,7 @@ def run_trial(point: Mapping[str, float], session: Session, job: TrialJob, mater
 
 @dataclass
 class _Line:
-    """What a trial tells the search."""
+    """Reports the scores and the failure of a trial to the search."""
 
     session: Session
     job: TrialJob
@@ -96,13 +96,13 @@ class _Line:
     reached: int = 0
 
     def hear(self, step: int, accuracy: float) -> None:
-        """A score."""
+        """Report a score."""
         self.reached = step
         networks = self.job.networks[self.job.rungs.index(step)]
         self._report("scored", step, accuracy, networks)
 
     def failed(self, status: str, error: UserError) -> None:
-        """The end, with the worst score there is, so that the search learns to stay away."""
+        """Report a failure with the worst possible score, so that the search avoids such points."""
         self._report(status, self.job.rungs[-1], 0.0, 0, f"{error.where}: {error.problem}")
 
     def _report(self, status: str, step: int, accuracy: float, networks: int, message: str = "") -> None:
@@ -147,7 +147,7 @@ def scores(run: Run) -> dict[int, float]:
 
 @contextmanager
 def _held(run: Run) -> Iterator[None]:
-    """Hold the run folder, once whoever has it lets go: a trial of the same settings, or of a dead driver."""
+    """Hold the run folder once it is free: a trial of the same settings, or of a dead driver, may hold it now."""
     with locked_when_free(run.folder.path, "run", run.progress.say):
         pass  # the run takes it again itself
     with run.opened():

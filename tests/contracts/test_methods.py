@@ -811,12 +811,15 @@ def test_a_class_with_too_few_images_is_said_once(place, file_of, known, tmp_pat
 
 
 @KINDS
-def test_a_set_has_the_rate_that_was_learned_or_the_recipes(place, file_of, kind):
+def test_a_set_has_the_rate_that_was_learned_or_the_recipes(place, file_of, known, kind):
     """Catches a rate of zeros in the file, and a set that nobody knows how to train on."""
     folder = finished(place, file_of, kind) / "distilled"
     experiment = experiment_of(yaml.safe_load(file_of(kind).read_text()))
     distilled, recipe = distributed_dd.load_distilled(folder), experiment.evaluate.optimizer.learning_rate
     tensors, manifest = load_file(folder / "distilled.safetensors"), distilled.manifest
+    if of_a_set(kind):
+        starting = known(example(kind)).product.starting()
+        assert starting.keys() == {"images", "labels", "classes"} | experiment.method.optimizers().keys()
     if of_a_set(kind) and "learning_rate" in experiment.method.optimizers():
         assert distilled.learning_rate == float(tensors["learning_rate"]) == manifest["learning_rate"] != recipe
         return

@@ -65,7 +65,8 @@ def method(**settings: Any) -> Smooth:
         label_optimizer=SGD(2.0, 0.9),
         experts=Experts(num_experts=3),
     )
-    return Smooth(SGD(1.0, 0.5), SGD(1e-3, 0.5), **{**common, **settings})
+    rules = dict(image_optimizer=SGD(1.0, 0.5), rate_optimizer=SGD(1e-3, 0.5))
+    return Smooth(**{**rules, **common, **settings})
 
 
 def starting() -> dict[str, torch.Tensor]:

@@ -66,7 +66,7 @@ class Generator:
         return DistilledSet({**tensors, **fitted}, manifest, "soft")
 
     def sample_manifest(self, images_per_class: int, seed: int) -> dict[str, Any]:
-        """The account of such a set."""
+        """The manifest of a set that `sample` gives."""
         configuration = {**self.manifest["configuration"], "images_per_class": images_per_class}
         return {
             **{key: value for key, value in self.manifest.items() if key not in OF_THE_GENERATOR},
@@ -82,7 +82,7 @@ class Generator:
         }
 
     def stream(self, images_per_class: int, seed: int = 0) -> "FreshImages":
-        """A data set of so many images of each class that are new whenever it is gone through again."""
+        """A data set of so many images of each class that are new in every pass through it."""
         return FreshImages(self.source(images_per_class, seed))
 
 
@@ -119,7 +119,7 @@ def load_generator(path: str | Path) -> Generator:
     """The generator in ``path``: a run folder or its ``generator/`` folder.
 
     Raises:
-        MissingInputError: there is none. IntegrityError: a file is not what was written.
+        MissingInputError: the folder holds no generator. IntegrityError: its SHA-256 is not that of the manifest.
     """
     folder = folder_of(Path(path))
     if not Path(path).exists():
@@ -149,7 +149,7 @@ def folder_of(path: Path) -> Path | None:
 def write_generator(
     folder: Path, member: ConvGenerator, world: World, theta_P: Tensor, facts: dict[str, Any]
 ) -> Generator:
-    """Write the generator, then the manifest: without a manifest there is none."""
+    """Write the generator, then the manifest: a folder without a manifest holds no generator."""
     layers = finished(member, world.image_shape, world.num_classes, theta_P)
     state = {f"generator.{name}": t.contiguous() for name, t in layers.state_dict().items()}
     extra = {f"preprocessing.{name}": t.contiguous() for name, t in world.real.fitted.tensors().items()}

@@ -49,7 +49,7 @@ class GeneratorElsewhere(Elsewhere):
     num_real: ClassVar[int | None] = 1
 
     def opened(self, folder: Path) -> tuple[dict[str, Any], Fitted]:
-        """Of a run folder or its ``generator/``."""
+        """The generator in a run folder or in its ``generator/``."""
         generator = load_generator(folder)
         return generator.manifest, generator.preprocessing
 

@@ -61,7 +61,7 @@ class GanStore:
         """What a distillation starts from.
 
         Raises:
-            IntegrityError: it is not what was written.
+            IntegrityError: the file's SHA-256 is not that of the manifest.
         """
         return verified(self.path, WEIGHTS, read_json(self.path / MANIFEST))
 

@@ -100,7 +100,7 @@ class Generative(GenerativeSettings, Method):
         return GeneratorProduct(self, world, folder)
 
     def elsewhere(self, folder: Path) -> Elsewhere:
-        """Of a folder with a generator both protocols at any size; of a bare sample what any set has."""
+        """For a folder with a generator both protocols at any size; for a bare sample what any set has."""
         return GeneratorElsewhere() if folder_of(folder) is not None else super().elsewhere(folder)
 
     def work(self, scale: Scale) -> Work:

@@ -1,6 +1,6 @@
 """The networks of the pool, trained ahead of the outer steps that they judge.
 
-Their training knows nothing of the generator: it can be done elsewhere, and before it is needed.
+Their training does not depend on the generator: another process can do it, ahead of the outer steps.
 """
 
 from collections.abc import Iterator
@@ -75,7 +75,7 @@ def pool_layers(pool: Pool, image_shape: tuple[int, int, int], num_classes: int)
     """One network of each kind, for its shapes.
 
     Raises:
-        ConfigError: one cannot judge: it draws noise, or has no such layer.
+        ConfigError: a network draws noise, or has no layer of the name that is asked for.
     """
     networks = []
     for number, member in enumerate(pool.networks):

@@ -133,7 +133,7 @@ class GeneratorProduct(Product):
         return generator_rows.candidates(entry, world.real, world.evaluate)
 
     def finished(self, row: dict[str, Any]) -> dict[str, Any]:
-        """With the protocol and the number of images that its networks saw."""
+        """The row with its protocol and the number of images that its networks saw."""
         return generator_rows.with_protocol(row, self.world.num_images, self.world.evaluate.num_epochs)
 
     def more_for_the_report(self) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def candidates(entry: Generated, material: Any, evaluation: Evaluation) -> list[
 
 
 def with_protocol(row: dict[str, Any], num_images: int, num_epochs: int) -> dict[str, Any]:
-    """A scored row with its protocol, and the number of distinct generated images that its networks saw."""
+    """The scored row with its protocol and the number of distinct generated images that its networks saw."""
     protocol = PROTOCOLS.get(row["name"])
     if protocol is None:
         return row

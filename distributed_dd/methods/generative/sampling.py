@@ -18,7 +18,7 @@ from distributed_dd.outer.work import size
 
 @dataclass(frozen=True)
 class Sampling:
-    """What is sampled."""
+    """Settings of a sample."""
 
     images_per_class: int = setting("images of every class")
     seed: int = setting("seed of the noise", 0)
@@ -32,7 +32,7 @@ def write_sample(asked: Sampling, source: Path, to: Path | None, progress: Progr
     """Write a frozen set of the generator in ``source``; by default into ``samples/`` beside it.
 
     Raises:
-        MissingInputError: there is no generator. ConfigError: ``to`` holds something else.
+        MissingInputError: ``source`` holds no generator. ConfigError: ``to`` holds another set or other files.
     """
     generator = load_generator(source)
     to = to or _home(source) / f"ipc{asked.images_per_class}-seed{asked.seed}"
@@ -61,7 +61,7 @@ def _refuse_foreign(to: Path, manifest: dict[str, Any]) -> None:
     """Refuse a folder that holds something else.
 
     Raises:
-        ConfigError: so it does.
+        ConfigError: the folder holds another set or other files.
     """
     there = [path for path in to.glob("*") if not is_half_written(path.name)] if to.is_dir() else []
     known = to / artefact.MANIFEST

@@ -97,10 +97,10 @@ def summary(store: TrajectoryStore, num_experts: int) -> tuple[str, list[dict[st
 
 
 def check_complete(store: TrajectoryStore, num_experts: int) -> None:
-    """Refuse a given store with fewer experts than are asked for.
+    """Refuse a store, named by a person, with fewer experts than are asked for.
 
     Raises:
-        ConfigError: it holds fewer.
+        ConfigError: the store holds fewer experts.
     """
     require(
         store.num_experts >= num_experts,

@@ -1,4 +1,4 @@
-"""What experts say about images: starting images, soft labels, their own accuracy."""
+"""Experts applied to images: for starting images, soft labels and their own accuracy."""
 
 from functools import lru_cache
 

@@ -28,7 +28,7 @@ class ExpertsPrelude(Prelude):
 
     Attributes:
         needed: epochs that must be kept of each.
-        given: the store, where it does not follow from the rest.
+        named_store: the store, where it does not follow from the rest.
     """
 
     recipe: Experts
@@ -43,7 +43,7 @@ class ExpertsPrelude(Prelude):
     def in_store(
         recipe: Experts, world: World, place: str, digest: str, say: Callable[[str], None]
     ) -> "ExpertsPrelude | None":
-        """The experts of a store below ``place``; None, said, where they are not all there."""
+        """The experts of a store below ``place``; None, with a note, where they are not all there."""
         experts = ExpertsPrelude(recipe, world, (), TrajectoryStore.below(place, {}, digest))
         if not experts.missing():
             return experts
@@ -67,7 +67,7 @@ class ExpertsPrelude(Prelude):
 
     @property
     def digest(self) -> str:
-        """Of the store."""
+        """The digest of the store."""
         return self.store.digest
 
     def given_digest(self) -> dict[str, Any]:
