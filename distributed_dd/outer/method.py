@@ -148,7 +148,7 @@ class Method(ABC):
     def prelude_found(
         self, world: World, manifest: Mapping[str, Any], place: str, say: Callable[[str], None]
     ) -> Prelude | None:
-        """The prelude of a finished result, found below ``place``; None without one, or, with a note, where it is gone."""
+        """The prelude of a finished result, found below ``place``; None without one, or, said, where it is gone."""
         return None
 
     def imported(
