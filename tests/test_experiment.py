@@ -78,6 +78,12 @@ def test_the_name_of_a_run_is_that_of_all_that_decides_about_it():
     assert len({name(), name("experts.num_epochs=31"), name("seed=1"), name("method.student_steps=7")}) == 4
 
 
+def test_a_gan_lies_in_the_folder_that_its_storage_names(tmp_path):
+    overrides = [f"method.gan.storage={tmp_path}"]
+    run = Run(experiment=experiment_from(DIGITS / "generative_ipc10.yaml", overrides), cluster=InProcess())
+    assert run.prelude.store.path.parent == tmp_path
+
+
 @pytest.mark.parametrize("file", WITHOUT_EXPERTS, ids=lambda file: file.stem)
 def test_experts_of_a_method_that_has_none_are_refused_by_name_and_null_leaves_them_out(file):
     with pytest.raises(ConfigError) as caught:

@@ -258,5 +258,5 @@ def test_two_drivers_on_one_store_do_not_disturb_each_other(tiny_yaml, tmp_path)
     said = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sorted("3 trained, 0 reused" in text for text in said) == [False, True]
-    assert any("waiting for it" in text for text in said)
+    assert any("waiting for the process that works in" in text for text in said)
     assert content(tmp_path / "shared") == undisturbed
