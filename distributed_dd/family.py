@@ -186,6 +186,17 @@ def _value(value: Any, field: dataclasses.Field, hint: Any, path: str) -> Any:
     return check_type(value, hint, path)
 
 
+def _kind_hint(word: str, family: Family) -> str:
+    """The kind that ``word`` may mean: a kind like it, or one whose members have a name like it."""
+    kinds = {kind: kind for kind in family.members}
+    for kind, cls in family.members.items():
+        name = next((field.default for field in dataclasses.fields(cls) if field.name == "name"), None)
+        if isinstance(name, str):
+            kinds.setdefault(name, kind)
+    close = difflib.get_close_matches(word, kinds, n=1, cutoff=0.5)
+    return f" (did you mean '{kinds[close[0]]}'?)" if close else ""
+
+
 def _member(family: Family, value: Any, field: dataclasses.Field, path: str) -> Any:
     if value is None and field.default is None:
         return None
@@ -200,7 +211,7 @@ def _member(family: Family, value: Any, field: dataclasses.Field, path: str) -> 
         kind = family.kind_of(default)
     if not isinstance(kind, str) or kind not in family.members:
         problem = "missing" if kind is None else f"unknown kind {kind!r}"
-        hint = did_you_mean(str(kind), family.members) if kind is not None else ""
+        hint = _kind_hint(str(kind), family) if kind is not None else ""
         raise ConfigError(_join(path, "kind"), problem + hint, allowed=", ".join(family.members))
     cls = family.members[kind]
     if default not in (dataclasses.MISSING, None) and type(default) is cls:

@@ -144,3 +144,9 @@ def test_a_part_of_a_group_keeps_the_rest_of_the_fields_default():
     """Not that of the group's class: a decay given alone must not change the learning rate."""
     method = build_member(METHODS, {"kind": "generative", "generator_optimizer": {"beta1": 0.5}})
     assert method.generator_optimizer == Adam(5e-6, 0.5, 0.9)
+
+
+def test_a_kind_is_hinted_at_by_the_name_of_its_point_too():
+    """Catches a hint that knows kinds alone: people type what papers call a method."""
+    with pytest.raises(ConfigError, match="did you mean 'distribution_matching'"):
+        build_member(METHODS, {"kind": "dmm"}, "method")

@@ -54,5 +54,8 @@ def _compare(paths: list[Path], to: Path | None) -> int:
     console.print(table)
     if note := comparison.about_columns(runs, words):
         console.print(note)
+    if left_out := comparison.unfinished(paths):
+        names = ", ".join(path.name for path in left_out)
+        console.print(f"not finished, and left out: {names} (distributed-dd run goes on with each)")
     print(f"output:   {to / 'report.md'}")
     return 0

@@ -77,6 +77,16 @@ def collect(paths: Sequence[Path]) -> list[Finished]:
     return sorted(by_folder.values(), key=lambda run: run.place)
 
 
+def unfinished(paths: Sequence[Path]) -> list[Path]:
+    """Run folders in ``paths`` that have no report yet."""
+    return [
+        file.parent
+        for path in paths
+        for file in sorted(path.glob("*/resolved.yaml"))
+        if not (file.parent / "report.json").exists()
+    ]
+
+
 @cache
 def _published() -> dict[tuple[str, str], dict[int, float]]:
     results = read_json(PUBLISHED)["results"]

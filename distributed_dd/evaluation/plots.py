@@ -10,7 +10,12 @@ from distributed_dd.evaluation.report import TITLES
 from distributed_dd.evaluation.words import Words
 from distributed_dd.outer.run_folder import Metrics
 
-CONTROLS = {"random_real": ":", "random_real_soft_labels": "-.", "full_data": "--"}
+CONTROLS = {
+    "random_real": (":", ".", "0.45"),
+    "random_real_soft_labels": ("-.", "x", "0.6"),
+    "full_data": ("--", "_", "0.2"),
+}
+"""Row -> line, marker, grey: told apart at a single size too."""
 SMOOTHED = 20
 
 
@@ -49,10 +54,10 @@ def accuracy_png(runs: Sequence[Finished], words: Mapping[str, Words]) -> bytes:
                     color=colour,
                     label=f"{method}, published{doubt}",
                 )
-        for name, style in CONTROLS.items():
+        for name, (style, marker, grey) in CONTROLS.items():
             points = _points(own, name)
             if points[0]:
-                panel.errorbar(*points, color="0.45", linestyle=style, marker=".", capsize=2, label=TITLES[name])
+                panel.errorbar(*points, color=grey, linestyle=style, marker=marker, capsize=2, label=TITLES[name])
         panel.set_xscale("log")
         sizes = sorted({run.report["images_per_class"] for run in own})
         panel.set_xticks(sizes, [str(size) for size in sizes])

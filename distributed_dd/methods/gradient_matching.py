@@ -95,11 +95,11 @@ class GradientMatching(SetMethod):
         epochs = self.network_epochs if self.network_epochs is not None else epochs
         missing = [f"method.{n}" for n, v in (("steps_per_network", steps), ("network_epochs", epochs)) if v is None]
         if steps is None or epochs is None:
-            known = ", ".join(f"{size}: {loops[0]} and {loops[1]}" for size, loops in LOOPS.items())
+            known = "; ".join(f"{size}: {steps}, {epochs}" for size, (steps, epochs) in LOOPS.items())
             raise ConfigError(
                 missing[0],
                 f"nothing was published for {images_per_class} images per class",
-                allowed=f"numbers of your own; published, by images per class: {known}",
+                allowed=f"numbers of your own; published, as images per class: steps_per_network, network_epochs: {known}",
                 fix=" ".join(f"{name}=.." for name in missing),
             )
         return steps, epochs

@@ -201,6 +201,32 @@ def _one_cosine(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum() / (a.norm() * b.norm() + 0.000001)
 
 
+def plain_of(kind: str) -> Callable[..., Tensor]:
+    """The plain loss of a kind.
+
+    Raises:
+        LookupError: a method that compares classes has none.
+    """
+    if kind not in PLAIN:
+        raise LookupError(f"PLAIN in {__file__} has no loss for {kind}: @plain({kind!r}) above a function enters one")
+    return PLAIN[kind]
+
+
+SWEPT: dict[str, dict[str, Any]] = {
+    "generative": {"method.global_weight": {"kind": "choice", "values": [0.5, 1.0]}},
+}
+"""Kind -> what a small sweep of it varies, where that is not the learning rate of the images."""
+
+
+def varied_in(kind: str) -> dict[str, Any]:
+    """The space of a small sweep; the point that stands for the kind lies in it."""
+    if kind in SWEPT:
+        return SWEPT[kind]
+    values = {**COMMON, "data": {"kind": "digits"}, **POINTS[example(kind)]}
+    rate = experiment_of(values).method.image_optimizer.learning_rate
+    return {"method.image_optimizer.learning_rate": {"kind": "choice", "values": [0.5 * rate, rate]}}
+
+
 def kind_of(point: str) -> str:
     """The kind of a point's method."""
     return POINTS[point]["method"]["kind"]
