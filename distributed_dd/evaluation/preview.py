@@ -35,7 +35,7 @@ def preview_png(
     tilt = 30 if max(map(len, names)) > 6 else 0  # long names would run into each other
     if flat:
         rows_nk = rows_nk.T
-    sets = [] if starting is None else [(starting, "start (real)")]
+    sets = [] if starting is None else [(starting, "start")]
     sets.append((distilled, name))
     width, height = (INCHES_PER_IMAGE * count for count in reversed(rows_nk.shape))
     if flat:
