@@ -99,7 +99,8 @@ class GradientMatching(SetMethod):
             raise ConfigError(
                 missing[0],
                 f"nothing was published for {images_per_class} images per class",
-                allowed=f"numbers of your own; published, as images per class: steps_per_network, network_epochs: {known}",
+                allowed="numbers of your own; published, as images per class: steps_per_network, network_epochs: "
+                f"{known}",
                 fix=" ".join(f"{name}=.." for name in missing),
             )
         return steps, epochs
