@@ -1,6 +1,9 @@
 """The same mathematics on CUDA: pytest -m gpu."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from distributed_dd.learning.loop import Recipe, Training
 from distributed_dd.learning.networks import ConvNet, initialised
 from distributed_dd.learning.optimizers import GSAM, SGD
 from distributed_dd.unroll import OnDevice, OnHost
+from tests.conftest import ROOT
 from tests.end_to_end.test_run import HERE, ROWS, run_folder, sha_of_set
 
 pytestmark = [
@@ -178,3 +182,18 @@ def test_a_generative_run_on_cuda(tmp_path):
     (folder,) = tmp_path.glob("digits-*")
     report = json.loads((folder / "report.json").read_text())
     assert {row["name"] for row in report["rows"]} >= {"generated_fresh", "distilled", "random_real"}
+
+
+@pytest.mark.parametrize("config", ["dm_ipc1", "dc_ipc10", "dsa_ipc10"])
+def test_methods_without_experts_match_on_cuda_what_they_match_on_the_cpu(config, tmp_path):
+    """Draws are the CPU's: the first loss is the same to rounding, and nothing leaves the device by mistake."""
+    losses = {}
+    for name, visible in (("cuda", None), ("cpu", "")):
+        command = [sys.executable, "-m", "distributed_dd", "distill", f"configs/digits/{config}.yaml", *HERE]
+        command += ["num_outer_steps=3", "evaluate.every=3", "evaluate.num_epochs=2", "tracker=none"]
+        environment = {**os.environ} | ({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+        subprocess.run([*command, f"output={tmp_path / name}"], cwd=ROOT, env=environment, check=True)
+        (metrics,) = (tmp_path / name).glob("digits-*/metrics.jsonl")
+        losses[name] = [json.loads(line)["matching_loss"] for line in metrics.read_text().splitlines()]
+    assert losses["cuda"][0] == pytest.approx(losses["cpu"][0], rel=1e-3)
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=0.05)
