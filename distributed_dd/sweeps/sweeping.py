@@ -173,10 +173,12 @@ class Sweeping:
         def settings_line(point: Mapping[str, float]) -> str:
             return tables.settings_line(job.space.settings(point, job.base))
 
+        status_of: dict[str, str] = {}
+
         def close(run: str, outcome: str, number: int) -> None:
             tags = {"outcome": outcome, "mlflow.runName": f"ipc{size} trial {number}"}
-            status = "FINISHED" if outcome in ("finished", "stopped") else "FAILED"
-            self.tracker.other(job.below / run / "tracker.json", status=status, tags=tags)
+            status_of[run] = "FINISHED" if outcome in ("finished", "stopped") else "FAILED"
+            self.tracker.other(job.below / run / "tracker.json", status=status_of[run], tags=tags)
 
         ends = None if left is None else self.clock.seconds() + max(left, 0) / num_left
         listener = StudyListener(
@@ -195,6 +197,8 @@ class Sweeping:
             search.set_aside()  # Tune takes what it stopped for finished
             cut.unlink()
         reported = search.run(run_trial, job, material, self.cluster, listener)
+        for run, status in status_of.items():  # a trial that was being stopped may have opened its run once more
+            self.tracker.other(job.below / run / "tracker.json", status=status)
         if listener.out_of_time():
             self.progress.say(
                 f"{size} per class: its part of the hours is spent; with more hours= the same line goes on"
