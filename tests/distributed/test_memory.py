@@ -14,7 +14,7 @@ def largest(answers, name):
     return max(answer[name] for answer in answers)
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2, 4])
+@pytest.mark.parametrize("num_ranks", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("zero", "idle", "peak"), [(Zero(3), 4, 7), (Zero(0, own_rows=True), 2, 5)], ids=["zero3", "own_rows"]
 )

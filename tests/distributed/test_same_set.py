@@ -169,6 +169,7 @@ def compiled(rank, folder, shards):
     return shard, functional.linear is linear
 
 
+@pytest.mark.slow
 def test_compiled_student_steps_keep_torchs_own_layers_under_zero3(gangs, tmp_path):
     """DeepSpeed replaces torch's linear by one whose compiled second derivatives are wrong by 40 %."""
     folder = tmp_path / "alone"
