@@ -1,0 +1,93 @@
+"""Records: JSON files that say what they are, whose they are, and whether they are whole.
+
+A record holds plain values and, under ``record``, its kind, the digest of what it belongs to, and a SHA-256 over
+all of these. A file that was changed, cut or put in another's place is told by one reader.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from distributed_dd.durable import RESTORE, as_json, digest, read_json, write_bytes
+from distributed_dd.errors import IntegrityError
+
+SEAL = "record"
+SHOWN = 16
+
+
+def sealed(kind: str, owner: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` as a record.
+
+    Args:
+        kind: what the record is, such as ``checkpoint``.
+        owner: digest of what it belongs to, such as that of a run's configuration.
+    """
+    plain = json.loads(json.dumps({key: value for key, value in values.items() if key != SEAL}))
+    return {**plain, SEAL: {"kind": kind, "owner": owner, "sha256": _sha256(kind, owner, plain)}}
+
+
+def opened(
+    value: Any, where: str, kind: str, owner: str | None = None, fix: str = RESTORE, needs: Collection[str] = ()
+) -> dict[str, Any]:
+    """The record that ``value`` is.
+
+    Args:
+        where: its place, for messages. owner: whose it must be; None: anybody's. needs: keys that it must have.
+
+    Raises:
+        IntegrityError: ``value`` is no record, another kind of record, changed, or somebody else's.
+    """
+
+    def refuse(problem: str, allowed: str = "") -> None:
+        raise IntegrityError(where, problem, allowed=allowed, fix=fix)
+
+    if not isinstance(value, dict):
+        refuse(f"holds a {type(value).__name__}", "a group of keys")
+    seal = value.get(SEAL)
+    if not isinstance(seal, dict) or set(seal) != {"kind", "owner", "sha256"}:
+        refuse("carries no digest of itself: it is damaged, or an older version wrote it")
+    if seal["kind"] != kind:
+        refuse(f"is a record of kind {seal['kind']!r}", kind)
+    plain = {key: inner for key, inner in value.items() if key != SEAL}
+    if _sha256(kind, seal["owner"], plain) != seal["sha256"]:
+        refuse("is not what was written (its digest differs)")
+    if owner is not None and seal["owner"] != owner:
+        refuse(f"belongs to something else ({str(seal['owner'])[:SHOWN]})", f"what belongs to {owner[:SHOWN]}")
+    if lacking := [key for key in needs if key not in value]:
+        refuse(f"lacks {', '.join(lacking)}: another version wrote it")
+    return value
+
+
+def write_record(path: Path, kind: str, owner: str, values: Mapping[str, Any]) -> str:
+    """Write a record; returns the file's SHA-256."""
+    return write_bytes(path, as_json(sealed(kind, owner, values)))
+
+
+def read_record(
+    path: Path, kind: str, owner: str | None = None, fix: str = RESTORE, needs: Collection[str] = ()
+) -> dict[str, Any]:
+    """The record in ``path``; arguments and errors as `opened`.
+
+    Raises:
+        MissingInputError: there is no such file.
+    """
+    try:
+        value = read_json(path)
+    except IntegrityError as error:
+        raise IntegrityError(error.where, error.problem, allowed=error.allowed, fix=fix) from None
+    return opened(value, str(path), kind, owner, fix, needs)
+
+
+def seal_of(record: Mapping[str, Any]) -> str:
+    """The digest of a record: what other records name it by."""
+    return record[SEAL]["sha256"]
+
+
+def owner_of(record: Mapping[str, Any]) -> str:
+    """The digest of what a record belongs to."""
+    return record[SEAL]["owner"]
+
+
+def _sha256(kind: str, owner: Any, plain: Mapping[str, Any]) -> str:
+    return digest([kind, owner, plain])
