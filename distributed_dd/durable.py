@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,30 @@ def write_bytes(path: Path, content: bytes) -> str:
     Raises:
         UserError: the disk is full, or the place cannot be written; what was there before is intact.
     """
+    _write(path, [content], len(content))
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """`write_bytes` of lines, which are made as they are written and may come from the file that they replace."""
+    _write(path, (line.encode() for line in lines), None)
+
+
+def _write(path: Path, pieces: Iterable[bytes], num_bytes: int | None) -> None:
     # Unique on a shared disk too, where two nodes may have processes of the same number.
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:
-            file.write(content)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
         _sync_folder(path.parent)
     except OSError as error:
         _unlink(part)
-        raise _not_written(path, len(content), error) from None
-    return hashlib.sha256(content).hexdigest()
+        raise _not_written(path, num_bytes, error) from None
 
 
 def append_text(path: Path, text: str) -> None:
@@ -143,9 +154,10 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _not_written(path: Path, num_bytes: int, error: OSError) -> UserError:
+def _not_written(path: Path, num_bytes: int | None, error: OSError) -> UserError:
     if error.errno in FULL:
-        problem = f"no space left for {num_bytes:,} bytes; nothing that was there is lost"
+        room = "" if num_bytes is None else f" for {num_bytes:,} bytes"
+        problem = f"no space left{room}; nothing that was there is lost"
         return UserError(str(path), problem, fix="free some space and run the same command again")
     return UserError(str(path), f"cannot be written: {error.strerror or error}", fix=ELSEWHERE)
 

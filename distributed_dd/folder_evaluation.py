@@ -8,16 +8,17 @@ from distributed_dd import config
 from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.data import AlreadyFitted, Fitted
 from distributed_dd.data.material import Material, prepare
-from distributed_dd.durable import read_json
 from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError
-from distributed_dd.evaluation.artefact import MANIFEST
-from distributed_dd.experiment import Experiment, experiment_of
+from distributed_dd.evaluation.artefact import MANIFEST, at_typed_places, manifest_of
+from distributed_dd.experiment import Experiment, experiment_of, identity_of
 from distributed_dd.facets import world_of
 from distributed_dd.family import build
 from distributed_dd.locks import locked
+from distributed_dd.nested import at, flattened
 from distributed_dd.outer.ports import Cluster
 
 PLACES = ("data", "experts")
+SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -75,19 +76,35 @@ def _material(
 
 
 def _experiment(folder: Path, data: Any) -> Experiment:
-    """The experiment that made what lies in ``folder``: its run's configuration, or the one in a manifest.
+    """The experiment that made what lies in ``folder``, as its manifest says; its data lie where a person says.
 
     Raises:
-        MissingInputError: the folder has neither a run's configuration nor a manifest.
+        MissingInputError: the folder has no manifest. IntegrityError: the manifest is another run's.
     """
     if not isinstance(data, dict):
         raise ConfigError("data", f"expected keys such as data.root=FOLDER, got {data!r}")
-    manifests = [folder / MANIFEST, *sorted(folder.glob(f"*/{MANIFEST}"))]
-    resolved, there = folder / "resolved.yaml", [path for path in manifests if path.exists()]
+    there = [path.parent for path in (folder / MANIFEST, *sorted(folder.glob(f"*/{MANIFEST}"))) if path.exists()]
     if not there:
         raise MissingInputError(str(folder), "holds no distilled set", allowed="a run folder, or its distilled/ folder")
-    values = config.read(resolved) if resolved.exists() else read_json(there[0])["configuration"]
-    return experiment_of({**values, "data": {**values["data"], **data}}, of_a_record=True)
+    values = manifest_of(there[0])["configuration"]
+    if (resolved := folder / "resolved.yaml").exists():
+        _refuse_another(values, resolved, there[0])
+    return experiment_of({**values, "data": at_typed_places(values.get("data"), data)}, of_a_record=True)
+
+
+def _refuse_another(configuration: dict[str, Any], resolved: Path, result: Path) -> None:
+    """Refuse a result that the run in whose folder it lies did not make.
+
+    Raises:
+        IntegrityError: the run's configuration is another than the result's.
+    """
+    own = identity_of(experiment_of(config.read(resolved), of_a_record=True))
+    if different := [key for key, value in flattened(configuration) if at(own, key) != value]:
+        raise IntegrityError(
+            str(result),
+            f"was not made by the run in {resolved.parent} ({', '.join(different[:SHOWN])} differ)",
+            fix="put back what the run made, or evaluate the result's own folder",
+        )
 
 
 def is_set(path: Path) -> bool:

@@ -5,15 +5,18 @@ all of these. A file that was changed, cut or put in another's place is told by 
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NoReturn
 
 from distributed_dd.durable import RESTORE, as_json, digest, read_json, write_bytes
-from distributed_dd.errors import IntegrityError
+from distributed_dd.errors import ConfigError, IntegrityError
+from distributed_dd.family import check_type
 
 SEAL = "record"
-SHOWN = 16
+SHOWN, LONGEST_PROBLEM = 16, 300
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def sealed(kind: str, owner: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,18 +31,25 @@ def sealed(kind: str, owner: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def opened(
-    value: Any, where: str, kind: str, owner: str | None = None, fix: str = RESTORE, needs: Collection[str] = ()
+    value: Any,
+    where: str,
+    kind: str,
+    *,
+    owner: str | None = None,
+    fix: str = RESTORE,
+    needs: Mapping[str, Any] = NOTHING,
 ) -> dict[str, Any]:
     """The record that ``value`` is.
 
     Args:
-        where: its place, for messages. owner: whose it must be; None: anybody's. needs: keys that it must have.
+        where: its place, for messages. owner: whose it must be; None: anybody's.
+        needs: keys that it must have, with their types as `family.check_type` takes them.
 
     Raises:
         IntegrityError: ``value`` is no record, another kind of record, changed, or somebody else's.
     """
 
-    def refuse(problem: str, allowed: str = "") -> None:
+    def refuse(problem: str, allowed: str = "") -> NoReturn:
         raise IntegrityError(where, problem, allowed=allowed, fix=fix)
 
     if not isinstance(value, dict):
@@ -53,10 +63,25 @@ def opened(
     if _sha256(kind, seal["owner"], plain) != seal["sha256"]:
         refuse("is not what was written (its digest differs)")
     if owner is not None and seal["owner"] != owner:
-        refuse(f"belongs to something else ({str(seal['owner'])[:SHOWN]})", f"what belongs to {owner[:SHOWN]}")
-    if lacking := [key for key in needs if key not in value]:
-        refuse(f"lacks {', '.join(lacking)}: another version wrote it")
+        refuse(f"belongs to another configuration ({str(seal['owner'])[:SHOWN]})", f"one of {owner[:SHOWN]}")
+    require_keys(value, needs, where, fix)
     return value
+
+
+def require_keys(values: Mapping[str, Any], needs: Mapping[str, Any], where: str, fix: str = RESTORE) -> None:
+    """Refuse values that lack a key, or hold something of another type under it.
+
+    Raises:
+        IntegrityError: the first that does not fit.
+    """
+    for key, hint in needs.items():
+        if key not in values:
+            raise IntegrityError(where, f"lacks {key}", fix=fix)
+        try:
+            check_type(values[key], hint, key)
+        except ConfigError as error:
+            problem = f"{error.where}: {error.problem[:LONGEST_PROBLEM]}"
+            raise IntegrityError(where, problem, allowed=error.allowed, fix=fix) from None
 
 
 def write_record(path: Path, kind: str, owner: str, values: Mapping[str, Any]) -> str:
@@ -65,7 +90,7 @@ def write_record(path: Path, kind: str, owner: str, values: Mapping[str, Any]) -
 
 
 def read_record(
-    path: Path, kind: str, owner: str | None = None, fix: str = RESTORE, needs: Collection[str] = ()
+    path: Path, kind: str, *, owner: str | None = None, fix: str = RESTORE, needs: Mapping[str, Any] = NOTHING
 ) -> dict[str, Any]:
     """The record in ``path``; arguments and errors as `opened`.
 
@@ -76,7 +101,7 @@ def read_record(
         value = read_json(path)
     except IntegrityError as error:
         raise IntegrityError(error.where, error.problem, allowed=error.allowed, fix=fix) from None
-    return opened(value, str(path), kind, owner, fix, needs)
+    return opened(value, str(path), kind, owner=owner, fix=fix, needs=needs)
 
 
 def seal_of(record: Mapping[str, Any]) -> str:

@@ -17,10 +17,11 @@ from distributed_dd.backends.ray.cluster import RayCluster
 from distributed_dd.backends.ray.node_meters import metered
 from distributed_dd.crew import RunCrew
 from distributed_dd.data.material import Material, prepare
-from distributed_dd.durable import digest, read_json, write_bytes, write_json
+from distributed_dd.durable import digest, write_bytes, write_json
 from distributed_dd.errors import MissingInputError
 from distributed_dd.evaluation import artefact, report, scoring
 from distributed_dd.evaluation.product import Product, Tensors
+from distributed_dd.evaluation.scored import Scored
 from distributed_dd.experiment import Experiment, identity_of, values_of
 from distributed_dd.facets import about, described, estimate_lines, scale_of, world_of
 from distributed_dd.family import plain
@@ -38,6 +39,8 @@ from distributed_dd.outer.prelude import Prelude
 from distributed_dd.outer.run_folder import RunFolder
 from distributed_dd.outer.sharing import Sharing
 from distributed_dd.outer.world import World
+from distributed_dd.places import name_in_path
+from distributed_dd.records import seal_of
 
 FIRST_VALIDATION_MEMBER = 2000
 
@@ -73,9 +76,10 @@ class Run:
         self.world: World = world.with_shared(self.prelude)
         named_store = self.prelude.given_digest() if self.prelude else {}
         self.digest = digest({**identity_of(e), "data_sha256": splits.sha256, **named_store})
-        self.name = f"{splits.name}-{e.method.name}-ipc{e.images_per_class}-{self.digest[:8]}"
+        names = name_in_path(splits.name), name_in_path(e.method.name)
+        self.name = f"{'-'.join(names)}-ipc{e.images_per_class}-{self.digest[:8]}"
         self.folder = RunFolder((self.below or Path(e.output)) / self.name, self.digest)
-        self.costs = Costs(self.folder.costs)
+        self.costs = Costs(self.folder.costs, self.digest)
         e.method.check(self.world)
         self.cluster.engine.check(e.method.division(self.world))
         self.tracker: MlflowTracker | NoTracker = NoTracker()
@@ -121,11 +125,13 @@ class Run:
     def opened(self) -> Iterator[None]:
         """Hold the run folder, freeze the configuration into it, and close the tracker however it ends."""
         e, path = self.experiment, self.folder.path
-        if e.resume == "never" and (aside := self.folder.set_aside()):
-            self.progress.say(f"the previous run was kept as {aside}")
-        if e.resume == "must" and not self.folder.checkpoints.latest.exists():
+        anew = e.resume == "never"
+        if anew:
+            self._set_aside()
+        else:
+            self.bring()
+        if e.resume == "must" and not self.folder.checkpoints.exist:
             raise MissingInputError(str(path), "holds no checkpoint, and resume=must", fix="resume=auto")
-        self.bring()
         if not self.is_distilled:
             # Before the prelude, which may take days.
             self.cluster.engine.refuse_without_room(self.cluster)
@@ -140,7 +146,7 @@ class Run:
             write_bytes(path / "cluster.yaml", config.to_yaml(where).encode())
             write_json(path / "environment.json", environment())
             if self.copies is not None:
-                self.copies.begin()
+                self.copies.begin(anew)
             shared = {self.prelude.tag: self.prelude.digest} if self.prelude else {}
             self.tracker = self._crew.tracking.of_run(self.folder, self.name, {**shared, **self.tags})
             status = "FAILED"
@@ -158,6 +164,37 @@ class Run:
                 self.tracker.end(status)
                 if self.copies is not None:
                     self.copies.keep()
+
+    def _set_aside(self) -> None:
+        """Keep what is in the run folder under another name, unless another process works in it."""
+        if not self.folder.path.exists():
+            return
+        with locked(self.folder.path, "run"):
+            aside = self.folder.set_aside()
+        self.progress.say(f"the previous run was kept as {aside}")
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the report is there."""
+        return self.folder.report.exists()
+
+    def report(self) -> dict[str, Any]:
+        """The report of the finished run, which belongs to its result.
+
+        Raises:
+            IntegrityError: result or report is not what was written, or is another run's.
+        """
+        self.verify()
+        fix = f"delete it and run the same command: {self.folder.distilled.parent} is evaluated again"
+        return report.read(self.folder.report, self.digest, seal_of(self._manifest()), fix)
+
+    def settle(self) -> None:
+        """For a finished run: complete its copy."""
+        if self.copies is not None:
+            self.copies.complete()
+
+    def _manifest(self) -> dict[str, Any]:
+        return artefact.manifest_of(self.folder.distilled, self.digest)
 
     @property
     def _crew(self) -> RunCrew:
@@ -180,7 +217,7 @@ class Run:
         """Distil and write the result, unless it is there."""
         e, product, folder = self.experiment, self.product, self.folder.absolute()
         if self.is_distilled:
-            product.verify()
+            self.verify()
             self.progress.say(f"{e.method.name}: already distilled, in {product.folders[0]}")
             return
         crew, job = self._crew, e.method.job(self.world, folder.checkpoints)
@@ -242,7 +279,7 @@ class Run:
             network=e.network, recipe=e.evaluate.recipe(), seed=e.seed, num_classes=self.world.num_classes, judge=judge
         )
         trials = self.product.fits(tensors, members)
-        return [outcome.accuracy for outcome in scoring.score(trials, contest, cluster)]
+        return [max(0.0, outcome.accuracy) for outcome in scoring.score(trials, contest, cluster)]
 
     def validation_accuracy(self, tensors: Tensors, num_networks: int, cluster: Tasks) -> float:
         """The mean accuracy on validation over so many fresh networks."""
@@ -254,19 +291,20 @@ class Run:
         """Open the result and compare it with its checksums.
 
         Raises:
-            IntegrityError: a file is not what was written (SHA-256 differs).
+            IntegrityError: a file is not what was written (SHA-256 differs), or is another run's.
         """
+        for folder in self.product.folders:
+            artefact.manifest_of(folder, self.digest)
         self.product.verify()
 
     def evaluate(self) -> dict[str, Any]:
         """Score the result and its controls on the test split, unless that was done."""
-        if self.folder.report.exists():
-            self.verify()
-            return read_json(self.folder.report)
+        if self.is_finished:
+            return self.report()
         with self.costs.timed("evaluate") as cost:
             rows, peak = self._scored()
         cost.peak_bytes = max(cost.peak_bytes, peak)
-        manifest = read_json(self.folder.distilled / artefact.MANIFEST)
+        manifest = self._manifest()
         facts = manifest["distillation"]
         self.costs["distill"] = Footprint(round(facts["seconds"], 2), facts["peak_memory_bytes"])
         shared = [self.prelude.stage] if self.prelude else []
@@ -275,7 +313,7 @@ class Run:
         result = report.assemble(about(self.experiment), rows, costs, manifest, num_test)
         result |= self.product.more_for_the_report()
         write_bytes(self.folder.report_page, report.page(result, self.method.words.rows).encode())
-        write_json(self.folder.report, result)
+        report.write(self.folder.report, self.digest, seal_of(manifest), result)
         self.tracker.report(result)
         names = ("resolved.yaml", "environment.json", "log.txt")
         paths = (self.folder.report, self.folder.report_page, *(self.folder.path / name for name in names))
@@ -286,7 +324,8 @@ class Run:
     def _scored(self) -> tuple[list[dict[str, Any]], int]:
         """The rows of the report, scored on the test split, and the most bytes that a task held."""
         e, product = self.experiment, self.product
+        scored = Scored(self.folder.scored, seal_of(self._manifest()))
         rows, peak = scoring.score_rows(
-            product.rows(), e.network, e.evaluate, e.seed, self.material, self.cluster, self.progress
+            product.rows(), e.network, e.evaluate, e.seed, self.material, self.cluster, self.progress, scored
         )
         return [*map(product.finished, rows), *product.ready_rows()], peak

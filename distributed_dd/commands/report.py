@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from distributed_dd.commands.run import print_report, run_of_options
-from distributed_dd.durable import read_json, write_bytes, write_json
+from distributed_dd.durable import write_bytes, write_json
 from distributed_dd.errors import MissingInputError
 from distributed_dd.evaluation import comparison, plots
 from distributed_dd.folder_evaluation import is_set
@@ -21,9 +21,9 @@ def report(options: Namespace) -> int:
     if len(options.paths) == 1 and not is_set(options.paths[0]):
         options.file = options.paths[0]
         run = run_of_options(options)
-        if not run.folder.report.exists():
+        if not run.is_finished:
             raise MissingInputError(str(run.folder.report), "there is no report yet", fix="distributed-dd run")
-        print_report(run, read_json(run.folder.report))
+        print_report(run, run.report())
         return 0
     return _compare(options.paths or [Path("runs")], options.to)
 

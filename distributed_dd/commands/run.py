@@ -12,7 +12,6 @@ from rich.table import Table
 from distributed_dd.allocator import keep_freed_memory
 from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.composition import cluster_from, experiment_from
-from distributed_dd.durable import read_json
 from distributed_dd.errors import MissingInputError
 from distributed_dd.evaluation import artefact
 from distributed_dd.evaluation.report import chosen_by, remarks, title, titled
@@ -29,10 +28,11 @@ def run(options: Namespace) -> int:
     run = run_of_options(options)
     if run.experiment.resume != "never":
         run.bring()
-    if run.experiment.resume != "never" and run.folder.report.exists():
-        run.verify()
+    if run.experiment.resume != "never" and run.is_finished:
+        report = run.report()
         run.progress.say("this run is already finished; nothing was done again")
-        print_report(run, read_json(run.folder.report))
+        run.settle()
+        print_report(run, report)
         return 0
     with run.opened():
         run.prepare()

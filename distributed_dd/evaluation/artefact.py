@@ -1,23 +1,37 @@
 """The distilled set as a self-describing folder, and its loader."""
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
-from distributed_dd.data import DATA_SETS, Fitted, Splits
-from distributed_dd.durable import read_json, sha256_of, write_bytes, write_json
+from distributed_dd.data import DATA_SETS, DataSource, Fitted, Splits
+from distributed_dd.durable import sha256_of, write_bytes
 from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError
 from distributed_dd.family import build_member, did_you_mean
+from distributed_dd.learning.tensor_files import load_tensors, refuse_not_finite, require_shapes
 from distributed_dd.outer.environment import versions
-from distributed_dd.outer.run_folder import load_tensors
+from distributed_dd.records import read_record, write_record
 
 SCHEMA = 1
 SPLITS = ("train", "validation", "test")
 SET, LAST, MANIFEST, PREVIEW = ("distilled.safetensors", "last_step.safetensors", "manifest.json", "preview.png")
 FITTED = ("mean", "forward", "inverse")
+KIND = "result"
+NEEDS: dict[str, Any] = {
+    "sha256": dict,
+    "class_names": tuple[str, ...],
+    "image_shape": tuple[int, ...],
+    "images_per_class": int,
+    "configuration": dict,
+    "dataset": dict,
+    "config": str,
+}
 
 
 class DistilledSet(Dataset):
@@ -61,8 +75,56 @@ def load_distilled(path: str | Path, labels: Literal["soft", "hard"] = "soft") -
         folder = folder / "distilled"
     if not (folder / MANIFEST).exists():
         raise MissingInputError(str(folder), "holds no distilled set", allowed="a run folder, or its distilled/ folder")
-    manifest = read_json(folder / MANIFEST)
-    return DistilledSet(verified(folder, SET, manifest), manifest, labels)
+    manifest = manifest_of(folder)
+    tensors = verified(folder, SET, manifest)
+    _check(tensors, manifest, str(folder / SET))
+    return DistilledSet(tensors, manifest, labels)
+
+
+def manifest_of(folder: Path, owner: str | None = None) -> dict[str, Any]:
+    """The manifest of the result in ``folder``.
+
+    Args:
+        owner: digest of the configuration that it must have come from; None: of any.
+
+    Raises:
+        MissingInputError: there is none. IntegrityError: it was changed, or belongs to another run.
+    """
+    return read_record(folder / MANIFEST, KIND, owner=owner, needs=NEEDS)
+
+
+def _check(tensors: dict[str, Tensor], manifest: dict[str, Any], where: str) -> None:
+    """Refuse a set that no network could learn from as its manifest says.
+
+    Raises:
+        IntegrityError: shapes that do not fit each other, classes out of range, numbers that are not finite.
+    """
+    num_classes, shape = len(manifest["class_names"]), tuple(manifest["image_shape"])
+    require_shapes(tensors, {"images": (None, *shape), "labels": (None, num_classes), "classes": (None,)}, where)
+    num, classes = len(tensors["images"]), tensors["classes"]
+    require_shapes(tensors, {"images": (num, *shape), "labels": (num, num_classes), "classes": (num,)}, where)
+    if not num or classes.is_floating_point() or int(classes.min()) < 0 or int(classes.max()) >= num_classes:
+        raise IntegrityError(where, "its classes do not fit its class names", allowed=f"0 .. {num_classes - 1}")
+    if "learning_rate" not in tensors and not isinstance(manifest.get("learning_rate"), float | int):
+        raise IntegrityError(where, "has no learning rate, and neither has its manifest", allowed="a number")
+    fitted_of(tensors, shape, where)
+    refuse_not_finite(tensors, where)
+
+
+def fitted_of(tensors: dict[str, Tensor], image_shape: tuple[int, ...], where: str) -> Fitted:
+    """The preprocessing that is kept among the tensors of a result.
+
+    Raises:
+        IntegrityError: a part of it is missing, or does not go with images of this shape.
+    """
+    try:
+        fitted = Fitted(*(tensors[f"preprocessing.{part}"] for part in FITTED))
+        for change in (fitted.apply, fitted.invert):
+            if change(torch.zeros(1, *image_shape)).shape != (1, *image_shape):
+                raise RuntimeError("changes the shape of images")
+    except (KeyError, IndexError, RuntimeError, ConfigError) as error:
+        raise IntegrityError(where, f"its preprocessing does not fit: {str(error).splitlines()[0]}") from None
+    return fitted
 
 
 def load_real(path: str | Path, split: Literal["train", "validation", "test"] = "test", **data: Any) -> Dataset:
@@ -79,14 +141,39 @@ def load_real(path: str | Path, split: Literal["train", "validation", "test"] = 
             the set was made from.
     """
     distilled = load_distilled(path)
-    values = {**distilled.manifest["configuration"]["data"], **data}
-    splits = build_member(DATA_SETS, values, "data").load()
+    splits = source_of(distilled.manifest["configuration"].get("data"), data).load()
     if splits.sha256 != distilled.manifest["dataset"]["sha256"]:
         raise IntegrityError(f"data set {splits.name}", "is not the one the set was made from")
     if split not in SPLITS:
         raise ConfigError("split", f"unknown {split!r}{did_you_mean(split, SPLITS)}", allowed=", ".join(SPLITS))
     images = getattr(splits, split)
     return TensorDataset(distilled.preprocessing.apply(images.pixels()), images.targets)
+
+
+def source_of(recorded: Any, typed: Mapping[str, Any]) -> DataSource:
+    """The data set that a record names, at the place that a person names.
+
+    Where data lie and whether they are fetched is never taken from a record, which may be a stranger's.
+
+    Raises:
+        ConfigError: the record names no data set, or a place must be typed.
+    """
+    return build_member(DATA_SETS, at_typed_places(recorded, typed), "data")
+
+
+def at_typed_places(recorded: Any, typed: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a data set that a record names, without its places, and what a person typed over them.
+
+    Raises:
+        ConfigError: the record names no data set.
+    """
+    values = {"kind": recorded} if isinstance(recorded, str) else recorded
+    if not isinstance(values, Mapping):
+        raise ConfigError("data", f"the record names no data set: {values!r}")
+    cls = DATA_SETS.members.get(str(values.get("kind")))
+    fields = () if cls is None else dataclasses.fields(cls)
+    places = [field.name for field in fields if not field.metadata.get("identity", True)]
+    return {**{key: value for key, value in values.items() if key not in places}, **typed}
 
 
 def describe(
@@ -135,7 +222,13 @@ def write_artefact(
     fitted: Fitted,
     facts: dict[str, Any],
 ) -> None:
-    """Write the set, then the manifest: a folder without a manifest holds no set."""
+    """Write the set, then the manifest: a folder without a manifest holds no set.
+
+    Raises:
+        IntegrityError: a number is not finite; nothing is written.
+    """
+    for learned_tensors in (best, last or {}):
+        refuse_not_finite(learned_tensors, str(folder))
     extra = {f"preprocessing.{name}": t.contiguous() for name, t in fitted.tensors().items()}
     hashes = {}
     for name, tensors in ((SET, {**best, **extra}), (LAST, last)):
@@ -143,12 +236,12 @@ def write_artefact(
             continue
         hashes[name] = write_bytes(folder / name, save({k: t.contiguous() for k, t in tensors.items()}))
     learned = {"learning_rate": float(best["learning_rate"])} if "learning_rate" in best else {}
-    write_json(folder / MANIFEST, {"schema": SCHEMA, "sha256": hashes, **learned, **facts})
+    write_record(folder / MANIFEST, KIND, facts["config"], {"schema": SCHEMA, "sha256": hashes, **learned, **facts})
 
 
 def load_last_step(folder: Path) -> dict[str, Tensor]:
     """The set as it was after the last outer step, whatever validation preferred."""
-    return verified(folder, LAST, read_json(folder / MANIFEST))
+    return verified(folder, LAST, manifest_of(folder))
 
 
 def verified(folder: Path, name: str, manifest: dict[str, Any]) -> dict[str, Tensor]:
@@ -158,8 +251,6 @@ def verified(folder: Path, name: str, manifest: dict[str, Any]) -> dict[str, Ten
         MissingInputError: the file is missing. IntegrityError: its SHA-256 is not that of the manifest.
     """
     path = folder / name
-    if not path.exists():
-        raise MissingInputError(str(path), "is missing though the manifest names it")
-    if sha256_of(path) != manifest.get("sha256", {}).get(name):
+    if sha256_of(path) != manifest["sha256"].get(name):
         raise IntegrityError(str(path), "is not the file that was written (SHA-256 differs)")
     return load_tensors(path)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distributed_dd.durable import read_json, write_bytes, write_json
+from distributed_dd.durable import write_bytes
 from distributed_dd.evaluation.report import TITLES
 from distributed_dd.evaluation.robustness import scores
 from distributed_dd.evaluation.rows import Entry, is_soft, without_augmentation
@@ -15,8 +15,10 @@ from distributed_dd.learning.networks import NETWORKS, Network
 from distributed_dd.learning.networks.convnet import ConvNet
 from distributed_dd.outer.ports import Cluster, Progress
 from distributed_dd.outer.world import World
+from distributed_dd.records import owner_of, read_record, seal_of, write_record
 
 SCHEMA = 1
+KIND = "cross-architecture evaluation"
 FILE, PAGE = "cross_architecture.json", "cross_architecture.md"
 SCORES = {"label_robust": "label-robust score", "augmentation_robust": "augmentation-robust score"}
 
@@ -60,7 +62,11 @@ def cross_evaluate(
         "rows": [row.name for row in rows],
         "num_test": len(material.splits.test),
     }
-    result = {"schema": SCHEMA, **identity, "networks": _known(folder / FILE, identity)}
+    result = {
+        "schema": SCHEMA,
+        **identity,
+        "networks": _known(folder / FILE, seal_of(entry.distilled.manifest), identity),
+    }
     soft = is_soft(entry.distilled.labels)
     for network in settings.networks:
         what = {"kind": NETWORKS.kind_of(network), **plain(network)}
@@ -70,16 +76,17 @@ def cross_evaluate(
         scored, _ = score_rows(rows, network, evaluation, world.seed, material, cluster, progress)
         by_name = {row["name"]: row["accuracy_mean"] for row in scored}
         result["networks"].append({"network": what, "rows": scored, "scores": scores(by_name, soft)})
-        write_json(folder / FILE, result)
+        write_record(folder / FILE, KIND, seal_of(entry.distilled.manifest), result)
     write_bytes(folder / PAGE, page(result).encode())
     return result
 
 
-def _known(path: Path, identity: dict[str, Any]) -> list[dict[str, Any]]:
+def _known(path: Path, owner: str, identity: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was scored in this way already, of the set with the manifest ``owner``."""
     if not path.exists():
         return []
-    record = read_json(path)
-    same = all(record.get(key) == value for key, value in identity.items())
+    record = read_record(path, KIND, needs={"networks": list})
+    same = owner_of(record) == owner and all(record.get(key) == value for key, value in identity.items())
     return record["networks"] if same else []
 
 

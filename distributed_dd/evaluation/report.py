@@ -1,12 +1,28 @@
 """``report.json`` for programs, ``report.md`` for people."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from distributed_dd.errors import IntegrityError
 from distributed_dd.evaluation.tables import markdown, percent
 from distributed_dd.outer.footprint import Footprint
+from distributed_dd.records import read_record, write_record
 
 SCHEMA = 1
+KIND = "report"
+NEEDS: dict[str, Any] = {
+    "method": str,
+    "dataset": str,
+    "images_per_class": int,
+    "num_outer_steps": int,
+    "rows": list,
+    "seconds": dict,
+    "peak_memory_bytes": dict,
+    "best_step": int,
+    "validation_accuracy": float,
+    "num_test": int,
+}
 TITLES = {
     "distilled": "distilled",
     "distilled_hard_labels": "distilled, hard labels",
@@ -37,6 +53,27 @@ def assemble(
     }
 
 
+def write(path: Path, owner: str, result: str, report: Mapping[str, Any]) -> None:
+    """Write ``report.json``.
+
+    Args:
+        owner: digest of the run's configuration. result: of the manifest that the report is about.
+    """
+    write_record(path, KIND, owner, {**report, "result": result})
+
+
+def read(path: Path, owner: str, result: str, fix: str) -> dict[str, Any]:
+    """The report of a run.
+
+    Raises:
+        IntegrityError: it was changed, or is about another run or result.
+    """
+    report = read_record(path, KIND, owner=owner, fix=fix, needs=NEEDS)
+    if report["result"] != result:
+        raise IntegrityError(str(path), "is about another result than the one beside it", fix=fix)
+    return report
+
+
 def title(report: dict[str, Any]) -> str:
     """What the report is about, in a line."""
     number = report["images_per_class"]
@@ -60,6 +97,12 @@ def remarks(report: dict[str, Any]) -> list[str]:
         f"{report['num_outer_steps']} (validation accuracy {100 * report['validation_accuracy']:.1f} %).",
         f"Test set: {report['num_test']} images, touched once.",
         *report.get("remarks", ()),
+        *(
+            f"{row['num_diverged']} of the {row['num_networks']} networks of {titled(row['name'], {})} diverged, and "
+            "count as right about nothing."
+            for row in report["rows"]
+            if row.get("num_diverged")
+        ),
     ]
 
 

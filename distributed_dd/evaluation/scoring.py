@@ -10,15 +10,20 @@ import torch
 from torch import Tensor
 
 from distributed_dd.data import Images
-from distributed_dd.family import choice, require, setting
+from distributed_dd.errors import DivergedError
+from distributed_dd.evaluation.scored import Scored
+from distributed_dd.family import choice, plain, require, setting
 from distributed_dd.learning.augment import Identity
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.device import device
-from distributed_dd.learning.loop import Recipe, Training, accuracy
+from distributed_dd.learning.loop import Recipe, Training, predict, share_right
 from distributed_dd.learning.networks import NETWORKS, Network, initialised
 from distributed_dd.learning.optimizers import OPTIMIZERS, SGD, Optimizer
+from distributed_dd.learning.tensor_files import is_finite
 from distributed_dd.outer.footprint import footprint
 from distributed_dd.outer.ports import Cluster, Progress
+
+DIVERGED = -1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,14 +88,23 @@ class Fit:
     member: int
     num_epochs: int | None = None
     augmented: bool = True
+    row: str = ""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Accuracy on the judge's images in [0, 1], and the most memory the fit's process held."""
+    """Accuracy on the judge's images in [0, 1], and the most memory the fit's process held.
+
+    ``accuracy`` is `DIVERGED` where the network's outputs are not finite: that is no accuracy, not even by chance.
+    """
 
     accuracy: float
     peak_bytes: int
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the training diverged."""
+        return self.accuracy == DIVERGED
 
 
 def run_fit(fit: Fit, contest: Contest) -> Outcome:
@@ -117,7 +131,8 @@ def _accuracy(fit: Fit, contest: Contest) -> float:
     key = (contest.seed, "evaluation", fit.member)
     labels = fit.labels.to(where)
     Training(network, images, labels, recipe, key, fit.learning_rate, renewed=renewed).run_to_end()
-    return accuracy(network, contest.judge.images.to(where), contest.judge.targets.to(where))
+    logits_nK = predict(network, contest.judge.images.to(where))
+    return share_right(logits_nK, contest.judge.targets.to(where)) if is_finite(logits_nK) else DIVERGED
 
 
 def score(
@@ -126,15 +141,37 @@ def score(
     cluster: Cluster,
     progress: Progress | None = None,
     what: str = "",
+    scored: Scored | None = None,
 ) -> list[Outcome]:
-    """Outcomes of all fits, in their order."""
-    results: dict[int, Outcome] = {}
-    with progress.bar(what, len(fits)) if progress else nullcontext() as bar:
-        for index, outcome in cluster.map(run_fit, fits, contest):
+    """Outcomes of all fits, in their order; those that ``scored`` knows are not made again, the others are kept."""
+    keys = [_key(fit, contest, what) for fit in fits]
+    known = {index: scored.get(key) for index, key in enumerate(keys)} if scored else {}
+    results = {index: Outcome(*outcome) for index, outcome in known.items() if outcome}
+    missing = [index for index in range(len(fits)) if index not in results]
+    with progress.bar(what, len(fits), len(results)) if progress else nullcontext() as bar:
+        for number, outcome in cluster.map(run_fit, [fits[index] for index in missing], contest):
+            index = missing[number]
             results[index] = outcome
+            if scored:
+                scored.keep(keys[index], (outcome.accuracy, outcome.peak_bytes))
             if bar:
                 bar.advance()
     return [results[index] for index in range(len(fits))]
+
+
+def _key(fit: Fit, contest: Contest, what: str) -> dict[str, Any]:
+    """What tells a fit from the others of the same result."""
+    return {
+        "what": what,
+        "row": fit.row,
+        "member": fit.member,
+        "learning_rate": fit.learning_rate,
+        "num_epochs": fit.num_epochs,
+        "augmented": fit.augmented,
+        "network": [NETWORKS.kind_of(contest.network), plain(contest.network)],
+        "recipe": plain(contest.recipe),
+        "seed": contest.seed,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,11 +199,17 @@ class Candidate:
             member=member,
             num_epochs=self.num_epochs,
             augmented=self.augmented,
+            row=self.name,
         )
 
 
 def choose_rates(
-    candidates: Sequence[Candidate], num_networks: int, contest: Contest, cluster: Cluster, progress: Progress
+    candidates: Sequence[Candidate],
+    num_networks: int,
+    contest: Contest,
+    cluster: Cluster,
+    progress: Progress,
+    scored: Scored | None = None,
 ) -> tuple[list[float], int]:
     """For each row the learning rate that does best on validation, and the peak bytes of its fits.
 
@@ -178,7 +221,7 @@ def choose_rates(
             for rate in candidate.learning_rates:
                 fits += [candidate.fit(1000 + member, rate) for member in range(num_networks)]
                 owners += [(number, rate)] * num_networks
-    outcomes = score(fits, contest, cluster, progress, "choosing rates (validation)") if fits else []
+    outcomes = score(fits, contest, cluster, progress, "choosing rates (validation)", scored) if fits else []
     totals: dict[tuple[int, float], float] = {}
     for owner, outcome in zip(owners, outcomes, strict=True):
         totals[owner] = totals.get(owner, 0.0) + outcome.accuracy
@@ -202,6 +245,19 @@ def row(name: str, network: str, label_kind: str, accuracies: Sequence[float]) -
     }
 
 
+def _diverged(outcomes: Sequence[Outcome], where: str) -> dict[str, int]:
+    """How many networks of a row diverged; they count as right about nothing."""
+    num_diverged = sum(outcome.diverged for outcome in outcomes)
+    if num_diverged == len(outcomes):
+        raise DivergedError(
+            where,
+            f"all {num_diverged} networks that were trained on it ended with numbers that are not finite",
+            fix="lower evaluate.optimizer.learning_rate; where the set's own rate was learned, lower the learning "
+            "rates in method",
+        )
+    return {"num_diverged": num_diverged} if num_diverged else {}
+
+
 def score_rows(
     rows: list[Candidate],
     network: Network,
@@ -210,11 +266,18 @@ def score_rows(
     material: Any,
     cluster: Cluster,
     progress: Progress,
+    scored: Scored | None = None,
 ) -> tuple[list[dict[str, Any]], int]:
     """Rows of ``report.json``, and the peak bytes of the tasks that made them.
 
     Learning rates that a row leaves open are chosen on validation; then the test split is read, by
     all rows together. Nothing afterwards depends on what it said.
+
+    Args:
+        scored: the networks that are scored already, where a kill may come between.
+
+    Raises:
+        DivergedError: all networks of a row ended with numbers that are not finite.
     """
     num, kind = evaluation.num_networks, NETWORKS.kind_of(network)
 
@@ -224,12 +287,12 @@ def score_rows(
         )
 
     choosing = contest(material.validation)
-    rates, peak = choose_rates(rows, evaluation.num_validation_networks, choosing, cluster, progress)
+    rates, peak = choose_rates(rows, evaluation.num_validation_networks, choosing, cluster, progress, scored)
     fits = [r.fit(member, rate) for r, rate in zip(rows, rates, strict=True) for member in range(num)]
-    outcomes = score(fits, contest(material.test), cluster, progress, f"{kind} (test)")
+    outcomes = score(fits, contest(material.test), cluster, progress, f"{kind} (test)", scored)
     result = []
     for number, (candidate, rate) in enumerate(zip(rows, rates, strict=True)):
-        accuracies = [outcome.accuracy for outcome in outcomes[number * num : (number + 1) * num]]
-        scored = row(candidate.name, kind, candidate.label_kind, accuracies)
-        result.append({**scored, "learning_rate": rate})
+        own = outcomes[number * num : (number + 1) * num]
+        entry = row(candidate.name, kind, candidate.label_kind, [max(0.0, outcome.accuracy) for outcome in own])
+        result.append({**entry, "learning_rate": rate, **_diverged(own, f"{candidate.name}, learning rate {rate:g}")})
     return result, max([peak, *(outcome.peak_bytes for outcome in outcomes)])

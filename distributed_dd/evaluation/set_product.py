@@ -68,8 +68,9 @@ class SetProduct(Product):
         return self.world.evaluate.optimizer.learning_rate
 
     def verify(self) -> None:
-        """Open the set."""
+        """Open the set and its last step."""
         artefact.load_distilled(self.folder)
+        artefact.load_last_step(self.folder)
 
     @property
     def _entry(self) -> Entry:

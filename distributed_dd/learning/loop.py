@@ -197,4 +197,9 @@ def predict(network: nn.Module, images_nCHW: Tensor, batch_size: int = 1024) -> 
 
 def accuracy(network: nn.Module, images_nCHW: Tensor, targets_n: Tensor) -> float:
     """Share of images whose largest logit is at their class, in [0, 1]."""
-    return (predict(network, images_nCHW).argmax(1) == targets_n).double().mean().item()
+    return share_right(predict(network, images_nCHW), targets_n)
+
+
+def share_right(logits_nK: Tensor, targets_n: Tensor) -> float:
+    """Share of rows whose largest logit is at their class, in [0, 1]."""
+    return (logits_nK.argmax(1) == targets_n).double().mean().item()

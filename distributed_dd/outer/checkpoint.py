@@ -10,11 +10,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from distributed_dd.durable import is_half_written, read_json, sha256_of, write_bytes, write_json
-from distributed_dd.errors import IntegrityError
+from distributed_dd.durable import is_half_written, read_bytes, sha256_of, write_bytes
+from distributed_dd.errors import DivergedError, IntegrityError, MissingInputError
+from distributed_dd.learning.tensor_files import is_finite, load_tensors, refuse_not_finite
 from distributed_dd.learning.update_rules import is_by_row
+from distributed_dd.records import SEAL, owner_of, read_record, write_record
 
 KEPT = ("newest", "best", "start")
+KIND = "checkpoint"
 
 
 @dataclass(frozen=True)
@@ -89,72 +92,149 @@ class Saved:
 
 
 class Checkpoints:
-    """``checkpoint/``: shards, and ``latest.json``: those of the newest step, of the best, and of the start.
+    """``checkpoint/``: shards, ``latest.json``, which names those of the newest step, of the best and of the start,
+    and ``previous.json``, the same of the checkpoint before.
 
     Shards come first, each durable on its own; a checkpoint exists once ``latest.json`` names it.
     """
 
     def __init__(self, folder: Path, config_digest: str) -> None:
         self.folder, self.config_digest = folder, config_digest
-        self.latest = folder / "latest.json"
+        self.latest, self.previous = folder / "latest.json", folder / "previous.json"
 
     def write_shard(self, step: int, part: int, num_parts: int, first: int, tensors: Mapping[str, Tensor]) -> Shard:
-        """Write the rows of one rank, from row ``first`` on, and what is not kept row by row."""
+        """Write the rows of one rank, from row ``first`` on, and what is not kept row by row.
+
+        Raises:
+            DivergedError: a number is not finite; nothing is written, and the checkpoint before stays.
+        """
+        bad = [name for name, tensor in tensors.items() if not is_finite(tensor)]
+        if bad:
+            raise DivergedError(
+                f"outer step {step}",
+                f"{', '.join(sorted(bad))} holds numbers that are not finite; no checkpoint was made of them",
+                fix=f"lower the learning rates and momenta in method; the state before is in {self.folder}",
+            )
         name = f"step-{step:08d}-{part + 1:05d}-of-{num_parts:05d}.safetensors"
         sha256 = write_bytes(self.folder / name, save({n: t.contiguous() for n, t in tensors.items()}))
         return Shard(name, sha256, first, first + len(tensors.get("classes", ())))
 
     def commit(self, step: int, shards: Mapping[str, Sequence[Shard]], facts: Mapping[str, Any]) -> None:
-        """Make ``shards`` (of newest, best and start) the checkpoint; delete what it does not name."""
+        """Make ``shards`` (of newest, best and start) the checkpoint, and the one before the one to fall back to.
+
+        What neither of the two names is deleted.
+        """
         listed = {which: [asdict(shard) for shard in shards[which]] for which in KEPT}
-        write_json(self.latest, {"step": step, **listed, "config": self.config_digest, **facts})
-        named = {shard.file for which in KEPT for shard in shards[which]}
+        named = _files(shards)
+        before = self._read(self.latest) if self.latest.exists() else None
+        if isinstance(before, dict) and before["step"] < step:
+            write_bytes(self.previous, read_bytes(self.latest))
+        fallback = self._read(self.previous) if self.previous.exists() else None
+        if isinstance(fallback, dict):
+            named |= _files(fallback)
+        write_record(self.latest, KIND, self.config_digest, {"step": step, **listed, **facts})
         for path in self.folder.iterdir():
             if (path.suffix == ".safetensors" and path.name not in named) or is_half_written(path.name):
                 path.unlink(missing_ok=True)
 
+    @property
+    def exist(self) -> bool:
+        """Whether there is a checkpoint, or a damaged one."""
+        return self.latest.exists() or self.previous.exists()
+
     def load(self, verify: bool = True) -> dict[str, Any] | None:
-        """The record of the checkpoint, with its shards; None without one.
+        """The record of the newest checkpoint, with its shards; None without one.
 
         Raises:
-            IntegrityError: the checkpoint is damaged or belongs to another configuration; nothing is changed.
+            IntegrityError: it is damaged or belongs to another configuration; nothing is changed.
         """
         if not self.latest.exists():
             return None
+        record = self._read(self.latest)
+        if isinstance(record, IntegrityError):
+            raise record
+        if verify:
+            self._verify(record)
+        return record
+
+    def recover(self) -> tuple[dict[str, Any] | None, str]:
+        """`load`; where the newest checkpoint is damaged, the one before it takes its place.
+
+        Returns the record and, where that happened, a line for a person. What is damaged is kept under another name.
+
+        Raises:
+            IntegrityError: both are damaged, or belong to another configuration; nothing is changed.
+        """
+        try:
+            record = self.load()
+            if record is not None or not self.previous.exists():
+                return record, ""
+            reason = f"{self.latest} is missing"
+        except (IntegrityError, MissingInputError) as error:
+            if not self.previous.exists():
+                raise
+            reason = f"{error.where} {error.problem}"
+        before = self._read(self.previous)
+        if isinstance(before, IntegrityError):
+            raise before
+        self._verify(before)
+        self._set_aside(keep=_files(before))
+        write_bytes(self.latest, read_bytes(self.previous))
+        return before, f"warning: {reason}; going on from the checkpoint before it, of step {before['step']}"
+
+    def _set_aside(self, keep: set[str]) -> None:
+        """Rename the newest record and its shards, so that neither is read again nor deleted."""
+        record = self._read(self.latest) if self.latest.exists() else None
+        files = _files(record) - keep if isinstance(record, dict) else set()
+        for path in [self.latest, *(self.folder / name for name in files)]:
+            if path.exists():
+                path.replace(path.with_name(f"{path.name}.damaged"))
+
+    def _read(self, path: Path) -> Any:
+        """The record in ``path`` with its shards, or the error that says why it is none."""
         fix = f"restore it, or start this run anew with resume=never ({self.folder} is kept aside)"
         try:
-            record = read_json(self.latest)
-        except IntegrityError as error:
-            raise IntegrityError(error.where, error.problem, fix=fix) from None
-        if record.get("config") != self.config_digest:
-            raise IntegrityError(str(self.latest), "belongs to another configuration", fix=fix)
-        try:
-            record |= {which: [Shard(**shard) for shard in record[which]] for which in KEPT}
+            record = read_record(path, KIND, owner=self.config_digest, fix=fix, needs={"step": int})
+            return record | {which: [Shard(**shard) for shard in record[which]] for which in KEPT}
         except (KeyError, TypeError):
-            raise IntegrityError(str(self.latest), "names no shards", fix=fix) from None
-        for shard in {shard for which in KEPT for shard in record[which]} if verify else ():
+            return IntegrityError(str(path), "names no shards", fix=fix)
+        except MissingInputError as error:
+            return IntegrityError(error.where, error.problem, fix=fix)
+        except IntegrityError as error:
+            return error
+
+    def _verify(self, record: Mapping[str, Any]) -> None:
+        fix = f"restore it, or start this run anew with resume=never ({self.folder} is kept aside)"
+        for shard in dict.fromkeys(shard for which in KEPT for shard in record[which]):
             path = self.folder / shard.file
             if not path.exists():
-                raise IntegrityError(str(path), "is missing though latest.json names it", fix=fix)
+                raise IntegrityError(str(path), "is missing though a checkpoint names it", fix=fix)
             if sha256_of(path) != shard.sha256:
                 raise IntegrityError(str(path), "is damaged (SHA-256 differs)", fix=fix)
-        return record
+            refuse_not_finite(load_tensors(path), str(path))
 
     def adopt(self, folder: Path) -> None:
         """Take over the checkpoint in ``folder``, of a run with other settings; there must be none here yet.
 
         Raises:
-            IntegrityError: the checkpoint in ``folder`` is damaged.
+            IntegrityError: there is no checkpoint in ``folder``, or it is damaged.
         """
-        donor = Checkpoints(folder, str(read_json(folder / self.latest.name).get("config")))
+        donor_latest = folder / self.latest.name
+        donor = Checkpoints(folder, owner_of(read_record(donor_latest, KIND)) if donor_latest.exists() else "")
         record = donor.load()
         if record is None:
             raise IntegrityError(str(folder), "holds no checkpoint")
         shards = {which: record.pop(which) for which in KEPT}
-        for path in folder.glob("*.safetensors"):
-            write_bytes(self.folder / path.name, path.read_bytes())
-        self.commit(record.pop("step"), shards, {k: v for k, v in record.items() if k != "config"})
+        for name in sorted(_files(shards)):
+            write_bytes(self.folder / name, read_bytes(folder / name))
+        facts = {name: value for name, value in record.items() if name != SEAL}
+        self.commit(facts.pop("step"), shards, facts | {"scores": {}})  # they were the donor's
 
     def saved(self, shards: Sequence[Shard]) -> Saved:
         """What these shards hold."""
         return Saved(self.folder, shards)
+
+
+def _files(shards: Mapping[str, Any]) -> set[str]:
+    """Names of the files that ``shards`` of newest, best and start lie in."""
+    return {shard.file for which in KEPT for shard in shards[which]}

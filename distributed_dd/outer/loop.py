@@ -145,6 +145,7 @@ class Distillation:
         current, scores = self._tensors(newest), {}
         if num_networks := self.judging.networks_at(step):
             value = scores["validation_accuracy"] = self.subject.score(current, num_networks, self.workers)
+            self.facts["scores"][str(step)] = value
             if value > self.facts["best_accuracy"]:
                 self.shards["best"] = newest
                 self.facts |= {"best_step": step, "best_accuracy": value}
@@ -160,9 +161,12 @@ class Distillation:
         self.folder.checkpoints.commit(step, self.shards, self.facts)
 
     def _restore(self) -> int:
-        record = self.folder.checkpoints.load()
+        record, warning = self.folder.checkpoints.recover()
+        if warning:
+            self.progress.say(warning)
         if record is None:
-            self.folder.metrics.rewind(0)
+            if self.folder.metrics.rewind(0):
+                self.progress.say(f"warning: {self.folder.path} has no checkpoint: {self.what} begins anew")
             return self._begin()
         self.facts = {name: record[name] for name in self._no_facts()}
         self.shards = {which: record[which] for which in KEPT}
@@ -181,7 +185,7 @@ class Distillation:
         return 0
 
     def _no_facts(self) -> dict[str, Any]:
-        return NO_FACTS | dict(self.subject.no_facts)
+        return NO_FACTS | {"scores": {}} | dict(self.subject.no_facts)
 
     def _read(self, which: str) -> Tensors:
         return self._tensors(self.shards[which])

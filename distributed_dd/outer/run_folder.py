@@ -1,58 +1,83 @@
 """The folder of one run: its files, and how to go on after a kill."""
 
+import itertools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
-
-from distributed_dd.durable import write_bytes
-from distributed_dd.errors import IntegrityError
+from distributed_dd.durable import append_text, refuse_irregular, write_lines
 from distributed_dd.outer.checkpoint import Checkpoints
 
 
 class Metrics:
-    """``metrics.jsonl``: one line per outer step, kept whatever the tracker does."""
+    """``metrics.jsonl``: one line per outer step, kept whatever the tracker does. Read line by line, however long."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def rewind(self, step: int) -> None:
-        """Forget what was recorded after ``step``: a resumed run records it again."""
+    def rewind(self, step: int) -> int:
+        """Forget what was recorded after ``step``: a resumed run records it again. How many lines went."""
         if not self.path.exists():
-            return
-        kept = []
-        for line in self.path.read_text().splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
-            except (json.JSONDecodeError, KeyError):
-                continue  # a line that a kill cut short
-        write_bytes(self.path, "".join(line + "\n" for line in kept).encode())
+            return 0
+        num_lines = 0
+
+        def kept() -> Iterator[str]:
+            nonlocal num_lines
+            for values in self.read():
+                if values["step"] <= step:
+                    yield json.dumps(values) + "\n"
+                else:
+                    num_lines += 1
+
+        write_lines(self.path, kept())
+        return num_lines
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Append one line and hand it to the operating system."""
-        with open(self.path, "a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        """Append one line and hand it to the operating system.
 
-    def read(self) -> list[dict[str, Any]]:
-        """All lines."""
-        return [json.loads(line) for line in self.path.read_text().splitlines()]
+        Raises:
+            UserError: the disk is full.
+        """
+        append_text(self.path, json.dumps({"step": step, **values}) + "\n")
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """All lines, one at a time; none where there is no file. What is no line of metrics is left out.
+
+        Raises:
+            IntegrityError: there is something else in the place of the file.
+        """
+        if not self.path.exists():
+            return
+        refuse_irregular(self.path)
+        with open(self.path, errors="replace") as file:
+            for line in file:
+                values = _values(line)
+                if values is not None:
+                    yield values
+
+
+def _values(line: str) -> dict[str, Any] | None:
+    """The metrics of one line; None where a kill cut it short, or it is something else."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) and type(values.get("step")) is int else None
 
 
 class RunFolder:
     """Paths inside one run's folder."""
 
     def __init__(self, path: Path, config_digest: str) -> None:
-        self.path = path
+        self.path, self.config_digest = path, config_digest
         self.metrics = Metrics(path / "metrics.jsonl")
         self.checkpoints = Checkpoints(path / "checkpoint", config_digest)
         self.distilled = path / "distilled"
         self.report = path / "report.json"
         self.report_page = path / "report.md"
+        self.scored = path / "scored.jsonl"
         self.log = path / "log.txt"
         self.rank_logs = path / "ranks"
         self.costs = path / "costs.json"
@@ -60,27 +85,20 @@ class RunFolder:
 
     def absolute(self) -> "RunFolder":
         """The same folder for processes that start elsewhere."""
-        return RunFolder(self.path.absolute(), self.checkpoints.config_digest)
+        return RunFolder(self.path.absolute(), self.config_digest)
 
     def set_aside(self) -> Path | None:
-        """Move an existing folder away under the next free number; returns where."""
+        """Move an existing folder away under the next free number; returns where.
+
+        The caller holds the folder's lock, which goes with it.
+        """
         if not self.path.exists():
             return None
-        number = 1
-        while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
-            number += 1
+        aside = self.path.with_name(free_name(self.path.name, set(os.listdir(self.path.parent))))
         os.replace(self.path, aside)
         return aside
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file.
-
-    Raises:
-        IntegrityError: the file cannot be read as safetensors.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise IntegrityError(str(path), f"cannot be read: {error}") from None
+def free_name(name: str, taken: set[str]) -> str:
+    """The first of ``name.1``, ``name.2``, .. that is not taken."""
+    return next(free for number in itertools.count(1) if (free := f"{name}.{number}") not in taken)

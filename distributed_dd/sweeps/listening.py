@@ -7,23 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from distributed_dd.backends.ray.tune_events import Reported
-from distributed_dd.durable import read_json, write_json
 from distributed_dd.outer.ports import Progress
+from distributed_dd.records import read_record, write_record
 
 SECONDS_BETWEEN_NOTES = 5.0
+CLOCK, ORDER = "sweep clock", "order of proposals"
 
 
 @dataclass
 class Clock:
-    """Hours that a sweep has taken, over all its drivers."""
+    """Hours that a sweep has taken, over all its drivers; ``owner``: the sweep's digest."""
 
     path: Path
+    owner: str
     hours: float | None
     before: float = field(init=False)
     since: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.before = read_json(self.path)["seconds"] if self.path.exists() else 0.0
+        self.before = 0.0
+        if self.path.exists():
+            self.before = read_record(self.path, CLOCK, owner=self.owner, needs={"seconds": float})["seconds"]
         self.since = self._noted = time.monotonic()
 
     def seconds(self) -> float:
@@ -32,7 +36,7 @@ class Clock:
 
     def note(self) -> None:
         """Write the seconds down for the next driver."""
-        write_json(self.path, {"seconds": round(self.seconds(), 1)})
+        write_record(self.path, CLOCK, self.owner, {"seconds": round(self.seconds(), 1)})
         self._noted = time.monotonic()
 
     def left(self) -> float | None:
@@ -48,6 +52,7 @@ class StudyListener:
 
     Args:
         proposals: file that keeps the order in which trials were proposed, for later drivers.
+        owner: digest of the sweep.
         what: how the study is called in lines for people.
         told_of: settings of a point as a person reads them.
         close: closes the tracker's run of a run folder, with how the trial ended and its number.
@@ -55,6 +60,7 @@ class StudyListener:
     """
 
     proposals: Path
+    owner: str
     what: str
     rungs: tuple[int, ...]
     num_trials: int
@@ -67,13 +73,15 @@ class StudyListener:
     over: int = 0
 
     def __post_init__(self) -> None:
-        self.keys = read_json(self.proposals) if self.proposals.exists() else []
+        self.keys = []
+        if self.proposals.exists():
+            self.keys = read_record(self.proposals, ORDER, owner=self.owner, needs={"keys": list})["keys"]
 
     def proposed(self, key: Any) -> None:
         """Remember the order in which trials are proposed, also for later drivers."""
         if key not in self.keys:
             self.keys.append(key)
-            write_json(self.proposals, self.keys)
+            write_record(self.proposals, ORDER, self.owner, {"keys": self.keys})
 
     def order(self) -> list[Any]:
         """Keys in the order in which trials were proposed."""

@@ -17,7 +17,7 @@ from distributed_dd.backends.ray.tune_events import Reported
 from distributed_dd.backends.ray.tune_search import TuneStudy
 from distributed_dd.data.cache import silent
 from distributed_dd.data.material import Material
-from distributed_dd.durable import read_json, write_bytes, write_json
+from distributed_dd.durable import write_bytes, write_json
 from distributed_dd.errors import ConfigError, UserError
 from distributed_dd.evaluation.tables import percent
 from distributed_dd.experiment import Experiment, experiment_of
@@ -27,6 +27,7 @@ from distributed_dd.nested import laid_over
 from distributed_dd.outer.copies import Copies
 from distributed_dd.outer.environment import environment
 from distributed_dd.outer.judging import Judging
+from distributed_dd.records import read_record, write_record
 from distributed_dd.run import Run
 from distributed_dd.search import study as studies
 from distributed_dd.search.study import Study
@@ -40,6 +41,7 @@ from distributed_dd.sweeps.tracker import tracker_of_sweep
 from distributed_dd.sweeps.trial import TrialJob, run_trial, trial_run
 
 FIRST_FINAL_MEMBER = 3000
+STUDY = "study"
 
 
 @dataclass
@@ -59,7 +61,7 @@ class Sweeping:
     @cached_property
     def clock(self) -> Clock:
         """Hours taken."""
-        return Clock(self.folder / "elapsed.json", self.plan.sweep.hours)
+        return Clock(self.folder / "elapsed.json", self.plan.digest, self.plan.sweep.hours)
 
     def run(self) -> list[Study]:
         """Search, choose, test, report."""
@@ -109,7 +111,8 @@ class Sweeping:
         cut = done.with_name("cut")
         more = cut.exists() and (left is None or left > 0)
         if done.exists() and not more:
-            study = Study.from_json(read_json(done))
+            record = read_record(done, STUDY, owner=self.plan.digest, needs={"trials": list, "rungs": list})
+            study = Study.from_json(record)
             self.progress.say(f"{size} per class: already searched, {tables.verdict(study)}")
             return study
         job, material = self._prepared(size)
@@ -120,7 +123,7 @@ class Sweeping:
             replace(t, base=located is not None and t.settings == job.space.settings(located, job.base)) for t in trials
         ]
         study = self._chosen(Study(size, job.rungs, tuple(trials)), reported, job, material)
-        write_json(done, study.as_json())
+        write_record(done, STUDY, self.plan.digest, study.as_json())
         self.progress.say(tables.verdict(study))
         return study
 
@@ -183,6 +186,7 @@ class Sweeping:
         ends = None if left is None else self.clock.seconds() + max(left, 0) / num_left
         listener = StudyListener(
             proposals=self.folder / f"ipc{size}" / "order.json",
+            owner=plan.digest,
             what=f"{size} per class",
             rungs=job.rungs,
             num_trials=search.num_trials,
@@ -222,7 +226,7 @@ class Sweeping:
         for trial in contenders:
             run = trial_run(job, points[trial.number], material)
             checkpoints = run.folder.checkpoints
-            record = checkpoints.load()
+            record, _ = checkpoints.recover()
             if record is None:
                 raise UserError(str(checkpoints.folder), "holds no checkpoint of a trial that was scored")
             tensors = run.state(checkpoints.saved(record["newest"]))

@@ -10,16 +10,17 @@ from distributed_dd.backends.local.cluster import InProcess
 from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.backends.ray.cluster import RayCluster
 from distributed_dd.data.material import Material
-from distributed_dd.durable import read_json, write_json
 from distributed_dd.errors import DivergedError, UserError
 from distributed_dd.experiment import Experiment, experiment_of
 from distributed_dd.locks import locked_when_free
 from distributed_dd.nested import laid_over
+from distributed_dd.outer.checkpoint import KIND as CHECKPOINT
 from distributed_dd.outer.judging import Judging
+from distributed_dd.records import read_record, write_record
 from distributed_dd.run import Run
 from distributed_dd.search.space import Space
 
-LINEAGE = "lineage.json"
+LINEAGE, LINEAGE_KIND = "lineage.json", "lineage"
 
 
 class Session(Protocol):
@@ -138,11 +139,8 @@ def trial_run(job: TrialJob, point: Mapping[str, float], material: Material, jud
 
 def scores(run: Run) -> dict[int, float]:
     """Validation accuracy by outer step, as far as the run's newest checkpoint."""
-    record = run.folder.checkpoints.load(verify=False)
-    if record is None or not run.folder.metrics.path.exists():
-        return {}
-    lines = [line for line in run.folder.metrics.read() if line["step"] <= record["step"]]
-    return {line["step"]: line["validation_accuracy"] for line in lines if "validation_accuracy" in line}
+    record, _ = run.folder.checkpoints.recover()
+    return {} if record is None else {int(step): accuracy for step, accuracy in record["scores"].items()}
 
 
 @contextmanager
@@ -157,10 +155,13 @@ def _held(run: Run) -> Iterator[None]:
 def _go_on_from(donor: Path | None, run: Run, settings: Mapping[str, Any]) -> None:
     """Population-based training: begin where another trial is, with other settings; keep the lineage."""
     checkpoints = run.folder.checkpoints
-    if checkpoints.latest.exists():
+    if checkpoints.exist:
         return
-    step = 0 if donor is None else read_json(donor / checkpoints.latest.name)["step"]
-    lineage = [] if donor is None else read_json(donor / LINEAGE)
-    write_json(checkpoints.folder / LINEAGE, [*lineage, {"from_step": step, "settings": dict(settings)}])
+    step, lineage = 0, []
+    if donor is not None:
+        step = read_record(donor / checkpoints.latest.name, CHECKPOINT, needs={"step": int})["step"]
+        lineage = read_record(donor / LINEAGE, LINEAGE_KIND, needs={"members": list})["members"]
+    members = [*lineage, {"from_step": step, "settings": dict(settings)}]
+    write_record(checkpoints.folder / LINEAGE, LINEAGE_KIND, checkpoints.config_digest, {"members": members})
     if donor is not None:
         checkpoints.adopt(donor)

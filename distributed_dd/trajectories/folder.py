@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from distributed_dd.data.cache import cache_folder
-from distributed_dd.durable import sha256_of, write_bytes
+from distributed_dd.durable import read_bytes, sha256_of, write_bytes
 from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError, UserError
 from distributed_dd.locks import locked_when_free
 
@@ -42,7 +42,7 @@ class Folder(Protocol):
         ...
 
     def set_aside(self, name: str, new_name: str) -> None:
-        """Rename one content, if it is there."""
+        """Rename one content, or a folder with all that is in it, if it is there."""
         ...
 
     def path(self, name: str, sha256: str) -> Path:
@@ -75,10 +75,7 @@ class LocalFolder:
         return set(os.listdir(self._path)) if self._path.is_dir() else set()
 
     def read(self, name: str) -> bytes:
-        try:
-            return (self._path / name).read_bytes()
-        except FileNotFoundError:
-            raise MissingInputError(str(self._path / name), "there is no such file") from None
+        return read_bytes(self._path / name)
 
     def write(self, name: str, content: bytes) -> str:
         return write_bytes(self._path / name, content)
@@ -153,9 +150,9 @@ class RemoteFolder:
             files.rm_file(f"{root}/{name}")
 
     def set_aside(self, name: str, new_name: str) -> None:
-        with contextlib.suppress(MissingInputError):
-            self.write(new_name, self.read(name))
-        self.remove(name)
+        files, root = self._files()
+        with self._user_errors(f"cannot be changed ({name})"), contextlib.suppress(FileNotFoundError):
+            files.mv(f"{root}/{name}", f"{root}/{new_name}", recursive=True)
 
     def path(self, name: str, sha256: str) -> Path:
         """The content in this machine's cache, fetched unless it is there whole."""

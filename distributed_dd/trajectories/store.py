@@ -1,23 +1,25 @@
 """The experts of one recipe: each written whole, checksummed, read from disk as asked for."""
 
-import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors.torch import save
 from torch import Tensor
 
-from distributed_dd.durable import digest, is_half_written, sha256_of
+from distributed_dd.durable import as_json, digest, is_half_written, parsed, sha256_of
 from distributed_dd.errors import IntegrityError, MissingInputError
+from distributed_dd.records import opened, owner_of, sealed
 from distributed_dd.trajectories.epochs import format_epochs
 from distributed_dd.trajectories.folder import Folder, folder_at, inside
 from distributed_dd.trajectories.trajectory import Trajectory, open_trajectory
 from distributed_dd.trajectories.unfinished import Unfinished, epochs_reached
 
 SCHEMA = 1
-MANIFEST = "manifest.json"
+MANIFEST, MANIFEST_KIND, RECORD_KIND = "manifest.json", "experts", "expert"
+ANEW = "restore it, or delete it and run the same command: what is missing is trained again"
 OTHERS = "belongs to other experts (another network, data set, recipe or seed)"
 READERS = 16
 
@@ -49,8 +51,13 @@ class TrajectoryStore:
         """The store of these experts in ``root``, a folder or a URI that holds all stores.
 
         ``known_digest`` is for those who only read and do not know the whole identity.
+
+        Raises:
+            IntegrityError: ``known_digest`` is no digest; a stranger's could name any folder.
         """
         identity_digest = known_digest or digest(identity)
+        if not re.fullmatch("[0-9a-f]{64}", identity_digest):
+            raise IntegrityError(f"store {identity_digest[:80]!r}", "is no digest of an expert store")
         return cls(inside(root, identity_digest[:16]), identity_digest, identity)
 
     @classmethod
@@ -64,8 +71,9 @@ class TrajectoryStore:
         if MANIFEST not in folder.names():
             problem = "holds no expert store (no manifest.json)"
             raise MissingInputError(str(folder), problem, fix="distributed-dd import, or leave experts.store out")
-        values = _json(folder, MANIFEST)
-        return cls(folder, str(values.get("digest")), values.get("identity", {}))
+        needs = {"digest": str, "identity": dict}
+        values = opened(_json(folder, MANIFEST), f"{folder}/{MANIFEST}", MANIFEST_KIND, fix=ANEW, needs=needs)
+        return cls(folder, values["digest"], values["identity"])
 
     @property
     def num_experts(self) -> int:
@@ -99,11 +107,11 @@ class TrajectoryStore:
             "bytes": len(content),
             "epochs": format_epochs(epochs),
         }
-        self.folder.write(_record_of(expert), _text({**record, **facts}))
+        self.folder.write(_record_of(expert), as_json(sealed(RECORD_KIND, self.digest, {**record, **facts})))
 
     def unfinished(self, expert: int, recorded: Sequence[float]) -> Unfinished:
         """What an expert in training has reached."""
-        return Unfinished(self.folder, expert, recorded)
+        return Unfinished(self.folder, self.digest, expert, recorded)
 
     def epochs_reached(self) -> dict[int, int]:
         """For every expert in training, its last saved epoch."""
@@ -174,7 +182,8 @@ class TrajectoryStore:
         experts += [entry for entry in known if entry["expert"] >= num_experts]
         if experts != known:
             identity = {"digest": self.digest, "identity": self.identity}
-            self.folder.write(MANIFEST, _text({"schema": SCHEMA, **identity, "experts": experts}))
+            values = {"schema": SCHEMA, **identity, "experts": experts}
+            self.folder.write(MANIFEST, as_json(sealed(MANIFEST_KIND, self.digest, values)))
 
     def facts(self, expert: int) -> dict[str, Any]:
         """What was recorded with an expert: its epochs, accuracies, seconds and SHA-256."""
@@ -212,17 +221,20 @@ class TrajectoryStore:
         return MissingInputError(str(self.folder), problem, fix="distributed-dd experts FILE")
 
     def _manifest(self) -> dict[str, Any]:
-        manifest = _json(self.folder, MANIFEST)
-        if manifest.get("schema") != SCHEMA:
-            self._refuse(MANIFEST, f"has schema {manifest.get('schema')}")
-        if manifest.get("digest") != self.digest:
-            self._refuse(MANIFEST, OTHERS)
-        return manifest
+        return self._own(MANIFEST, MANIFEST_KIND, {"schema": Literal[1], "experts": list})
 
     def _record(self, expert: int) -> dict[str, Any]:
-        record = _json(self.folder, _record_of(expert))
-        if record.get("store") != self.digest:
-            self._refuse(_record_of(expert), OTHERS)
+        record = self._own(_record_of(expert), RECORD_KIND, {"expert": int, "sha256": str})
+        if record["expert"] != expert:
+            self._refuse(_record_of(expert), f"is the record of expert {record['expert']}")
+        return record
+
+    def _own(self, name: str, kind: str, needs: Mapping[str, Any]) -> dict[str, Any]:
+        """A record of this store."""
+        where = f"{self.folder}/{name}"
+        record = opened(_json(self.folder, name), where, kind, fix=ANEW, needs=needs)
+        if owner_of(record) != self.digest:
+            self._refuse(name, OTHERS)
         return record
 
     def _refuse(self, name: str, problem: str) -> None:
@@ -235,14 +247,5 @@ def _record_of(expert: int) -> str:
     return f"expert-{expert:04d}.json"
 
 
-def _text(value: Any) -> bytes:
-    return (json.dumps(value, indent=2) + "\n").encode()
-
-
 def _json(folder: Folder, name: str) -> Any:
-    try:
-        return json.loads(folder.read(name))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise IntegrityError(
-            f"{folder}/{name}", f"is damaged: {error}", fix="restore it, or delete it and train again"
-        ) from None
+    return parsed(folder.read(name), f"{folder}/{name}", ANEW)

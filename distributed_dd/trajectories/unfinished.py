@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from distributed_dd.errors import MissingInputError
+from distributed_dd.errors import IntegrityError, MissingInputError
 from distributed_dd.trajectories.folder import Folder
 
 MARK = ".part-"
@@ -36,11 +36,13 @@ class Unfinished:
     """The saves of one expert.
 
     Args:
+        owner: digest of the store; saves of another store or expert are not used.
         recorded: the epochs that are recorded; saves made with others are not used.
     """
 
-    def __init__(self, folder: Folder, expert: int, recorded: Sequence[float]) -> None:
+    def __init__(self, folder: Folder, owner: str, expert: int, recorded: Sequence[float]) -> None:
         self._folder, self._prefix, self._recorded = folder, f"expert-{expert:04d}{MARK}", recorded
+        self._owner = f"{owner}/{expert}"
 
     def save(self, since: int, reached: Reached) -> None:
         """Keep what was reached since epoch ``since``."""
@@ -48,7 +50,7 @@ class Unfinished:
         tensors = {"theta": reached.theta_P.cpu(), "velocity": reached.velocity_P.cpu()}
         if epochs:
             tensors["rows"] = torch.stack([reached.rows[epoch].cpu() for epoch in epochs])
-        facts = {"epoch": reached.epoch, "epochs": epochs, "seconds": reached.seconds}
+        facts = {"owner": self._owner, "epoch": reached.epoch, "epochs": epochs, "seconds": reached.seconds}
         # A single metadata key: safetensors writes several in random order.
         content = save({name: t.contiguous() for name, t in tensors.items()}, {"facts": json.dumps(facts)})
         self._folder.write(f"{self._prefix}{since:05d}-{reached.epoch:05d}-{_hash(content)}", content)
@@ -77,9 +79,11 @@ class Unfinished:
             if _hash(content) != name.rsplit("-", 1)[-1]:
                 return None
             tensors = load(content)
-            facts = json.loads(_metadata(content)["facts"])
-        except (MissingInputError, SafetensorError, ValueError, KeyError):
+            facts = json.loads(metadata_of(content)["facts"])
+        except (MissingInputError, IntegrityError, SafetensorError, ValueError, KeyError):
             return None  # removed meanwhile, or damaged: these epochs are trained again
+        if facts.get("owner") != self._owner:
+            return None
         expected = [e for e in self._recorded if (since < e or since == 0 == e) and e <= facts["epoch"]]
         if facts["epochs"] != expected:
             return None
@@ -112,6 +116,7 @@ def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:HASH_LENGTH]
 
 
-def _metadata(content: bytes) -> dict[str, str]:
+def metadata_of(content: bytes) -> dict[str, str]:
+    """The words that a safetensors file carries beside its tensors."""
     length = int.from_bytes(content[:8], "little")
     return json.loads(content[8 : 8 + length]).get("__metadata__", {})

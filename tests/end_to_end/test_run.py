@@ -207,6 +207,7 @@ def test_a_damaged_checkpoint_is_refused_and_left_alone(tiny_yaml, capsys):
     (folder / "distilled" / "manifest.json").unlink()
     (checkpoint,) = (folder / "checkpoint").glob("step-00000006*")
     flip_bit(checkpoint)
+    (folder / "checkpoint" / "previous.json").unlink()
     damaged = sha256_of(checkpoint)
     assert main(["distill", str(tiny_yaml), *HERE]) == 5
     assert "damaged" in capsys.readouterr().err and sha256_of(checkpoint) == damaged

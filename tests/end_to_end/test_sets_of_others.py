@@ -14,6 +14,7 @@ import distributed_dd
 from distributed_dd.cli import main
 from tests.conftest import ROOT
 from tests.end_to_end.test_run import HERE, run_folder
+from tests.references.records import rewritten
 from tests.references.tables import unpadded
 
 
@@ -73,9 +74,7 @@ def test_mistakes_in_an_evaluation_are_explained(finished, capsys, override, cod
 
 def test_other_data_than_the_set_was_made_from_are_refused(finished, tmp_path, capsys):
     manifest = finished / "distilled" / "manifest.json"
-    values = json.loads(manifest.read_text())
-    values["dataset"]["sha256"] = "0" * 64
-    manifest.write_text(json.dumps(values))
+    rewritten(manifest, lambda values: values["dataset"].update(sha256="0" * 64))
     assert evaluate(finished) == 5
     assert "not the one the set was made from" in capsys.readouterr().err
 

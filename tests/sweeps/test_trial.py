@@ -168,7 +168,7 @@ def test_a_member_of_a_population_goes_on_from_another_with_its_own_rates(job, t
     run_trial({RATE: 0.7}, line, made, material)
     assert line.scores() == [(9, 4)], "it began after outer step 3"
     run = trial_run(made, {RATE: 0.7}, material)
-    lineage = read_json(run.folder.checkpoints.folder / "lineage.json")
+    lineage = read_json(run.folder.checkpoints.folder / "lineage.json")["members"]
     assert [(one["from_step"], one["settings"][RATE]) for one in lineage] == [(0, 0.5), (3, 0.7)]
     metrics = run.folder.metrics.read()
     assert [line["step"] for line in metrics] == list(range(4, 10))

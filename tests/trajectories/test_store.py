@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from distributed_dd.errors import IntegrityError, MissingInputError, UserError
+from distributed_dd.records import sealed
 from distributed_dd.trajectories.folder import LocalFolder, RemoteFolder, folder_at, inside
 from distributed_dd.trajectories.forms import Full
 from distributed_dd.trajectories.store import TrajectoryStore
@@ -131,8 +132,9 @@ def test_a_manifest_keeps_the_experts_beyond_those_asked_for(root):
     made.folder.remove("expert-0002.json")
     made.write_manifest(1)
     assert made.facts(2)["expert"] == 2
-    made.folder.write("manifest.json", json.dumps({"schema": 99}).encode())
-    with pytest.raises(IntegrityError, match="schema 99"):
+    content = sealed("experts", made.digest, {"schema": 99, "experts": []})
+    made.folder.write("manifest.json", json.dumps(content).encode())
+    with pytest.raises(IntegrityError, match="schema: unknown value 99"):
         made.facts(2)
 
 

@@ -15,7 +15,7 @@ def reached(epoch):
 
 
 def saved(tmp_path, *spans):
-    unfinished = Unfinished(LocalFolder(tmp_path), 7, RECORDED)
+    unfinished = Unfinished(LocalFolder(tmp_path), "store", 7, RECORDED)
     for since, epoch in spans:
         unfinished.save(since, reached(epoch))
     return unfinished
@@ -49,12 +49,20 @@ def test_two_that_trained_the_same_expert_are_followed_by_the_longer_way(tmp_pat
 
 def test_saves_with_other_recorded_epochs_are_not_used(tmp_path):
     saved(tmp_path, (0, 1), (1, 2))
-    found = Unfinished(LocalFolder(tmp_path), 7, (0.0, 1.0, 2.0)).load()
+    found = Unfinished(LocalFolder(tmp_path), "store", 7, (0.0, 1.0, 2.0)).load()
     assert found.epoch == 1
 
 
 def test_other_experts_saves_are_left_alone(tmp_path):
     unfinished = saved(tmp_path, (0, 1))
-    Unfinished(LocalFolder(tmp_path), 70, RECORDED).save(0, reached(1))
+    Unfinished(LocalFolder(tmp_path), "store", 70, RECORDED).save(0, reached(1))
     unfinished.clear()
     assert unfinished.load() is None and epochs_reached(LocalFolder(tmp_path)) == {70: 1}
+
+
+def test_saves_of_another_expert_or_store_are_not_used_whatever_their_name(tmp_path):
+    saved(tmp_path, (0, 1))
+    (own,) = tmp_path.glob("expert-0007*")
+    (tmp_path / own.name.replace("0007", "0008")).write_bytes(own.read_bytes())
+    assert Unfinished(LocalFolder(tmp_path), "store", 8, RECORDED).load() is None
+    assert Unfinished(LocalFolder(tmp_path), "another", 7, RECORDED).load() is None

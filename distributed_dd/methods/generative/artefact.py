@@ -9,19 +9,20 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from distributed_dd.data import Fitted
-from distributed_dd.durable import read_json, write_bytes, write_json
+from distributed_dd.durable import write_bytes
 from distributed_dd.errors import IntegrityError, MissingInputError
 from distributed_dd.evaluation import artefact
 from distributed_dd.evaluation.artefact import MANIFEST, DistilledSet
 from distributed_dd.family import build, identity, require
 from distributed_dd.learning.networks.generator import ConvGenerator
+from distributed_dd.learning.tensor_files import refuse_not_finite
 from distributed_dd.methods.generative.source import Source, all_classes, built, finished, frozen
 from distributed_dd.outer.environment import versions
 from distributed_dd.outer.world import World
+from distributed_dd.records import SEAL, write_record
 
 SCHEMA = 1
-FOLDER, WEIGHTS = "generator", "generator.safetensors"
+FOLDER, WEIGHTS, LAST = "generator", "generator.safetensors", "last_step.safetensors"
 FROZEN, FRESH = "frozen sample", "fresh noise in every epoch"
 
 
@@ -36,7 +37,8 @@ class Generator:
 
     def __init__(self, tensors: dict[str, Tensor], manifest: dict[str, Any]) -> None:
         self.manifest = manifest
-        self.preprocessing = Fitted(*(tensors.pop(f"preprocessing.{p}") for p in artefact.FITTED))
+        self.preprocessing = artefact.fitted_of(tensors, tuple(manifest["image_shape"]), "generator")
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("preprocessing.")}
         member: ConvGenerator = build(ConvGenerator, manifest["generator"], "generator")
         self._member, self.num_classes = member, len(manifest["class_names"])
         channels, height, width = manifest["image_shape"]
@@ -86,7 +88,7 @@ class Generator:
         return FreshImages(self.source(images_per_class, seed))
 
 
-OF_THE_GENERATOR = ("schema", "sha256", "num_bytes", "num_parameters", "generator")
+OF_THE_GENERATOR = ("schema", "sha256", "num_bytes", "num_parameters", "generator", SEAL)
 
 
 class FreshImages(IterableDataset):
@@ -131,10 +133,12 @@ def load_generator(path: str | Path) -> Generator:
             allowed="a run folder, or its generator/ folder",
             fix="distributed-dd run configs/digits/generative_ipc10.yaml, for one",
         )
-    manifest = read_json(folder / MANIFEST)
+    manifest = artefact.manifest_of(folder)
+    tensors = artefact.verified(folder, WEIGHTS, manifest)
+    refuse_not_finite(tensors, str(folder / WEIGHTS))
     try:
-        return Generator(artefact.verified(folder, WEIGHTS, manifest), manifest)
-    except (KeyError, RuntimeError) as error:
+        return Generator(tensors, manifest)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise IntegrityError(str(folder), f"is no generator of this version: {error}") from None
 
 
@@ -147,21 +151,39 @@ def folder_of(path: Path) -> Path | None:
 
 
 def write_generator(
-    folder: Path, member: ConvGenerator, world: World, theta_P: Tensor, facts: dict[str, Any]
+    folder: Path, member: ConvGenerator, world: World, theta_P: Tensor, facts: dict[str, Any], last_P: Tensor
 ) -> Generator:
-    """Write the generator, then the manifest: a folder without a manifest holds no generator."""
+    """Write the generator and its last step, then the manifest: a folder without a manifest holds no generator.
+
+    Args:
+        theta_P: parameters of the step that was chosen. last_P: of the last one.
+
+    Raises:
+        IntegrityError: a number is not finite; nothing is written.
+    """
+    refuse_not_finite({"theta": theta_P, "last": last_P}, str(folder))
     layers = finished(member, world.image_shape, world.num_classes, theta_P)
     state = {f"generator.{name}": t.contiguous() for name, t in layers.state_dict().items()}
     extra = {f"preprocessing.{name}": t.contiguous() for name, t in world.real.fitted.tensors().items()}
-    sha256 = write_bytes(folder / WEIGHTS, save({**state, **extra}))
+    files = {WEIGHTS: save({**state, **extra}), LAST: save({"theta": last_P.contiguous()})}
+    hashes = {name: write_bytes(folder / name, content) for name, content in files.items()}
     manifest = {
         "schema": SCHEMA,
-        "sha256": {WEIGHTS: sha256},
+        "sha256": hashes,
         "num_parameters": len(theta_P),
         "num_bytes": sum(t.nbytes for t in state.values()),
         "generator": identity(member),
         **facts,
         "versions": versions(),
     }
-    write_json(folder / MANIFEST, manifest)
+    write_record(folder / MANIFEST, artefact.KIND, facts["config"], manifest)
     return load_generator(folder)
+
+
+def last_step(folder: Path) -> Tensor:
+    """The generator's parameters (P,) after the last outer step, whatever validation preferred.
+
+    Raises:
+        MissingInputError: the file is missing. IntegrityError: it is not what was written.
+    """
+    return artefact.verified(folder, LAST, artefact.manifest_of(folder))["theta"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from distributed_dd.data import Fitted
-from distributed_dd.durable import read_json, write_bytes, write_json
+from distributed_dd.durable import write_bytes
 from distributed_dd.evaluation.cross_architecture import name_of
 from distributed_dd.evaluation.elsewhere import Elsewhere, Table
 from distributed_dd.evaluation.report import titled
@@ -19,10 +19,12 @@ from distributed_dd.methods.generative.rows import TITLES, Generated, candidates
 from distributed_dd.outer.ports import Cluster, Progress
 from distributed_dd.outer.work import size
 from distributed_dd.outer.world import World
+from distributed_dd.records import owner_of, read_record, seal_of, write_record
 
 SCHEMA = 1
 FILE, PAGE = "generator_evaluation.json", "generator_evaluation.md"
 FULL = "full_data"
+KIND = "generator evaluation"
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def evaluate_generator(
         "num_test": len(material.splits.test),
         "storage_bytes": generator.num_bytes,
     }
-    result = {"schema": SCHEMA, **identity, "entries": _known(folder / FILE, identity)}
+    result = {"schema": SCHEMA, **identity, "entries": _known(folder / FILE, seal_of(generator.manifest), identity)}
     sizes = settings.images_per_class or (generator.manifest["images_per_class"],)
     own = build_member(NETWORKS, generator.manifest["network"], "network")
     for network in settings.networks or (own,):
@@ -118,7 +120,7 @@ def evaluate_generator(
                     "rows": [with_protocol(row, count, evaluation.num_epochs) for row in scored],
                 }
             )
-            write_json(folder / FILE, result)
+            write_record(folder / FILE, KIND, seal_of(generator.manifest), result)
     write_bytes(folder / PAGE, page(result).encode())
     return result
 
@@ -127,11 +129,13 @@ def _has(entries: Iterable[dict[str, Any]], network: dict[str, Any], name: str) 
     return any(row["name"] == name for e in entries if e["network"] == network for row in e["rows"])
 
 
-def _known(path: Path, identity: dict[str, Any]) -> list[dict[str, Any]]:
+def _known(path: Path, owner: str, identity: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was scored in this way already, of the generator with the manifest ``owner``."""
     if not path.exists():
         return []
-    record = read_json(path)
-    return record["entries"] if all(record.get(key) == value for key, value in identity.items()) else []
+    record = read_record(path, KIND, needs={"entries": list})
+    same = owner_of(record) == owner and all(record.get(key) == value for key, value in identity.items())
+    return record["entries"] if same else []
 
 
 def table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

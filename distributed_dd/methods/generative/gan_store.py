@@ -8,16 +8,18 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from distributed_dd.durable import digest, read_json, write_bytes, write_json
+from distributed_dd.durable import digest, write_bytes
 from distributed_dd.evaluation.artefact import MANIFEST, PREVIEW, verified
 from distributed_dd.family import identity
+from distributed_dd.learning.tensor_files import refuse_not_finite
 from distributed_dd.locks import locked_when_free
 from distributed_dd.methods.generative.settings import GenerativeSettings
 from distributed_dd.outer.footprint import Footprint
 from distributed_dd.outer.run_folder import RunFolder
+from distributed_dd.records import read_record, write_record
 
 SCHEMA = 1
-WEIGHTS = "gan.safetensors"
+WEIGHTS, KIND = "gan.safetensors", "gan"
 # What of the method has a part in the GAN's own training.
 SETTINGS = (
     "generator",
@@ -54,8 +56,13 @@ class GanStore:
     @property
     def cost(self) -> Footprint:
         """What its training took, whoever did it."""
-        facts = read_json(self.path / MANIFEST)["training"]
+        facts = self._manifest()["training"]
         return Footprint(round(facts["seconds"], 2), facts["peak_memory_bytes"])
+
+    def _manifest(self) -> dict[str, Any]:
+        fix = f"move {self.path} away and run the same command: it is trained again"
+        needs = {"sha256": dict, "training": dict}
+        return read_record(self.path / MANIFEST, KIND, owner=self.digest, fix=fix, needs=needs)
 
     def load(self) -> dict[str, Tensor]:
         """What a distillation starts from.
@@ -63,15 +70,15 @@ class GanStore:
         Raises:
             IntegrityError: the file's SHA-256 is not that of the manifest.
         """
-        return verified(self.path, WEIGHTS, read_json(self.path / MANIFEST))
+        tensors = verified(self.path, WEIGHTS, self._manifest())
+        refuse_not_finite(tensors, str(self.path / WEIGHTS))
+        return tensors
 
     def write(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Keep a GAN that was trained to the end."""
         sha256 = write_bytes(self.path / WEIGHTS, save({k: t.contiguous() for k, t in tensors.items()}))
-        write_json(
-            self.path / MANIFEST,
-            {"schema": SCHEMA, "sha256": {WEIGHTS: sha256}, "identity": self.identity, **facts},
-        )
+        values = {"schema": SCHEMA, "sha256": {WEIGHTS: sha256}, "identity": self.identity, **facts}
+        write_record(self.path / MANIFEST, KIND, self.digest, values)
 
     def held(self, say: Callable[[str], None]) -> AbstractContextManager[None]:
         """Hold the folder, once whoever has it lets go."""

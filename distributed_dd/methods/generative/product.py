@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
 from torch import Tensor
 
 from distributed_dd.durable import write_bytes
@@ -20,12 +19,10 @@ from distributed_dd.methods.generative.source import Source, all_classes, finish
 from distributed_dd.methods.generative.steps import AVERAGE
 from distributed_dd.outer.checkpoint import Saved
 from distributed_dd.outer.loop import Subject
-from distributed_dd.outer.run_folder import load_tensors
 from distributed_dd.outer.work import size
 from distributed_dd.outer.world import World
 
 SHOWN_PER_CLASS = 10
-LAST = "last_step.safetensors"
 PICTURE = "generated_images"
 CALLED = {"fresh": "fresh-noise", "frozen": "frozen"}
 NOTED = {"discriminator_distance": "distance", "generator_global": "global", "generator_local": "local"}
@@ -99,13 +96,14 @@ class GeneratorProduct(Product):
         """The generator and its last step, pictures, then the frozen sample, whose manifest ends it."""
         world, (folder, sample_folder) = self.world, self.folders
         rate = world.evaluate.optimizer.learning_rate
-        write_bytes(folder / LAST, save({"theta": theta_of(last).contiguous()}))
         png = self.picture(start, best, f"outer step {facts['best_step']}, chosen on validation")
         for place in (folder, sample_folder):
             write_bytes(place / artefact.PREVIEW, png)
         described = describe(facts)
         described["evaluation"]["learning_rate"] = rate  # none was distilled
-        generator = generators.write_generator(folder, self.method.generator, world, theta_of(best), described)
+        generator = generators.write_generator(
+            folder, self.method.generator, world, theta_of(best), described, theta_of(last)
+        )
         sample = frozen(generator.source(world.images_per_class, world.seed), rate)
         manifest = generator.sample_manifest(world.images_per_class, world.seed)
         artefact.write_artefact(sample_folder, sample, None, world.real.fitted, manifest)
@@ -113,6 +111,7 @@ class GeneratorProduct(Product):
     def verify(self) -> None:
         """Open the generator and the frozen sample."""
         generators.load_generator(self.folder)
+        generators.last_step(self.folders[0])
         artefact.load_distilled(self.folders[1])
 
     def rows(self) -> list[Candidate]:
@@ -121,7 +120,7 @@ class GeneratorProduct(Product):
         generator, sample = generators.load_generator(self.folder), artefact.load_distilled(self.folders[1])
         last = None
         if generator.manifest["outer_step"] != world.num_outer_steps:
-            tensors = {"generator.theta": load_tensors(self.folders[0] / LAST)["theta"]}
+            tensors = {"generator.theta": generators.last_step(self.folders[0])}
             last = source_of(self.method, world, tensors, world.images_per_class, "fresh")
         entry = generator_rows.Generated(
             source=generator.source(world.images_per_class, world.seed),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distributed_dd.durable import is_half_written, read_json, write_bytes
+from distributed_dd.durable import is_half_written, write_bytes
 from distributed_dd.evaluation import artefact
 from distributed_dd.evaluation.artefact import load_distilled
 from distributed_dd.evaluation.preview import preview_png
@@ -65,7 +65,7 @@ def _refuse_foreign(to: Path, manifest: dict[str, Any]) -> None:
     """
     there = [path for path in to.glob("*") if not is_half_written(path.name)] if to.is_dir() else []
     known = to / artefact.MANIFEST
-    record = read_json(known) if known.exists() else {}
+    record = artefact.manifest_of(to) if known.exists() else {}
     same = all(record.get(key) == manifest[key] for key in ("sampled", "images_per_class"))
     begun = {artefact.MANIFEST, artefact.PREVIEW, artefact.SET, ".lock"}
     require(

@@ -13,6 +13,7 @@ from distributed_dd.learning.loop import Training, predict
 from distributed_dd.learning.networks import initialised
 from distributed_dd.methods.trajectory_matching.expert import ExpertJob
 from distributed_dd.outer.ports import Cluster, Progress
+from distributed_dd.trajectories.unfinished import metadata_of
 
 PREFIX = "easy_to_hard-"
 
@@ -25,9 +26,9 @@ def ranking(job: ExpertJob, cluster: Cluster, progress: Progress) -> Tensor:
     folder = job.store.folder
     for name in sorted(name for name in folder.names() if name.startswith(PREFIX)):
         content = folder.read(name)
-        if name == _name_of(content):
+        if name == _name_of(content) and metadata_of(content).get("store") == job.store.digest:
             return load(content)["order"]
-        progress.say(f"warning: {folder}/{name} is not what was written; it is made again")
+        progress.say(f"warning: {folder}/{name} is not what was written for these experts; it is made again")
         folder.remove(name)
     scores: dict[int, Tensor] = {}
     scorers = range(job.recipe.curriculum.num_scorers)
@@ -36,7 +37,7 @@ def ranking(job: ExpertJob, cluster: Cluster, progress: Progress) -> Tensor:
             scores[scorer] = score_n
             bar.advance()
     order = easy_to_hard([scores[scorer] for scorer in scorers])
-    content = save({"order": order})
+    content = save({"order": order}, {"store": job.store.digest})
     folder.write(_name_of(content), content)
     return order
 

@@ -28,6 +28,7 @@ from distributed_dd.outer.prelude import Prelude
 from distributed_dd.outer.scale import Scale, Work
 from distributed_dd.outer.set_method import SetMethod
 from distributed_dd.outer.world import World
+from distributed_dd.records import require_keys
 
 SKIPPED_IN_A_ROW = 25
 
@@ -81,8 +82,11 @@ class TrajectoryMatching(TrajectorySettings, SetMethod):
         self, world: World, manifest: Mapping[str, Any], place: str, say: Callable[[str], None]
     ) -> Prelude | None:
         """The experts that a set was made with, looked for below ``place``."""
-        known = manifest["experts"]
-        return None if known is None else ExpertsPrelude.in_store(self.experts, world, place, known["store"], say)
+        known = manifest.get("experts")
+        if known is None:
+            return None
+        require_keys({"experts": known}, {"experts": dict}, "manifest.json")
+        return ExpertsPrelude.in_store(self.experts, world, place, str(known.get("store")), say)
 
     def imported(
         self,
