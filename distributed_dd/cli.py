@@ -1,11 +1,13 @@
 """The command line. Nothing heavy is imported until a verb runs."""
 
 import argparse
+import io
 import keyword
 import os
 import signal
 import sys
 import typing
+import warnings
 from pathlib import Path
 
 from distributed_dd.errors import UserError
@@ -55,12 +57,31 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except (OSError, MemoryError, RecursionError) as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        print(f"error: {_machine_error(error)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it was", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+
+
+def _machine_error(error: OSError | MemoryError | RecursionError) -> UserError:
+    """What the machine refuses, wherever it comes from, as an error that can be acted on."""
+    if isinstance(error, MemoryError):
+        problem = f"not enough of it: {error}"
+        return UserError("memory", problem, fix="smaller sizes; distributed-dd show estimates them")
+    if isinstance(error, RecursionError):
+        return UserError("input", "is nested too deeply", fix="look at the files that the command names")
+    where = " to ".join(str(name) for name in (error.filename, error.filename2) if name) or type(error).__name__
+    return UserError(where, error.strerror or str(error), fix="mend that and run the same command again")
+
+
+def _warned(message: Warning | str, *where: object) -> None:
+    """A warning as a line for a person."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _interrupted(number: int, frame: object) -> None:
@@ -146,4 +167,8 @@ def entry_point() -> None:
     # must be said before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     signal.signal(signal.SIGTERM, _interrupted)
+    for stream in (sys.stdout, sys.stderr):  # names of files may be of any bytes
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _warned  # type: ignore[assignment]
     sys.exit(main())

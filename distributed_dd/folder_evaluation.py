@@ -1,5 +1,6 @@
 """From the folder of a distilled set or generator to its evaluation on other networks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.data import AlreadyFitted, Fitted
 from distributed_dd.data.material import Material, prepare
 from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError
-from distributed_dd.evaluation.artefact import MANIFEST, at_typed_places, manifest_of
+from distributed_dd.evaluation.artefact import MANIFEST, at_typed_places, manifest_of, places_of
 from distributed_dd.experiment import Experiment, experiment_of, identity_of
 from distributed_dd.facets import world_of
 from distributed_dd.family import build
@@ -76,7 +77,10 @@ def _material(
 
 
 def _experiment(folder: Path, data: Any) -> Experiment:
-    """The experiment that made what lies in ``folder``, as its manifest says; its data lie where a person says.
+    """The experiment that made what lies in ``folder``, as its manifest says.
+
+    Where the data lie a person says; in a run folder, else, its own configuration. Neither a manifest nor that
+    configuration, which may be a stranger's, has anything fetched.
 
     Raises:
         MissingInputError: the folder has no manifest. IntegrityError: the manifest is another run's.
@@ -86,23 +90,30 @@ def _experiment(folder: Path, data: Any) -> Experiment:
     there = [path.parent for path in (folder / MANIFEST, *sorted(folder.glob(f"*/{MANIFEST}"))) if path.exists()]
     if not there:
         raise MissingInputError(str(folder), "holds no distilled set", allowed="a run folder, or its distilled/ folder")
-    values = manifest_of(there[0])["configuration"]
+    values, places = manifest_of(there[0])["configuration"], {}
     if (resolved := folder / "resolved.yaml").exists():
-        _refuse_another(values, resolved, there[0])
+        run = experiment_of(config.read(resolved), of_a_record=True)
+        places = places_of(run.data)
+        _refuse_another(_at(values, places), run, there[0])
+    return _at(values, {**places, **data})
+
+
+def _at(values: Mapping[str, Any], data: Mapping[str, Any]) -> Experiment:
+    """A recorded experiment with its data at places that are not the record's."""
     return experiment_of({**values, "data": at_typed_places(values.get("data"), data)}, of_a_record=True)
 
 
-def _refuse_another(configuration: dict[str, Any], resolved: Path, result: Path) -> None:
+def _refuse_another(recorded: Experiment, run: Experiment, result: Path) -> None:
     """Refuse a result that the run in whose folder it lies did not make.
 
     Raises:
         IntegrityError: the run's configuration is another than the result's.
     """
-    own = identity_of(experiment_of(config.read(resolved), of_a_record=True))
-    if different := [key for key, value in flattened(configuration) if at(own, key) != value]:
+    own = identity_of(run)
+    if different := [key for key, value in flattened(identity_of(recorded)) if at(own, key) != value]:
         raise IntegrityError(
             str(result),
-            f"was not made by the run in {resolved.parent} ({', '.join(different[:SHOWN])} differ)",
+            f"was not made by the run in {result.parent} ({', '.join(different[:SHOWN])} differ)",
             fix="put back what the run made, or evaluate the result's own folder",
         )
 

@@ -5,7 +5,8 @@ all of these. A file that was changed, cut or put in another's place is told by 
 """
 
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -17,6 +18,11 @@ from distributed_dd.family import check_type
 SEAL = "record"
 SHOWN, LONGEST_PROBLEM = 16, 300
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+OwnerOf = Callable[[Mapping[str, Any]], Any]
+
+
+class UncheckedRecord(UserWarning):
+    """A record of an older version, which has no digest."""
 
 
 def sealed(kind: str, owner: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,12 +44,15 @@ def opened(
     owner: str | None = None,
     fix: str = RESTORE,
     needs: Mapping[str, Any] = NOTHING,
+    older: OwnerOf | None = None,
 ) -> dict[str, Any]:
     """The record that ``value`` is.
 
     Args:
         where: its place, for messages. owner: whose it must be; None: anybody's.
         needs: keys that it must have, with their types as `family.check_type` takes them.
+        older: where versions wrote such values before they were records: whose they say they are, None if they do
+            not. They are taken with a warning, as nothing shows whether somebody changed them.
 
     Raises:
         IntegrityError: ``value`` is no record, another kind of record, changed, or somebody else's.
@@ -54,6 +63,9 @@ def opened(
 
     if not isinstance(value, dict):
         refuse(f"holds a {type(value).__name__}", "a group of keys")
+    if SEAL not in value and older is not None:
+        require_keys(value, needs, where, fix)
+        value = _as_record(value, where, kind, older(value) or owner)
     seal = value.get(SEAL)
     if not isinstance(seal, dict) or set(seal) != {"kind", "owner", "sha256"}:
         refuse("carries no digest of itself: it is damaged, or an older version wrote it")
@@ -89,8 +101,23 @@ def write_record(path: Path, kind: str, owner: str, values: Mapping[str, Any]) -
     return write_bytes(path, as_json(sealed(kind, owner, values)))
 
 
+def _as_record(values: dict[str, Any], where: str, kind: str, owner: str | None) -> dict[str, Any]:
+    warnings.warn(
+        f"{where} carries no digest of itself, as older versions wrote it: what it says cannot be checked",
+        UncheckedRecord,
+        stacklevel=2,
+    )
+    return sealed(kind, owner or "", values)
+
+
 def read_record(
-    path: Path, kind: str, *, owner: str | None = None, fix: str = RESTORE, needs: Mapping[str, Any] = NOTHING
+    path: Path,
+    kind: str,
+    *,
+    owner: str | None = None,
+    fix: str = RESTORE,
+    needs: Mapping[str, Any] = NOTHING,
+    older: OwnerOf | None = None,
 ) -> dict[str, Any]:
     """The record in ``path``; arguments and errors as `opened`.
 
@@ -101,7 +128,7 @@ def read_record(
         value = read_json(path)
     except IntegrityError as error:
         raise IntegrityError(error.where, error.problem, allowed=error.allowed, fix=fix) from None
-    return opened(value, str(path), kind, owner=owner, fix=fix, needs=needs)
+    return opened(value, str(path), kind, owner=owner, fix=fix, needs=needs, older=older)
 
 
 def seal_of(record: Mapping[str, Any]) -> str:

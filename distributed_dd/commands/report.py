@@ -1,17 +1,21 @@
 """One run's report, or many side by side."""
 
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Column, Table
 
+from distributed_dd.backends.local.terminal import terminal
 from distributed_dd.commands.run import print_report, run_of_options
 from distributed_dd.durable import write_bytes, write_json
 from distributed_dd.errors import MissingInputError
 from distributed_dd.evaluation import comparison, plots
+from distributed_dd.evaluation.series import Series, series_of
+from distributed_dd.evaluation.words import Words
 from distributed_dd.folder_evaluation import is_set
 from distributed_dd.methods import words_by_kind
+from distributed_dd.outer.run_folder import Metrics
 
 WIDTH_OF_A_FILE = 160
 
@@ -29,26 +33,19 @@ def report(options: Namespace) -> int:
 
 
 def _compare(paths: list[Path], to: Path | None) -> int:
-    runs, words = comparison.collect(paths), words_by_kind()
+    console = terminal(soft_wrap=True)
+    runs, words = comparison.collect(paths, lambda text: console.print(text)), words_by_kind()
     to = to or paths[0] / "comparison"
-    pictures: dict[str, bytes | None] = {"accuracy.png": plots.accuracy_png(runs, words)}
-    for own in words.values():
-        for name, title in own.losses.items():
-            pictures[f"{name}.png"] = plots.series_png(runs, name, title)
-        for name, title in own.series.items():
-            pictures[f"{name}.png"] = plots.series_png(runs, name, title, points=True)
-    drawn = {name: png for name, png in pictures.items() if png is not None}
-    for name, png in drawn.items():
-        write_bytes(to / name, png)
+    drawn = _draw(runs, words, to)
     lines = comparison.flat(runs)
     write_json(to / "report.json", {"schema": comparison.SCHEMA, "rows": lines})
     write_bytes(to / "report.csv", comparison.as_csv(lines).encode())
-    write_bytes(to / "report.md", comparison.page(runs, list(drawn), words).encode())
+    write_bytes(to / "report.md", comparison.page(runs, drawn, words).encode())
     header, rows = comparison.table(runs, words)
     table = Table(Column(header[0], no_wrap=True), *header[1:])
     for row in rows:
         table.add_row(*row)
-    console = Console(highlight=False)
+    console = terminal()
     if not console.is_terminal:
         console.width = WIDTH_OF_A_FILE
     console.print(table)
@@ -56,6 +53,23 @@ def _compare(paths: list[Path], to: Path | None) -> int:
         console.print(note)
     if left_out := comparison.unfinished(paths):
         names = ", ".join(path.name for path in left_out)
-        console.print(f"not finished, and left out: {names} (distributed-dd run goes on with each)")
+        text = f"not finished, and left out: {names} (distributed-dd run goes on with each)"
+        console.print(text)
     print(f"output:   {to / 'report.md'}")
     return 0
+
+
+def _draw(runs: list[comparison.Finished], words: Mapping[str, Words], to: Path) -> list[str]:
+    """Write the plots; their names. Each run's metrics are read once."""
+    losses = {name: title for own in words.values() for name, title in own.losses.items()}
+    points = {name: title for own in words.values() for name, title in own.series.items() if name not in losses}
+    lines: dict[str, list[tuple[str, Series]]] = {name: [] for name in (*losses, *points)}
+    for run in runs:
+        metrics = Metrics(run.folder / "metrics.jsonl").read()
+        for name, one in series_of(metrics, losses, points).items():
+            lines[name].append((run.folder.name, one))
+    write_bytes(to / "accuracy.png", plots.accuracy_png(runs, words))
+    drawn = {name: title for name, title in {**losses, **points}.items() if lines[name]}
+    for name, title in drawn.items():
+        write_bytes(to / f"{name}.png", plots.series_png(lines[name], title, points=name in points))
+    return ["accuracy.png", *(f"{name}.png" for name in drawn)]

@@ -6,11 +6,11 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from distributed_dd.allocator import keep_freed_memory
 from distributed_dd.backends.local.console import ConsoleProgress
+from distributed_dd.backends.local.terminal import terminal
 from distributed_dd.composition import cluster_from, experiment_from
 from distributed_dd.errors import MissingInputError
 from distributed_dd.evaluation import artefact
@@ -64,7 +64,7 @@ def _print_listing(listing: Listing) -> None:
         lines = [*lines[:ROWS_AT_EACH_END], more, *lines[-ROWS_AT_EACH_END:]]
     for line in lines:
         table.add_row(*line)
-    Console(highlight=False).print(table)
+    terminal().print(table)
 
 
 def distill(options: Namespace) -> int:
@@ -98,7 +98,7 @@ def _evaluate_folder(options: Namespace) -> int:
     table = Table(*evaluated.header, title="test accuracy, %", title_justify="left")
     for line in evaluated.lines:
         table.add_row(*line)
-    Console(highlight=False).print(table)
+    terminal().print(table)
     progress.say(f"output:   {evaluated.page}")
     return 0
 
@@ -111,7 +111,7 @@ def run_of_options(options: Namespace) -> Run:
 
 def print_report(run: Run, result: dict[str, Any]) -> None:
     """The report of a run as a table, and where its files are."""
-    console = Console(highlight=False)
+    console = terminal()
     columns = ("trained on", "labels", "test accuracy, %", "networks")
     table = Table(*columns, title=title(result), title_justify="left")
     for row in result["rows"]:

@@ -2,9 +2,8 @@
 
 from argparse import Namespace
 
-from rich.console import Console
-
 from distributed_dd import config
+from distributed_dd.backends.local.terminal import terminal
 from distributed_dd.commands.run import run_of_options
 from distributed_dd.composition import cluster_from, experiment_from
 from distributed_dd.errors import MissingInputError
@@ -20,8 +19,8 @@ def show(options: Namespace) -> int:
         return _show_sweep(options)
     e = experiment_from(options.file, options.overrides)
     asked = cluster_from(options.on).engine.sharing() if options.on else None
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(config.to_yaml(values_of(e)), markup=False)
+    console = terminal(soft_wrap=True)
+    console.print(config.to_yaml(values_of(e)))
     try:
         run = run_of_options(options)
     except MissingInputError:
@@ -50,11 +49,11 @@ def show(options: Namespace) -> int:
 def _show_sweep(options: Namespace) -> int:
     """What a sweep would try."""
     plan = planned(options.file, options.overrides)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(config.to_yaml(plain(plan.sweep)), markup=False)
+    console = terminal(soft_wrap=True)
+    console.print(config.to_yaml(plain(plan.sweep)))
     for size in plan.bases:
         for line in _study_lines(plan, size):
-            console.print(line, markup=False)
+            console.print(line)
     searched = [(plan.folder / f"ipc{size}" / "study.json").exists() for size in plan.bases]
     begun = "begun" if plan.folder.exists() else "not begun"
     state = "searched" if all(searched) else begun

@@ -4,10 +4,10 @@ import shlex
 from argparse import Namespace
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Column, Table
 
 from distributed_dd.allocator import keep_freed_memory
+from distributed_dd.backends.local.terminal import terminal
 from distributed_dd.commands.run import ui_command
 from distributed_dd.composition import cluster_from
 from distributed_dd.sweeps import tables
@@ -24,7 +24,7 @@ def tune(options: Namespace) -> int:
     plan = planned(options.file, options.overrides)
     sweep = sweeping(plan, cluster_from(options.on))
     studies = sweep.run()
-    console = Console(highlight=False)
+    console = terminal()
     if not console.is_terminal:
         console.width = WIDTH_OF_A_FILE
     for study in studies:

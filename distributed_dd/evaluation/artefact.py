@@ -90,7 +90,7 @@ def manifest_of(folder: Path, owner: str | None = None) -> dict[str, Any]:
     Raises:
         MissingInputError: there is none. IntegrityError: it was changed, or belongs to another run.
     """
-    return read_record(folder / MANIFEST, KIND, owner=owner, needs=NEEDS)
+    return read_record(folder / MANIFEST, KIND, owner=owner, needs=NEEDS, older=lambda values: values["config"])
 
 
 def _check(tensors: dict[str, Tensor], manifest: dict[str, Any], where: str) -> None:
@@ -171,9 +171,17 @@ def at_typed_places(recorded: Any, typed: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise ConfigError("data", f"the record names no data set: {values!r}")
     cls = DATA_SETS.members.get(str(values.get("kind")))
-    fields = () if cls is None else dataclasses.fields(cls)
-    places = [field.name for field in fields if not field.metadata.get("identity", True)]
+    places = () if cls is None else _place_fields(cls)
     return {**{key: value for key, value in values.items() if key not in places}, **typed}
+
+
+def places_of(source: DataSource) -> dict[str, Any]:
+    """Where a data set lies, by field; not whether it is fetched."""
+    return {name: getattr(source, name) for name in _place_fields(type(source)) if name != "download"}
+
+
+def _place_fields(cls: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls) if not field.metadata.get("identity", True)]
 
 
 def describe(

@@ -2,20 +2,27 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from distributed_dd.data.cache import silent
 from distributed_dd.durable import read_json
-from distributed_dd.errors import MissingInputError
+from distributed_dd.errors import IntegrityError, MissingInputError, UserError
+from distributed_dd.evaluation import artefact
+from distributed_dd.evaluation.report import KIND
 from distributed_dd.evaluation.tables import markdown, percent
 from distributed_dd.evaluation.words import Words
 from distributed_dd.nested import flattened
+from distributed_dd.records import SEAL, opened, owner_of, require_keys, seal_of
 
 SCHEMA = 1
 MOST_DIFFERENCES = 3
+NEEDS = {"dataset": str, "method": str, "images_per_class": int, "rows": list, "num_test": int}
+OF_A_ROW = {"name": str, "accuracy_mean": float, "accuracy_std": float, "num_networks": int}
 PUBLISHED = Path(__file__).with_name("published.json")
 COLUMNS = {
     "distilled": "distilled",
@@ -43,8 +50,30 @@ class Finished:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The configuration as ``key.path`` -> value, where the set says it."""
-        manifest = self.folder / "distilled" / "manifest.json"
-        return dict(flattened(read_json(manifest).get("configuration", {}))) if manifest.exists() else {}
+        configuration = (self._manifest or {}).get("configuration", {})
+        return dict(flattened(configuration)) if isinstance(configuration, Mapping) else {}
+
+    @cached_property
+    def _manifest(self) -> dict[str, Any] | None:
+        path = self.folder / "distilled" / "manifest.json"
+        return _record(path, artefact.KIND, {}) if path.exists() else None
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether the report carries a digest of itself; those of older versions do not."""
+        return SEAL in self.report
+
+    def check(self) -> None:
+        """Refuse a report that is not about the result beside it.
+
+        Raises:
+            IntegrityError: it is another run's, or about another result; or the result's manifest is damaged.
+        """
+        manifest = self._manifest
+        if manifest is None or SEAL not in manifest or not self.is_checked:
+            return
+        if (owner_of(self.report), self.report.get("result")) != (owner_of(manifest), seal_of(manifest)):
+            raise IntegrityError(str(self.folder / "report.json"), "is about another result than the one beside it")
 
     @property
     def kind(self) -> str:
@@ -56,8 +85,8 @@ class Finished:
         return next((row for row in self.report["rows"] if row["name"] == name), None)
 
 
-def collect(paths: Sequence[Path]) -> list[Finished]:
-    """Every finished run in or below ``paths``, in the order of the table.
+def collect(paths: Sequence[Path], say: Callable[[str], None] = silent) -> list[Finished]:
+    """Every finished run in or below ``paths``, in the order of the table. A broken one is left out, and named.
 
     Raises:
         MissingInputError: a path is not there, or none of them holds a finished run.
@@ -68,13 +97,42 @@ def collect(paths: Sequence[Path]) -> list[Finished]:
             raise MissingInputError(str(path), "there is no such folder", allowed="run folders, or runs/")
         here = [path / "report.json"] if (path / "report.json").exists() else sorted(path.glob("*/report.json"))
         for file in here:
-            report = read_json(file)
-            if "rows" in report and "best_step" in report:  # a comparison's own report.json has no such keys
-                by_folder[file.parent.resolve()] = Finished(file.parent, report)
+            try:
+                if run := _finished(file):
+                    by_folder[file.parent.resolve()] = run
+            except UserError as error:
+                say(f"warning: {file.parent.name} is left out: {error.where} {error.problem}")
     if not by_folder:
         where = ", ".join(map(str, paths))
         raise MissingInputError(where, "no finished run there", fix="distributed-dd run FILE")
+    if unchecked := [run for run in by_folder.values() if not run.is_checked]:
+        say(f"note: {len(unchecked)} reports carry no digest, as older versions wrote them: they cannot be checked")
     return sorted(by_folder.values(), key=lambda run: run.place)
+
+
+def _finished(file: Path) -> Finished | None:
+    """The run with this report; None where the file is not of a run, as that of a comparison or of a sweep.
+
+    Raises:
+        IntegrityError: it is damaged, or not about the result beside it.
+    """
+    report = _record(file, KIND, {})
+    if not {"rows", "best_step"} <= set(report):
+        return None
+    require_keys(report, NEEDS, str(file))
+    for row in report["rows"]:
+        require_keys(row if isinstance(row, dict) else {}, OF_A_ROW, f"{file}, rows")
+    run = Finished(file.parent, report)
+    run.check()
+    return run
+
+
+def _record(path: Path, kind: str, needs: Mapping[str, Any]) -> dict[str, Any]:
+    """A record, or values that an older version wrote."""
+    values = read_json(path)
+    if isinstance(values, dict) and SEAL not in values:
+        return values
+    return opened(values, str(path), kind, needs=needs)
 
 
 def unfinished(paths: Sequence[Path]) -> list[Path]:
@@ -139,11 +197,10 @@ def table(runs: Sequence[Finished], words: Mapping[str, Words]) -> tuple[list[st
     columns = {**{name: head for name, head in own.items() if name not in COLUMNS}, **COLUMNS, **own}
     columns = {name: head for name, head in columns.items() if any(run.row(name) for run in runs)}
     header = ["run", *columns.values(), "published"]
-    lines = []
+    lines, varied = [], _varied(runs)
     for run in runs:
         dataset, per_class, method, _ = run.place
-        peers = [other for other in runs if other.place[:3] == run.place[:3]]
-        what = " ".join([f"{dataset} ipc{per_class} {method}", *_differences(run, peers)])
+        what = " ".join([f"{dataset} ipc{per_class} {method}", *_differences(run, varied.get(run.place[:3], set()))])
         figure = published(dataset, method).get(per_class)
         cells = [_cell(run.row(name)) for name in columns]
         doubt = " (unconfirmed)" if (dataset, method) in unconfirmed() else ""
@@ -161,13 +218,25 @@ def about_columns(runs: Sequence[Finished], words: Mapping[str, Words]) -> str:
     return " ".join(filter(None, (words[kind].about_columns for kind in _kinds(runs, words))))
 
 
-def _differences(run: Finished, peers: Sequence[Finished]) -> list[str]:
+def _differences(run: Finished, varied: set[str]) -> list[str]:
     """Settings of ``run`` that not all of its peers share, as typed on the command line."""
-    settings = [peer.settings for peer in peers if peer.settings]
-    differences = [
-        f"{key}={value}" for key, value in run.settings.items() if any(other.get(key) != value for other in settings)
-    ]
+    differences = [f"{key}={value}" for key, value in run.settings.items() if key in varied]
     return differences if len(differences) <= MOST_DIFFERENCES else [run.folder.name.rsplit("-", 1)[-1]]
+
+
+def _varied(runs: Sequence[Finished]) -> dict[tuple, set[str]]:
+    """For the runs of each place in the table the settings that they do not share; each is looked at once."""
+    values: dict[tuple, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    counts: dict[tuple, Counter[str]] = defaultdict(Counter)
+    for run in runs:
+        for key, value in run.settings.items():
+            values[run.place[:3]][key].add(repr(value))
+            counts[run.place[:3]][key] += 1
+    sizes = Counter(run.place[:3] for run in runs if run.settings)
+    return {
+        place: {key for key, seen in own.items() if len(seen) > 1 or counts[place][key] < sizes[place]}
+        for place, own in values.items()
+    }
 
 
 def page(runs: Sequence[Finished], plots: Sequence[str], words: Mapping[str, Words]) -> str:

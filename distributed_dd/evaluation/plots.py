@@ -7,8 +7,8 @@ from typing import Any
 
 from distributed_dd.evaluation.comparison import Finished, published, unconfirmed
 from distributed_dd.evaluation.report import TITLES
+from distributed_dd.evaluation.series import SMOOTHED, Series
 from distributed_dd.evaluation.words import Words
-from distributed_dd.outer.run_folder import Metrics
 
 CONTROLS = {
     "random_real": (":", ".", "0.45"),
@@ -16,7 +16,8 @@ CONTROLS = {
     "full_data": ("--", "_", "0.2"),
 }
 """Row -> line, marker, grey: told apart at a single size too."""
-SMOOTHED = 20
+MOST_NAMED = 12
+"""Lines of a plot that a legend can name."""
 
 
 def accuracy_png(runs: Sequence[Finished], words: Mapping[str, Words]) -> bytes:
@@ -30,7 +31,7 @@ def accuracy_png(runs: Sequence[Finished], words: Mapping[str, Words]) -> bytes:
             colour = f"C{number}"
             peers = [run for run in own if run.report["method"] == method]
             points = _points(peers, "distilled")
-            panel.errorbar(*points, color=colour, marker="o", capsize=3, label=f"{method}, distilled")
+            panel.errorbar(*points, color=colour, marker="o", capsize=3, label=as_text(f"{method}, distilled"))
             for row, head in _own_columns(peers, words).items():
                 more = _points(peers, row)
                 if more[0]:
@@ -41,7 +42,7 @@ def accuracy_png(runs: Sequence[Finished], words: Mapping[str, Words]) -> bytes:
                         marker="s",
                         mfc="none",
                         capsize=3,
-                        label=f"{method}, {head}",
+                        label=as_text(f"{method}, {head}"),
                     )
             known = {n: a for n, a in published(dataset, method).items() if n in points[0]}
             doubt = " (unconfirmed)" if (dataset, method) in unconfirmed() else ""
@@ -52,7 +53,7 @@ def accuracy_png(runs: Sequence[Finished], words: Mapping[str, Words]) -> bytes:
                     "D",
                     mfc="none",
                     color=colour,
-                    label=f"{method}, published{doubt}",
+                    label=as_text(f"{method}, published{doubt}"),
                 )
         for name, (style, marker, grey) in CONTROLS.items():
             points = _points(own, name)
@@ -63,7 +64,7 @@ def accuracy_png(runs: Sequence[Finished], words: Mapping[str, Words]) -> bytes:
         panel.set_xticks(sizes, [str(size) for size in sizes])
         panel.minorticks_off()
         panel.set_xlabel("images per class")
-        panel.set_title(dataset)
+        panel.set_title(as_text(dataset))
         panel.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))  # covers no point
     return as_png(figure)
 
@@ -74,29 +75,31 @@ def _own_columns(runs: Sequence[Finished], words: Mapping[str, Words]) -> dict[s
     return {name: head for name, head in columns.items() if name != "distilled"}
 
 
-def series_png(runs: Sequence[Finished], name: str, title: str, points: bool = False) -> bytes | None:
-    """One quantity of every run against outer steps; None where no run recorded it.
+def series_png(series: Sequence[tuple[str, Series]], title: str, points: bool = False) -> bytes:
+    """One quantity of every run, by the run's name, against outer steps.
 
-    ``points``: as it is, step by step; smoothed otherwise.
+    Of many runs the lines are thin and the legend names none: the table does.
+
+    Args:
+        points: as it is, step by step; smoothed otherwise.
     """
     figure, (panel,) = figure_of(1, title)
-    drawn = False
-    for run in runs:
-        path = run.folder / "metrics.jsonl"
-        lines = [line for line in Metrics(path).read() if name in line] if path.exists() else []
-        if not lines:
-            continue
-        drawn = True
-        steps, values = [line["step"] for line in lines], [line[name] for line in lines]
-        if points:
-            panel.plot(steps, values, ".", markersize=2, label=run.folder.name)
-        else:
-            panel.plot(steps, _smoothed(values), label=run.folder.name)
+    many = len(series) > MOST_NAMED
+    look: dict[str, Any] = {"alpha": 0.4 if many else 1.0}
+    look |= {"marker": ".", "linestyle": "", "markersize": 2} if points else {"linewidth": 0.7 if many else 1.5}
+    for name, one in series:
+        panel.plot(one.steps, one.values, label=as_text(name), **look)
     panel.set_xlabel("outer step" if points else f"outer step (mean over {SMOOTHED})")
-    if not drawn:
-        return None
-    panel.legend(fontsize=6)
+    if many:
+        panel.set_title(f"{len(series)} runs", fontsize=8)
+    else:
+        panel.legend(fontsize=6)
     return as_png(figure)
+
+
+def as_text(name: str) -> str:
+    """A name as matplotlib shows it as it is: no formulas, no hidden labels."""
+    return name.replace("$", r"\$").removeprefix("_")
 
 
 def _points(runs: Sequence[Finished], name: str) -> tuple[list, list, list]:
@@ -109,13 +112,6 @@ def _points(runs: Sequence[Finished], name: str) -> tuple[list, list, list]:
     means = [100 * sum(r["accuracy_mean"] for r in by_size[s]) / len(by_size[s]) for s in sizes]
     stds = [100 * sum(r["accuracy_std"] for r in by_size[s]) / len(by_size[s]) for s in sizes]
     return sizes, means, stds
-
-
-def _smoothed(values: Sequence[float]) -> list[float]:
-    return [
-        sum(values[max(0, i - SMOOTHED + 1) : i + 1]) / len(values[max(0, i - SMOOTHED + 1) : i + 1])
-        for i in range(len(values))
-    ]
 
 
 def figure_of(panels: int, label: str):

@@ -68,8 +68,8 @@ def read(path: Path, owner: str, result: str, fix: str) -> dict[str, Any]:
     Raises:
         IntegrityError: it was changed, or is about another run or result.
     """
-    report = read_record(path, KIND, owner=owner, fix=fix, needs=NEEDS)
-    if report["result"] != result:
+    report = read_record(path, KIND, owner=owner, fix=fix, needs=NEEDS, older=lambda values: None)
+    if report.get("result", result) != result:
         raise IntegrityError(str(path), "is about another result than the one beside it", fix=fix)
     return report
 

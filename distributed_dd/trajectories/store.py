@@ -72,7 +72,14 @@ class TrajectoryStore:
             problem = "holds no expert store (no manifest.json)"
             raise MissingInputError(str(folder), problem, fix="distributed-dd import, or leave experts.store out")
         needs = {"digest": str, "identity": dict}
-        values = opened(_json(folder, MANIFEST), f"{folder}/{MANIFEST}", MANIFEST_KIND, fix=ANEW, needs=needs)
+        values = opened(
+            _json(folder, MANIFEST),
+            f"{folder}/{MANIFEST}",
+            MANIFEST_KIND,
+            fix=ANEW,
+            needs=needs,
+            older=lambda values: values["digest"],
+        )
         return cls(folder, values["digest"], values["identity"])
 
     @property
@@ -232,7 +239,14 @@ class TrajectoryStore:
     def _own(self, name: str, kind: str, needs: Mapping[str, Any]) -> dict[str, Any]:
         """A record of this store."""
         where = f"{self.folder}/{name}"
-        record = opened(_json(self.folder, name), where, kind, fix=ANEW, needs=needs)
+        record = opened(
+            _json(self.folder, name),
+            where,
+            kind,
+            fix=ANEW,
+            needs=needs,
+            older=_store_of,
+        )
         if owner_of(record) != self.digest:
             self._refuse(name, OTHERS)
         return record
@@ -241,6 +255,11 @@ class TrajectoryStore:
         fix = f"move {self.folder} away and run the same command"
         allowed = f"schema {SCHEMA}, digest {self.digest}"
         raise IntegrityError(f"{self.folder}/{name}", problem, allowed=allowed, fix=fix)
+
+
+def _store_of(values: Mapping[str, Any]) -> str:
+    """The digest of the store that an expert's record or a manifest of older versions names."""
+    return str(values.get("store") or values.get("digest"))
 
 
 def _record_of(expert: int) -> str:

@@ -1,6 +1,6 @@
 """The conditional GAN that runs share, on disk."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,11 @@ SETTINGS = (
 )
 
 
+def _owner(values: Mapping[str, Any]) -> str:
+    """The digest of a GAN, as its manifest says what decides about it."""
+    return digest(values.get("identity"))
+
+
 class GanStore:
     """One conditional GAN in a folder named by all that decides about it.
 
@@ -62,7 +67,7 @@ class GanStore:
     def _manifest(self) -> dict[str, Any]:
         fix = f"move {self.path} away and run the same command: it is trained again"
         needs = {"sha256": dict, "training": dict}
-        return read_record(self.path / MANIFEST, KIND, owner=self.digest, fix=fix, needs=needs)
+        return read_record(self.path / MANIFEST, KIND, owner=self.digest, fix=fix, needs=needs, older=_owner)
 
     def load(self) -> dict[str, Tensor]:
         """What a distillation starts from.
