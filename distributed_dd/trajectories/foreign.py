@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from distributed_dd.children import child_python
 from distributed_dd.errors import IntegrityError, MissingInputError
 
 REFUSED = 3
@@ -30,7 +31,7 @@ def read_pt(path: Path) -> dict[str, Tensor]:
         raise MissingInputError(str(path), "there is no such file")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "tensors.safetensors"
-        command = [sys.executable, "-m", "distributed_dd.trajectories.foreign", str(path.resolve()), str(out)]
+        command = child_python("distributed_dd.trajectories.foreign", [str(path.resolve()), str(out)])
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0 or not out.exists():
             said = (done.stdout.strip() or done.stderr.strip() or "the reader died").splitlines()[-1]
