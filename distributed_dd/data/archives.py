@@ -145,8 +145,8 @@ def _read_npy(path: Path, file: IO[bytes], info: zipfile.ZipInfo) -> Array:
                 raise ValueError(f"{shown([info.filename])} holds more than {shape}")
     except DAMAGED as error:
         raise _unreadable(path, error) from None
-    array = content.view(dtype)
-    array = array.reshape(shape[::-1]).T if by_column else array.reshape(shape)
+    flat: Array = content.view(dtype)
+    array: Array = flat.reshape(shape[::-1]).T if by_column else flat.reshape(shape)
     return numpy.ascontiguousarray(array.astype(dtype.newbyteorder("="), copy=False)).reshape(shape)
 
 

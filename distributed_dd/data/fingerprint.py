@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from hashlib import file_digest
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def fingerprint(files: Sequence[Path], root: Path) -> str:
     index_file = _index_file(root) if many else None
     index = _read_index(index_file)
     with ThreadPoolExecutor() as pool:  # hashing and reading release the interpreter's lock
-        checksums = list(pool.map(lambda *about: _checksum(*about, index), files, names, states))
+        checksums = list(pool.map(partial(_checksum, index), files, names, states))
     if index_file:
         settled = {
             name: [state, checksum]
@@ -75,7 +76,7 @@ def _state(file: Path) -> State:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
 
 
-def _checksum(file: Path, name: str, state: State, index: Index) -> str:
+def _checksum(index: Index, file: Path, name: str, state: State) -> str:
     known = index.get(name)
     if isinstance(known, list) and len(known) == 2 and known[0] == state and isinstance(known[1], str):
         return known[1]

@@ -4,6 +4,7 @@ import gzip
 import tempfile
 import zlib
 from dataclasses import dataclass, replace
+from io import BufferedIOBase
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -104,7 +105,7 @@ def _read(file: Path, read) -> Tensor:
     where = str(file)
     try:
         with open_regular(file) as packed, tempfile.NamedTemporaryFile() as unpacked:  # torchvision reads paths only
-            content = gzip.GzipFile(fileobj=packed) if file.suffix == ".gz" else packed
+            content: BufferedIOBase = gzip.GzipFile(fileobj=packed) if file.suffix == ".gz" else packed
             unpacked.write(read_at_most(content, MOST_BYTES, file))
             unpacked.flush()
             return read(unpacked.name)

@@ -160,7 +160,7 @@ def _as_shown(picture: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
         raise ValueError(f"pixels of mode {picture.mode} have no known range; save it with 8 or 16 bits")
     if picture.has_transparency_data:
         colours = picture.convert("RGBA")
-        if colours.getextrema()[3][0] < 255:
+        if numpy.asarray(colours.getchannel("A")).min() < 255:
             white = Image.new("RGBA", colours.size, "white")
             white.alpha_composite(colours)
             picture = white.convert("RGB")

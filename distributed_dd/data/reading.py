@@ -8,8 +8,8 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from io import BufferedIOBase, BufferedReader
 from pathlib import Path
-from typing import IO
 
 import psutil
 
@@ -25,7 +25,7 @@ KINDS = (
 )
 
 
-def open_regular(path: Path, allowed: str = "") -> IO[bytes]:
+def open_regular(path: Path, allowed: str = "") -> BufferedReader:
     """``path`` opened for reading, which never waits.
 
     Raises:
@@ -60,7 +60,7 @@ def read_whole(path: Path, most_bytes: int, allowed: str = "") -> bytes:
         return read_at_most(file, most_bytes, path)
 
 
-def read_at_most(file: IO[bytes], most_bytes: int, where: Path) -> bytes:
+def read_at_most(file: BufferedIOBase, most_bytes: int, where: Path) -> bytes:
     """All that is left in ``file``, which may be unpacked while it is read.
 
     Raises:

@@ -1,11 +1,11 @@
 """Pictures of many runs: accuracy against images per class, and what happened outer step by outer step."""
 
-import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distributed_dd.evaluation.comparison import Finished, published, unconfirmed
+from distributed_dd.evaluation.lettering import as_png, legend, lettered
 from distributed_dd.evaluation.report import TITLES
 from distributed_dd.evaluation.words import Words
 from distributed_dd.outer.run_folder import Metrics
@@ -30,7 +30,7 @@ def accuracy_png(runs: Sequence[Finished], words: Mapping[str, Words]) -> bytes:
             colour = f"C{number}"
             peers = [run for run in own if run.report["method"] == method]
             points = _points(peers, "distilled")
-            panel.errorbar(*points, color=colour, marker="o", capsize=3, label=f"{method}, distilled")
+            panel.errorbar(*points, color=colour, marker="o", capsize=3, label=legend(f"{method}, distilled"))
             for row, head in _own_columns(peers, words).items():
                 more = _points(peers, row)
                 if more[0]:
@@ -41,7 +41,7 @@ def accuracy_png(runs: Sequence[Finished], words: Mapping[str, Words]) -> bytes:
                         marker="s",
                         mfc="none",
                         capsize=3,
-                        label=f"{method}, {head}",
+                        label=legend(f"{method}, {head}"),
                     )
             known = {n: a for n, a in published(dataset, method).items() if n in points[0]}
             doubt = " (unconfirmed)" if (dataset, method) in unconfirmed() else ""
@@ -52,7 +52,7 @@ def accuracy_png(runs: Sequence[Finished], words: Mapping[str, Words]) -> bytes:
                     "D",
                     mfc="none",
                     color=colour,
-                    label=f"{method}, published{doubt}",
+                    label=legend(f"{method}, published{doubt}"),
                 )
         for name, (style, marker, grey) in CONTROLS.items():
             points = _points(own, name)
@@ -63,7 +63,7 @@ def accuracy_png(runs: Sequence[Finished], words: Mapping[str, Words]) -> bytes:
         panel.set_xticks(sizes, [str(size) for size in sizes])
         panel.minorticks_off()
         panel.set_xlabel("images per class")
-        panel.set_title(dataset)
+        panel.set_title(lettered(dataset))
         panel.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))  # covers no point
     return as_png(figure)
 
@@ -89,9 +89,9 @@ def series_png(runs: Sequence[Finished], name: str, title: str, points: bool = F
         drawn = True
         steps, values = [line["step"] for line in lines], [line[name] for line in lines]
         if points:
-            panel.plot(steps, values, ".", markersize=2, label=run.folder.name)
+            panel.plot(steps, values, ".", markersize=2, label=legend(run.folder.name))
         else:
-            panel.plot(steps, _smoothed(values), label=run.folder.name)
+            panel.plot(steps, _smoothed(values), label=legend(run.folder.name))
     panel.set_xlabel("outer step" if points else f"outer step (mean over {SMOOTHED})")
     if not drawn:
         return None
@@ -129,12 +129,3 @@ def figure_of(panels: int, label: str):
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def as_png(figure) -> bytes:
-    """A figure's PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()

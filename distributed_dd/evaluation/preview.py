@@ -1,10 +1,10 @@
 """The picture that a person looks at: start beside result, class by class, natural colours."""
 
-import io
-
 import torch
 from torch import Tensor
 from torchvision.utils import make_grid
+
+from distributed_dd.evaluation.lettering import LONGEST_TITLE, as_png, lettered
 
 MAX_PER_CLASS = 10
 MAX_CLASSES = 20
@@ -25,10 +25,9 @@ def preview_png(
     Classes are rows and the two sets stand side by side; where there are few images of each class,
     classes are columns and the result stands below the start.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    names = class_names[:MAX_CLASSES]
+    names = [lettered(name) for name in class_names[:MAX_CLASSES]]
     rows_nk = torch.stack([_rows_of(classes, number) for number in range(len(names))])
     per_class = rows_nk.shape[1]
     flat = 2 * per_class < len(names)  # few images of many classes
@@ -48,7 +47,7 @@ def preview_png(
     for panel, (images, name) in zip(panels, sets, strict=True):
         grid = make_grid(images[rows_nk.flatten()].clamp(0, 1), nrow=rows_nk.shape[1], padding=1, pad_value=1.0)
         panel.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest", vmin=0, vmax=1)
-        panel.set_title(name, fontsize=9)
+        panel.set_title(lettered(name), fontsize=9)
         cell = images.shape[3 if flat else 2] + 1
         middles = [(place + 0.5) * cell for place in range(len(names))]
         panel.set_xticks(middles if flat else [], names if flat else [], fontsize=7, rotation=tilt)
@@ -56,10 +55,8 @@ def preview_png(
         for side in panel.spines.values():
             side.set_visible(False)
         panel.tick_params(length=0)
-    figure.suptitle(title, fontsize=9)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()
+    figure.suptitle(lettered(title, LONGEST_TITLE), fontsize=9)
+    return as_png(figure)
 
 
 def _rows_of(classes: Tensor, number: int) -> Tensor:
