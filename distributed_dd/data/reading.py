@@ -15,7 +15,7 @@ import psutil
 
 from distributed_dd.errors import IntegrityError, MissingInputError
 
-LONGEST_SHOWN = 80
+LONGEST_SHOWN = 160
 KINDS = (
     (stat.S_ISDIR, "is a folder"),
     (stat.S_ISFIFO, "is a pipe"),
@@ -127,7 +127,8 @@ def _below(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
             return
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
-            listed = sorted((entry.is_symlink(), entry.name, entry.is_dir()) for entry in entries)
+            # Asked by path: an entry raises for links in a circle.
+            listed = sorted((entry.is_symlink(), entry.name, os.path.isdir(entry.path)) for entry in entries)
     except OSError as error:
         raise IntegrityError(place_of(folder), f"cannot be listed: {error.strerror}") from None
     for _, name, is_folder in listed:

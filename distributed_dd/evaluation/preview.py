@@ -9,6 +9,7 @@ from distributed_dd.evaluation.lettering import LONGEST_TITLE, as_png, lettered
 MAX_PER_CLASS = 10
 MAX_CLASSES = 20
 INCHES_PER_IMAGE = 0.42
+INCHES_PER_LETTER, SHORT_NAME = 0.06, 10
 
 
 def preview_png(
@@ -31,18 +32,20 @@ def preview_png(
     rows_nk = torch.stack([_rows_of(classes, number) for number in range(len(names))])
     per_class = rows_nk.shape[1]
     flat = 2 * per_class < len(names)  # few images of many classes
-    tilt = 30 if max(map(len, names)) > 6 else 0  # long names would run into each other
+    longest = max(map(len, names))
+    tilt = 30 if longest > 6 else 0  # long names would run into each other
+    beside = 0.6 + INCHES_PER_LETTER * max(0, longest - SHORT_NAME)
     if flat:
         rows_nk = rows_nk.T
     sets = [] if starting is None else [(starting, "start")]
     sets.append((distilled, name))
     width, height = (INCHES_PER_IMAGE * count for count in reversed(rows_nk.shape))
     if flat:
-        below = 0.85 if tilt else 0.55
-        figure = Figure(figsize=(width + 0.6, len(sets) * (height + below) + 0.3), dpi=150, layout="constrained")
+        below = (0.85 if tilt else 0.55) + (beside - 0.6) / 2
+        figure = Figure(figsize=(width + beside, len(sets) * (height + below) + 0.3), dpi=150, layout="constrained")
         panels = figure.subplots(len(sets), 1, squeeze=False).flatten()
     else:
-        figure = Figure(figsize=(len(sets) * (width + 0.6), height + 1.0), dpi=150, layout="constrained")
+        figure = Figure(figsize=(len(sets) * (width + beside), height + 1.0), dpi=150, layout="constrained")
         panels = figure.subplots(1, len(sets), squeeze=False).flatten()
     for panel, (images, name) in zip(panels, sets, strict=True):
         grid = make_grid(images[rows_nk.flatten()].clamp(0, 1), nrow=rows_nk.shape[1], padding=1, pad_value=1.0)
