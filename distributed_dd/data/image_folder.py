@@ -1,5 +1,6 @@
 """Anybody's pictures: one folder per class."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,9 @@ from distributed_dd.learning.chance import generator
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 LAYOUT = "PATH/train/<class>/*.jpg and PATH/test/<class>/*.jpg, or PATH/<class>/*.jpg with test_fraction"
+SPLIT_NAME = re.compile(r"(?:^|[_-])(?:train|training|test|testing|val|valid|validation)$", re.IGNORECASE)
+# What macOS packs beside every file: no pictures, whatever they are called.
+APPLE_FOLDER, APPLE_FILE = "__MACOSX", "._"
 Pictures = dict[str, list[Path]]
 """Class -> its files in order."""
 
@@ -67,6 +71,10 @@ class ImageFolder(Sampled):
 
     def _splits(self, root: Path) -> tuple[str, ...]:
         if not (root / "train").is_dir():
+            named = [entry.name for entry in root.iterdir() if entry.is_dir()]
+            if named and all(map(SPLIT_NAME.search, named)):  # two "classes" would be learned otherwise
+                problem = f"holds folders named as splits, not as classes: {shown(sorted(named))}"
+                raise ConfigError("data.path", problem, allowed=LAYOUT, fix="name them train and test")
             return (".",)
         if not (root / "test").is_dir():
             problem = "there is a train folder, but no test folder beside it"
@@ -75,7 +83,8 @@ class ImageFolder(Sampled):
 
     def _pictures(self, root: Path) -> Pictures:
         """Pictures by class, in order; links are followed, and one that leads nowhere is an unreadable picture."""
-        classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != ".")
+        folders = [entry.name for entry in root.iterdir() if entry.is_dir()]
+        classes = sorted(name for name in folders if name[0] != "." and name != APPLE_FOLDER)
         return {name: sorted(f for f in files_below(root / name) if _is_picture(f)) for name in classes}
 
     def _decode(self, root: Path, pictures: dict[str, Pictures]) -> Decoded:
@@ -103,4 +112,6 @@ class ImageFolder(Sampled):
 
 
 def _is_picture(file: Path) -> bool:
+    if file.name.startswith(APPLE_FILE):
+        return False
     return file.suffix.lower() in ENDINGS or not file.exists()

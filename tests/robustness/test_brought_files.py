@@ -27,7 +27,7 @@ from distributed_dd.data.mnist import MNIST
 from distributed_dd.data.reading import check_regular
 from distributed_dd.data.svhn import SVHN
 from distributed_dd.data.tiny_imagenet import TinyImageNet
-from distributed_dd.errors import IntegrityError, MissingInputError, UserError
+from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError, UserError
 from distributed_dd.evaluation.artefact import FITTED, DistilledSet
 from distributed_dd.evaluation.exporting import as_images, as_npz, folders_of
 from distributed_dd.evaluation.importing import IMAGES, LABELS, RATE, import_experts, read_set
@@ -540,6 +540,24 @@ def test_folders_without_a_picture_in_a_class_are_refused(tmp_path):
         (loose / name / "0.png").write_bytes(b"x")
     with pytest.raises(IntegrityError, match="2 of 2 images cannot be read"):
         ImageFolder(path=str(loose), unreadable="skip").load()
+
+
+@pytest.mark.parametrize(
+    "names", [("Train", "Test"), ("training", "testing"), ("seg_train", "seg_test"), ("TRAIN", "val")]
+)
+def test_splits_of_other_names_are_not_taken_for_classes(tmp_path, names):
+    layouts.make_folder(tmp_path / "pets", splits=names)
+    with pytest.raises(ConfigError, match="named as splits"):
+        ImageFolder(path=str(tmp_path / "pets")).load()
+
+
+def test_what_macos_packs_beside_pictures_is_none(tmp_path):
+    path = folder_of(tmp_path)
+    reference = ImageFolder(path=str(path)).load()
+    (path / "__MACOSX").mkdir()
+    for folder in ("__MACOSX", "cat"):
+        (path / folder / "._0.png").write_bytes(b"Mac OS X")
+    assert ImageFolder(path=str(path)).load().sha256 == reference.sha256
 
 
 def seen(tmp_path, image, form="PNG", **options):
