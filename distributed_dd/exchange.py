@@ -53,7 +53,8 @@ def _import_set(source: Path, e: Experiment, to: Path | None, progress: ConsoleP
     if counts != [e.images_per_class]:
         held = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
         raise ConfigError("images_per_class", f"is {e.images_per_class}, the set holds {held} of each class")
-    sources = {file.name: sha256_of(file) for file in sorted(source.glob("*_best.pt"))}
+    names = sorted((importing.IMAGES, importing.LABELS, importing.RATE))
+    sources = {name: sha256_of(source / name) for name in names if (source / name).exists()}
     facts: dict[str, Any] = {"best_step": None, "best_accuracy": None, "imported": sources}
     manifest = described(e, material, "imported", None, facts)
     folder = to or Path(e.output) / f"{splits.name}-imported-ipc{e.images_per_class}" / "distilled"

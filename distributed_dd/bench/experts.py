@@ -1,7 +1,6 @@
 """`distributed-dd bench experts`: expert training against the usual loop, and several experts at once."""
 
 import json
-import multiprocessing
 from collections.abc import Callable
 from dataclasses import asdict
 from statistics import median
@@ -17,6 +16,7 @@ from torch.utils.data import TensorDataset
 from distributed_dd.bench.packing import CLASSES, FORMS, OurExpert, Problem, measure_packing
 from distributed_dd.bench.plain_expert import PlainExpert, PlainGSAM, PlainSGD, Update
 from distributed_dd.bench.rounds import Times, Worker, ask, cold_compiler, device_name, serve, start, stop, timed_rounds
+from distributed_dd.children import spawn_context
 from distributed_dd.data import Facts
 from distributed_dd.learning.augment import Siamese
 from distributed_dd.learning.chance import generator
@@ -97,7 +97,7 @@ def measure(
 def measure_speed(problem: Problem, rounds: int, sides: tuple, say: Say) -> tuple[dict[str, float], list]:
     """The device's matrix rate in FLOP/s, and rows by optimiser and side."""
     threads = torch.get_num_threads()
-    context = multiprocessing.get_context("spawn")
+    context = spawn_context()
     workers = {side: start(context, serve, (build_side, threads, side != "plain")) for side in sides}
     gauge = start(context, serve, (object, threads, True))  # by itself: what it sets may void compiled code
     rates: list[dict[str, float]] = []

@@ -1,6 +1,5 @@
 """Several experts at once: one after another, in processes beside each other, or stacked in one."""
 
-import multiprocessing
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -12,6 +11,7 @@ from torch.func import grad, vmap
 from torch.nn.functional import cross_entropy, interpolate
 
 from distributed_dd.bench.rounds import Times, Worker, serve, start, stop, timed_rounds
+from distributed_dd.children import spawn_context
 from distributed_dd.data import Digits, Images
 from distributed_dd.learning.augment import Siamese
 from distributed_dd.learning.chance import generator
@@ -152,7 +152,7 @@ def measure_packing(
 def _rows(problem: Problem, form: str, rounds: int) -> list[dict]:
     threads, count = torch.get_num_threads(), beside()
     precision, compile = FORMS[form]
-    context = multiprocessing.get_context("spawn")
+    context = spawn_context()
     barrier = context.Barrier(count)
     workers: dict[str, list[Worker]] = {
         "one at a time": [start(context, serve, (OurExpert, threads, True))],

@@ -1,7 +1,6 @@
 """`distributed-dd bench unroll`: the replayed unroll against the usual loop, in interleaved rounds."""
 
 import json
-import multiprocessing
 from statistics import median
 from typing import Any
 
@@ -12,6 +11,7 @@ from rich.table import Column, Table
 
 from distributed_dd.bench.rounds import ask, device_name, receive, start, stop
 from distributed_dd.bench.sides import SIDES, Size, serve, serve_memory, with_exact_malloc
+from distributed_dd.children import spawn_context
 from distributed_dd.outer.environment import versions
 
 TIMED = (Size(10, 10), Size(50, 4), Size(50, 10), Size(100, 4))
@@ -34,7 +34,7 @@ def main(as_json: bool, quick: bool) -> int:
 def measure(timed: tuple[Size, ...], memory: tuple[Size, ...], rounds: int) -> dict[str, Any]:
     """Seconds per outer step, ratios to the plain loop, gradient differences, peak bytes."""
     threads = torch.get_num_threads()
-    context = multiprocessing.get_context("spawn")
+    context = spawn_context()
     result: dict[str, Any] = {
         "device": device_name(),
         "threads": threads,

@@ -1,20 +1,19 @@
 """Anybody's arrays: one .npz or .safetensors file."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from distributed_dd.data.archives import Array, described, names_in, read_arrays, whole_labels
 from distributed_dd.data.cache import Say, silent
 from distributed_dd.data.decoded import Decoded
 from distributed_dd.data.published import Sampled
+from distributed_dd.data.reading import displayable, shown
 from distributed_dd.data.splits import Images, Splits, stratified
-from distributed_dd.errors import IntegrityError, MissingInputError
+from distributed_dd.errors import IntegrityError
 from distributed_dd.family import require, setting
 from distributed_dd.learning.chance import generator
 
@@ -38,7 +37,7 @@ class Arrays(Sampled):
     @property
     def name(self) -> str:
         """The data set's name in reports."""
-        return self.label or Path(self.path).stem
+        return self.label or displayable(Path(self.path).stem)
 
     def load(self, say: Say = silent) -> Splits:
         """The splits.
@@ -49,33 +48,31 @@ class Arrays(Sampled):
         return self.splits_of(self._decode().checked(self.path), self.name)
 
     def _decode(self) -> Decoded:
-        arrays = _read(Path(self.path))
-        if "train_images" in arrays:
-            train, test = (self._part(arrays, f"{split}_") for split in ("train", "test"))
-        else:
-            everything = self._part(arrays, "")
+        path = Path(self.path)
+        splits = ("train_", "test_") if "train_images" in (names := names_in(path)) else ("",)
+        wanted = [f"{split}{kind}" for split in splits for kind in ("images", "labels")]
+        if missing := [key for key in wanted if key not in names]:
+            raise IntegrityError(self.path, f"has no {missing[0]}, only {shown(names) or 'nothing'}", allowed=KEYS)
+        arrays = read_arrays(path, wanted)
+        # A training image of every class at least: a label beyond their number is no class.
+        below = max(len(self.class_names), 2, len(numpy.atleast_1d(arrays[wanted[1]])))
+        parts = [self._part(arrays, split, below) for split in splits]
+        num_classes = max(int(part.targets.max()) for part in parts) + 1
+        if len(parts) == 1:
+            (everything,) = parts
             rng = generator(self.split_seed, self.name, "test")
             test_size = round(self.test_fraction * len(everything))
             chosen = stratified(everything.targets, [test_size], rng)
-            test, train = (Images(everything.images[index], everything.targets[index]) for index in chosen)
-        num_classes = int(max(train.targets.max(), test.targets.max())) + 1
-        names = self.class_names or tuple(str(number) for number in range(num_classes))
-        return Decoded(train, test, names)
+            parts = [Images(everything.images[index], everything.targets[index]) for index in reversed(chosen)]
+        class_names = self.class_names or tuple(str(number) for number in range(num_classes))
+        return Decoded(parts[0], parts[1], class_names)
 
-    def _part(self, arrays: dict[str, Tensor], prefix: str) -> Images:
-        missing = [key for key in (f"{prefix}images", f"{prefix}labels") if key not in arrays]
-        if missing:
-            raise IntegrityError(self.path, f"has no {missing[0]}, only {', '.join(arrays)}", allowed=KEYS)
-        images, labels = arrays[f"{prefix}images"], arrays[f"{prefix}labels"]
-        if images.dtype != torch.uint8 or images.ndim not in (3, 4) or not len(images):
-            problem = f"{prefix}images are {images.dtype} {tuple(images.shape)}"
-            raise IntegrityError(self.path, problem, allowed=IMAGES)
-        if labels.dtype.is_floating_point or labels.shape != (len(images),):
-            problem = f"{prefix}labels are {labels.dtype} {tuple(labels.shape)}"
-            raise IntegrityError(self.path, problem, allowed=f"whole numbers ({len(images)},)")
-        if int(labels.min()) < 0:
-            raise IntegrityError(self.path, f"{prefix}labels go down to {int(labels.min())}", allowed="0 or more")
-        return Images(_channels_first(images, self.path), labels.long())
+    def _part(self, arrays: dict[str, Array], split: str, below: int) -> Images:
+        images = arrays[f"{split}images"]
+        if images.dtype != numpy.uint8 or images.ndim not in (3, 4) or not images.size:
+            raise IntegrityError(self.path, f"{split}images are {described(images)}", allowed=IMAGES)
+        labels = whole_labels(arrays[f"{split}labels"], len(images), below, self.path, f"{split}labels")
+        return Images(_channels_first(torch.from_numpy(images), self.path), torch.from_numpy(labels))
 
 
 def _channels_first(images: Tensor, where: str) -> Tensor:
@@ -86,16 +83,3 @@ def _channels_first(images: Tensor, where: str) -> Tensor:
     if images.shape[3] in (1, 3):
         return images.permute(0, 3, 1, 2).contiguous()
     raise IntegrityError(where, f"images are {tuple(images.shape)}", allowed=IMAGES)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise MissingInputError(str(path.resolve()), "there is no such file", allowed=KEYS)
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with numpy.load(path, allow_pickle=False) as archive:  # a pickle could run code
-            return {key: torch.from_numpy(archive[key]) for key in archive.files}
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile, SafetensorError, AttributeError) as error:
-        problem = f"cannot be read as {path.suffix}: {error}"
-        raise IntegrityError(str(path), problem, allowed=".npz without objects, or .safetensors") from None

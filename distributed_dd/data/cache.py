@@ -3,8 +3,9 @@
 The folder is ``$DISTRIBUTED_DD_CACHE``, or ``~/.cache/distributed_dd``. It may be deleted at any time.
 """
 
+import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from distributed_dd.durable import digest, read_json, sha256_of, write_bytes, write_json
-from distributed_dd.errors import UserError
+from distributed_dd.data.reading import check_regular, read_whole
+from distributed_dd.durable import digest, sha256_of, write_bytes, write_json
+from distributed_dd.errors import ConfigError, UserError
 
-VERSION = 1
+VERSION = 2
+LARGEST_RECORD = 2**28
 Say = Callable[[str], None]
 Entry = tuple[dict[str, Tensor], dict[str, Any]]
 """Tensors by name, and plain facts about them."""
@@ -26,43 +29,56 @@ def silent(text: str) -> None:
 
 
 def cache_folder() -> Path:
-    """Where this machine keeps what can be made or fetched again."""
-    return Path(os.environ.get("DISTRIBUTED_DD_CACHE") or Path.home() / ".cache" / "distributed_dd")
+    """Where this machine keeps what can be made or fetched again.
+
+    Raises:
+        ConfigError: the user has no home.
+    """
+    try:
+        return Path(os.environ.get("DISTRIBUTED_DD_CACHE") or Path.home() / ".cache" / "distributed_dd")
+    except RuntimeError:
+        raise ConfigError("DISTRIBUTED_DD_CACHE", "is not set, and the user has no home", fix="set it") from None
 
 
 def cached(what: str, identity: dict[str, Any], make: Callable[[], Entry], say: Say = silent) -> Entry:
     """What ``make`` returns, from the cache if it was made before for the same ``identity``.
 
-    A damaged entry is made anew. Where the cache cannot be written, a warning says so and nothing is kept.
+    An entry says what it was made for and has checksums: one that is damaged, or another's under this name, is made
+    anew. Where the cache cannot be written, a warning says so and nothing is kept.
     """
-    path = cache_folder() / f"{digest({'version': VERSION, **identity})[:24]}.safetensors"
-    if (entry := _read(path)) is not None:
+    full_identity = digest({"version": VERSION, **identity})
+    try:
+        path = cache_folder() / f"{full_identity[:24]}.safetensors"
+    except UserError as error:
+        say(f"warning: {what} cannot be kept: {str(error).splitlines()[0]}")
+        return make()
+    if (entry := _read(path, full_identity)) is not None:
         return entry
     say(f"{what}, once, into {path}")
     tensors, facts = make()
     try:
         content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-        write_json(path.with_suffix(".json"), {"sha256": write_bytes(path, content), "facts": facts})
+        record = {"identity": full_identity, "sha256": write_bytes(path, content), "facts": facts}
+        write_json(path.with_suffix(".json"), {**record, "record_sha256": digest(record)})
     except (UserError, OSError) as error:
         say(f"warning: it cannot be kept: {str(error).splitlines()[0]}")
         return tensors, facts
-    return _read(path) or (tensors, facts)
+    return _read(path, full_identity) or (tensors, facts)
 
 
-def fingerprint(files: Iterable[Path]) -> str:
-    """A digest of names, sizes and times of modification: what changes when a file does."""
-    return digest([[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(files)])
-
-
-def _read(path: Path) -> Entry | None:
-    record = path.with_suffix(".json")
-    if not (path.exists() and record.exists()):
-        return None
+def _read(path: Path, full_identity: str) -> Entry | None:
+    """The entry, if it is whole and was made for this identity."""
     try:
-        values = read_json(record)
+        values = json.loads(read_whole(path.with_suffix(".json"), LARGEST_RECORD))
+        if not isinstance(values, dict) or values.get("identity") != full_identity:
+            return None
+        check = values.pop("record_sha256", None)
+        if digest(values) != check:
+            return None
+        check_regular(path)
         if sha256_of(path) != values["sha256"]:
             return None
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, values["facts"]  # noqa: SIM118
-    except (UserError, OSError, SafetensorError, KeyError):
+    except (UserError, OSError, SafetensorError, ValueError, KeyError, RecursionError):
         return None

@@ -39,7 +39,7 @@ class CIFAR10(Published):
             raise IntegrityError(
                 str(Path(self.root) / self._class().base_folder),
                 "a file differs from its published checksum, so it is not unpickled",
-                fix=f"fetch it again: {self.fetch}",
+                fix=f"delete it, and fetch it again: {self.fetch}",
             ) from None
         train, test = (
             Images(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))

@@ -1,14 +1,16 @@
 """Every image of a data set as bytes, checked, before anything is set aside for validation."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from distributed_dd.data.cache import Entry, Say, cached
+from distributed_dd.data.fingerprint import check_unchanged, fingerprint, states_of
 from distributed_dd.data.splits import Images, Splits, content_sha256, stratified
 from distributed_dd.errors import ConfigError, IntegrityError
 from distributed_dd.learning.chance import generator
@@ -25,12 +27,28 @@ class Decoded:
 
     @classmethod
     def cached(
-        cls, name: str, identity: dict[str, Any], decode: Callable[[], "Decoded"], where: str, say: Say
+        cls,
+        name: str,
+        files: Sequence[Path],
+        root: Path,
+        *,
+        how: dict[str, Any],
+        decode: Callable[[], "Decoded"],
+        say: Say,
     ) -> "Decoded":
-        """What ``decode`` returns, checked; from the cache if it was decoded before."""
+        """What ``decode`` makes of ``files`` below ``root``, checked; from the cache if it was decoded before.
+
+        Args:
+            how: settings that change the decoded bytes.
+
+        Raises:
+            IntegrityError: as `checked`, or a file changed while it was decoded.
+        """
+        states = states_of(files)
 
         def make() -> Entry:
-            decoded = decode().checked(where)
+            decoded = decode().checked(str(root))
+            check_unchanged(states)
             tensors = {
                 "train_images": decoded.train.images,
                 "train_targets": decoded.train.targets,
@@ -39,7 +57,8 @@ class Decoded:
             }
             return tensors, {"class_names": decoded.class_names, "notes": decoded.notes}
 
-        tensors, facts = cached(f"decoding {name}", {"name": name, **identity}, make, say)
+        identity = {"name": name, "files": fingerprint(files, root), "how": how}
+        tensors, facts = cached(f"decoding {name}", identity, make, say)
         train, test = (Images(tensors[f"{s}_images"], tensors[f"{s}_targets"]) for s in ("train", "test"))
         return cls(train, test, tuple(facts["class_names"]), tuple(facts["notes"]))
 
@@ -47,8 +66,8 @@ class Decoded:
         """Itself, with a note on test images that also occur in the train split.
 
         Raises:
-            IntegrityError: fewer than two classes, labels out of range, an empty class or split,
-                train and test of different shapes.
+            IntegrityError: fewer than two classes, labels out of range or of another number than images, an empty
+                class or split, train and test of different shapes, images that are not uint8 (n, C, H, W).
         """
         classes = len(self.class_names)
         if classes < 2:
@@ -97,8 +116,14 @@ class Decoded:
 
 def _check_split(where: str, split: str, images: Images, class_names: tuple[str, ...]) -> None:
     classes = len(class_names)
-    if not len(images):
+    if not len(images.targets) and not len(images.images):
         raise IntegrityError(where, f"the {split} split is empty")
+    pixels = images.images
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or not pixels.numel():
+        problem = f"the {split} images are {pixels.dtype} {tuple(pixels.shape)}"
+        raise IntegrityError(where, problem, allowed="uint8 (n, C, H, W)")
+    if len(pixels) != len(images.targets):
+        raise IntegrityError(where, f"the {split} split has {len(pixels)} images and {len(images.targets)} labels")
     low, high = int(images.targets.min()), int(images.targets.max())
     if low < 0 or high >= classes:
         problem = f"the {split} split has labels {low} .. {high}"

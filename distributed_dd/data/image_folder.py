@@ -1,16 +1,17 @@
 """Anybody's pictures: one folder per class."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from distributed_dd.data.cache import Say, fingerprint, silent
+from distributed_dd.data.cache import Say, silent
 from distributed_dd.data.decoded import Decoded
 from distributed_dd.data.pictures import Reading, read_pictures
 from distributed_dd.data.published import Sampled
+from distributed_dd.data.reading import displayable, files_below, place_of, shown
 from distributed_dd.data.splits import Images, Splits, stratified
 from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError
 from distributed_dd.family import require, setting
@@ -18,6 +19,11 @@ from distributed_dd.learning.chance import generator
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 LAYOUT = "PATH/train/<class>/*.jpg and PATH/test/<class>/*.jpg, or PATH/<class>/*.jpg with test_fraction"
+SPLIT_NAME = re.compile(r"(?:^|[_-])(?:train|training|test|testing|val|valid|validation)$", re.IGNORECASE)
+# What macOS packs beside every file: no pictures, whatever they are called.
+APPLE_FOLDER, APPLE_FILE = "__MACOSX", "._"
+Pictures = dict[str, list[Path]]
+"""Class -> its files in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +46,7 @@ class ImageFolder(Sampled):
     @property
     def name(self) -> str:
         """The data set's name in reports."""
-        return self.label or Path(self.path).resolve().name
+        return self.label or displayable(Path(self.path).resolve().name)
 
     def load(self, say: Say = silent) -> Splits:
         """Pixels from the cache, or decoded once; then the splits.
@@ -51,51 +57,61 @@ class ImageFolder(Sampled):
         """
         root = Path(self.path)
         if not root.is_dir():
-            raise MissingInputError(str(root.resolve()), "there is no such folder", allowed=LAYOUT)
-        files = [f for f in root.rglob("*") if f.suffix.lower() in ENDINGS]
+            raise MissingInputError(place_of(root), "there is no such folder", allowed=LAYOUT)
+        pictures = {split: self._pictures(root / split) for split in self._splits(root)}
+        files = [file for of_split in pictures.values() for of_class in of_split.values() for file in of_class]
         if not files:
-            raise MissingInputError(str(root.resolve()), "holds no pictures", allowed=LAYOUT)
-        how: dict = {"size": self.size, "grey": self.grey, "unreadable": self.unreadable}
-        if not (root / "train").is_dir():
+            raise MissingInputError(place_of(root), "holds no pictures in folders of classes", allowed=LAYOUT)
+        how: dict = {"size": self.size, "grey": self.grey, "unreadable": self.unreadable, "as_shown": True}
+        how["classes"] = {split: list(of_split) for split, of_split in pictures.items()}
+        if "train" not in pictures:
             how |= {"test_fraction": self.test_fraction, "split_seed": self.split_seed}
-        identity = {"files": fingerprint(files), "how": how}
-        decoded = Decoded.cached(self.name, identity, lambda: self._decode(root), str(root), say)
+        decoded = Decoded.cached(self.name, files, root, how=how, decode=lambda: self._decode(root, pictures), say=say)
         return self.splits_of(decoded, self.name)
 
-    def _decode(self, root: Path) -> Decoded:
+    def _splits(self, root: Path) -> tuple[str, ...]:
         if not (root / "train").is_dir():
-            names = _classes(root)
-            everything, notes = self._read(root, names)
-            targets = everything.targets
-            rng = generator(self.split_seed, self.name, "test")
-            test_size = round(self.test_fraction * len(targets))
-            chosen = stratified(targets, [test_size], rng)
-            test, train = (Images(everything.images[index], targets[index]) for index in chosen)
-            return Decoded(train, test, names, notes)
-        names = _classes(root / "train")
+            named = [entry.name for entry in root.iterdir() if entry.is_dir()]
+            if named and all(map(SPLIT_NAME.search, named)):  # two "classes" would be learned otherwise
+                problem = f"holds folders named as splits, not as classes: {shown(sorted(named))}"
+                raise ConfigError("data.path", problem, allowed=LAYOUT, fix="name them train and test")
+            return (".",)
         if not (root / "test").is_dir():
             problem = "there is a train folder, but no test folder beside it"
             raise ConfigError("data.path", problem, allowed=LAYOUT)
-        if (others := _classes(root / "test")) != names:
-            unknown = sorted(set(others) ^ set(names))
-            raise IntegrityError(str(root), f"train and test differ in their classes: {', '.join(unknown[:5])}")
-        train, train_notes = self._read(root / "train", names)
-        test, test_notes = self._read(root / "test", names)
-        return Decoded(train, test, names, train_notes + test_notes)
+        return ("train", "test")
 
-    def _read(self, root: Path, names: tuple[str, ...]) -> tuple[Images, tuple[str, ...]]:
-        labelled = [
-            (file, number)
-            for number, name in enumerate(names)
-            for file in sorted((root / name).rglob("*"))
-            if file.suffix.lower() in ENDINGS
-        ]
+    def _pictures(self, root: Path) -> Pictures:
+        """Pictures by class, in order; links are followed, and one that leads nowhere is an unreadable picture."""
+        folders = [entry.name for entry in root.iterdir() if entry.is_dir()]
+        classes = sorted(name for name in folders if name[0] != "." and name != APPLE_FOLDER)
+        return {name: sorted(f for f in files_below(root / name) if _is_picture(f)) for name in classes}
+
+    def _decode(self, root: Path, pictures: dict[str, Pictures]) -> Decoded:
+        names, *others = map(tuple, pictures.values())
+        if others and others[0] != names:
+            unknown = sorted({*others[0]} ^ {*names})
+            raise IntegrityError(place_of(root), f"train and test differ in their classes: {shown(unknown, 5)}")
+        parts, notes = zip(*(self._read(of_split) for of_split in pictures.values()), strict=True)
+        shown_names = tuple(map(displayable, names))
+        if others:
+            return Decoded(parts[0], parts[1], shown_names, (*notes[0], *notes[1]))
+        (everything,) = parts
+        rng = generator(self.split_seed, self.name, "test")
+        test_size = round(self.test_fraction * len(everything))
+        chosen = stratified(everything.targets, [test_size], rng)
+        test, train = (Images(everything.images[index], everything.targets[index]) for index in chosen)
+        return Decoded(train, test, shown_names, notes[0])
+
+    def _read(self, pictures: Pictures) -> tuple[Images, tuple[str, ...]]:
+        labelled = [(file, number) for number, files in enumerate(pictures.values()) for file in files]
         reading = Reading(self.grey, self.size, self.unreadable == "skip")
-        images, kept, bad = read_pictures([file for file, _ in labelled], reading)
-        targets: Tensor = torch.tensor([number for _, number in labelled])[kept]
-        notes = (f"{len(bad)} unreadable pictures were skipped, such as {bad[0]}",) if bad else ()
-        return Images(images, targets), notes
+        read = read_pictures([file for file, _ in labelled], reading)
+        targets = torch.tensor([number for _, number in labelled], dtype=torch.long)[read.kept]
+        return Images(read.images, targets), read.notes
 
 
-def _classes(root: Path) -> tuple[str, ...]:
-    return tuple(sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != "."))
+def _is_picture(file: Path) -> bool:
+    if file.name.startswith(APPLE_FILE):
+        return False
+    return file.suffix.lower() in ENDINGS or not file.exists()

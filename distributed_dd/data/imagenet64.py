@@ -1,6 +1,5 @@
 """Downsampled ImageNet (Chrabaszcz, Loshchilov, Hutter, arXiv 1707.08819) in its own npz files."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -8,8 +7,10 @@ from typing import ClassVar
 import numpy
 import torch
 
+from distributed_dd.data.archives import described, read_arrays, whole_labels
 from distributed_dd.data.decoded import Decoded
 from distributed_dd.data.published import Published
+from distributed_dd.data.reading import read_text
 from distributed_dd.data.splits import Images
 from distributed_dd.errors import IntegrityError, UserError
 
@@ -34,9 +35,17 @@ class ImageNet64(Published):
     )
 
     def files(self) -> list[Path]:
-        """The batches."""
+        """The batches, and the names of classes where they are there."""
+        return [*self._batches, *([self._map] if self._map.exists() else [])]
+
+    @property
+    def _batches(self) -> list[Path]:
         names = [f"train_data_batch_{n}.npz" for n in range(1, self.num_batches + 1)]
-        return [Path(self.root) / "imagenet64" / name for name in (*names, "val_data.npz")]
+        return [self._map.with_name(name) for name in (*names, "val_data.npz")]
+
+    @property
+    def _map(self) -> Path:
+        return Path(self.root) / "imagenet64" / "map_clsloc.txt"
 
     def download_to(self, root: Path) -> None:
         """Refuse: the site wants a login.
@@ -48,29 +57,33 @@ class ImageNet64(Published):
 
     def decode(self) -> Decoded:
         """Read all batches; classes in the order of the published numbers."""
-        *train, test = (self._read(file) for file in self.files())
+        *train, test = (self._read(file) for file in self._batches)
         images, targets = (torch.cat([getattr(part, n) for part in train]) for n in ("images", "targets"))
         count = int(torch.cat([targets, test.targets]).max()) + 1
         return Decoded(Images(images, targets), test, self._names(count))
 
     def _read(self, file: Path) -> Images:
-        try:
-            with numpy.load(file, allow_pickle=False) as batch:
-                data, labels = torch.from_numpy(batch["data"]), torch.from_numpy(batch["labels"])
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise IntegrityError(str(file), f"cannot be read: {error}", fix=self.fetch) from None
-        if data.dtype != torch.uint8 or data.ndim != 2 or data.shape[1] != 3 * 64 * 64:
-            problem = f"data is {data.dtype} {tuple(data.shape)}"
-            raise IntegrityError(str(file), problem, allowed="uint8 (n, 12288)")
-        return Images(data.view(-1, *self.shape), labels.long() - 1)  # published from 1 on
+        arrays = read_arrays(file, ("data", "labels"))
+        if missing := [name for name in ("data", "labels") if name not in arrays]:
+            raise IntegrityError(str(file), f"has no {missing[0]}", fix=self.fetch)
+        data = arrays["data"]
+        if data.dtype != numpy.uint8 or data.ndim != 2 or data.shape[1] != 3 * 64 * 64:
+            raise IntegrityError(str(file), f"data is {described(data)}", allowed="uint8 (n, 12288)")
+        labels = whole_labels(arrays["labels"], len(data), self.num_classes + 1, str(file), "labels")
+        # Published from 1 on.
+        return Images(torch.from_numpy(data).view(-1, *self.shape), torch.from_numpy(labels) - 1)
 
     def _names(self, count: int) -> tuple[str, ...]:
         """Class names, with the WordNet id where two are alike."""
-        file = Path(self.root) / "imagenet64" / "map_clsloc.txt"
         names = [f"class {number + 1}" for number in range(count)]
-        if file.exists():
-            rows = [line.split() for line in file.read_text().splitlines() if line.strip()]
-            words = [row[2].replace("_", " ") for row in rows]
+        if not self._map.exists():
+            return tuple(names)
+        try:
+            rows = [line.split() for line in read_text(self._map).splitlines() if line.strip()]
+            words = [word.replace("_", " ") for _, _, word in rows]
             for (wnid, number, _), word in zip(rows, words, strict=True):
-                names[int(number) - 1] = f"{word} ({wnid})" if words.count(word) > 1 else word
+                if 1 <= int(number) <= count:
+                    names[int(number) - 1] = f"{word} ({wnid})" if words.count(word) > 1 else word
+        except ValueError as error:
+            raise IntegrityError(str(self._map), f"is no table of id, number and name: {error}") from None
         return tuple(names)

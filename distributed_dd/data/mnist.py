@@ -2,7 +2,9 @@
 
 import gzip
 import tempfile
+import zlib
 from dataclasses import dataclass, replace
+from io import BufferedIOBase
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -11,6 +13,7 @@ from torch.nn.functional import pad
 
 from distributed_dd.data.decoded import Decoded
 from distributed_dd.data.published import Published
+from distributed_dd.data.reading import open_regular, read_at_most
 from distributed_dd.data.splits import Facts, Images
 from distributed_dd.errors import IntegrityError
 from distributed_dd.family import setting
@@ -21,6 +24,8 @@ PARTS = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+MOST_BYTES = 16 + 60_000 * 28 * 28
+"""The largest of the four, as published."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,9 @@ class MNIST(Published):
         tensors = []
         for file, read in zip(self.files(), [mnist.read_image_file, mnist.read_label_file] * 2, strict=True):
             tensors.append(_read(file, read))
+        for file, images in zip(self.files()[::2], tensors[::2], strict=True):
+            if images.shape[1:] != (28, 28):
+                raise IntegrityError(str(file), f"holds images of {tuple(images.shape[1:])}", allowed="(28, 28)")
         train, test = (Images(self._padded(x), y) for x, y in (tensors[:2], tensors[2:]))
         return Decoded(train, test, self.names)
 
@@ -94,12 +102,12 @@ class FashionMNIST(MNIST):
 
 
 def _read(file: Path, read) -> Tensor:
+    where = str(file)
     try:
-        if file.suffix != ".gz":
-            return read(str(file))
-        with tempfile.NamedTemporaryFile() as unpacked:  # torchvision reads paths only
-            unpacked.write(gzip.decompress(file.read_bytes()))
+        with open_regular(file) as packed, tempfile.NamedTemporaryFile() as unpacked:  # torchvision reads paths only
+            content: BufferedIOBase = gzip.GzipFile(fileobj=packed) if file.suffix == ".gz" else packed
+            unpacked.write(read_at_most(content, MOST_BYTES, file))
             unpacked.flush()
             return read(unpacked.name)
-    except (OSError, EOFError, ValueError, AssertionError, KeyError, IndexError, RuntimeError) as error:
-        raise IntegrityError(str(file), f"is no IDX file: {error}", fix="fetch it again") from None
+    except (OSError, EOFError, ValueError, TypeError, AssertionError, LookupError, RuntimeError, zlib.error) as error:
+        raise IntegrityError(where, f"is no IDX file of bytes: {error}", fix="delete it and fetch it again") from None

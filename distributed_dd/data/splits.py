@@ -116,11 +116,10 @@ def stratified(targets_n: Tensor, sizes: list[int], rng: torch.Generator) -> lis
     classes with the largest remainder. Indices come sorted.
     """
     total = len(targets_n)
-    classes = int(targets_n.max()) + 1
-    pools = [(targets_n == c).nonzero().flatten() for c in range(classes)]
+    counts = torch.bincount(targets_n)
+    pools = targets_n.argsort(stable=True).split(counts.tolist())
     pools = [pool[torch.randperm(len(pool), generator=rng)] for pool in pools]
-    counts = torch.tensor([len(pool) for pool in pools])
-    taken = torch.zeros(classes, dtype=torch.long)
+    taken = torch.zeros_like(counts)
     sets = []
     for size in sizes:
         exact = counts.double() * size / total

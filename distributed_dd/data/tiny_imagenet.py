@@ -9,6 +9,7 @@ import torch
 from distributed_dd.data.decoded import Decoded
 from distributed_dd.data.pictures import Reading, read_pictures
 from distributed_dd.data.published import Published
+from distributed_dd.data.reading import read_text, shown
 from distributed_dd.data.splits import Images
 from distributed_dd.errors import IntegrityError
 
@@ -52,11 +53,15 @@ class TinyImageNet(Published):
 
     def decode(self) -> Decoded:
         """Read all pictures; classes in the order of their sorted WordNet ids."""
-        wnids = sorted((self.folder / "wnids.txt").read_text().split())
+        wnids = sorted(set(read_text(self.folder / "wnids.txt").split()))
+        if strange := [wnid for wnid in wnids if not wnid.isalnum()]:
+            raise IntegrityError(str(self.folder / "wnids.txt"), f"names {shown(strange)}", allowed="WordNet ids")
         words = dict(_columns(self.folder / "words.txt"))
         number = {wnid: index for index, wnid in enumerate(wnids)}
         train = [(f, number[w]) for w in wnids for f in sorted(self._pictures_of(w).iterdir())]
         annotations = _columns(self.folder / "val" / "val_annotations.txt")
+        if strange := [name for name, _ in annotations if Path(name).name != name]:
+            raise IntegrityError(str(self.folder / "val" / "val_annotations.txt"), f"names {shown(strange)}")
         try:
             test = [(self.folder / "val" / "images" / name, number[wnid]) for name, wnid in annotations]
         except KeyError as error:
@@ -75,10 +80,10 @@ class TinyImageNet(Published):
 
 
 def _columns(file: Path) -> list[tuple[str, str]]:
-    rows = (line.split("\t") for line in file.read_text().splitlines() if line.strip())
+    rows = (line.split("\t") for line in read_text(file).splitlines() if line.strip())
     return [(row[0], row[1]) for row in rows if len(row) > 1]
 
 
 def _read(labelled: list[tuple[Path, int]]) -> Images:
-    images, _, _ = read_pictures([file for file, _ in labelled], Reading())
-    return Images(images, torch.tensor([target for _, target in labelled]))
+    read = read_pictures([file for file, _ in labelled], Reading())
+    return Images(read.images, torch.tensor([target for _, target in labelled]))

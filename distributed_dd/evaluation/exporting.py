@@ -1,7 +1,7 @@
 """Distilled sets and experts in formats that other programs read."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import to_pil_image
 
+from distributed_dd.data.reading import place_of
 from distributed_dd.durable import write_bytes
+from distributed_dd.errors import UserError
 from distributed_dd.evaluation.artefact import DistilledSet
 from distributed_dd.evaluation.importing import IMAGES, LABELS, RATE
 from distributed_dd.outer.ports import Progress
+from distributed_dd.places import name_in_path
 from distributed_dd.trajectories.store import TrajectoryStore
 
 EXPERTS_PER_FILE = 10
@@ -27,15 +30,36 @@ def as_pt(distilled: DistilledSet, folder: Path) -> None:
 
 
 def as_images(distilled: DistilledSet, folder: Path) -> None:
-    """``<class>/NNNN.png`` in natural colours: preprocessing inverted, values outside [0, 1] cut."""
-    names = distilled.manifest["class_names"]
-    count = dict.fromkeys(range(len(names)), 0)
+    """``<class>/NNNN.png`` in natural colours: preprocessing inverted, values outside [0, 1] cut.
+
+    Raises:
+        UserError: the folder holds other pictures already, which would be taken for this set's.
+    """
+    folders = folders_of(distilled.manifest["class_names"])
+    count = dict.fromkeys(range(len(folders)), 0)
+    pictures: dict[Path, Tensor] = {}
     for pixels, number in zip(_pixels(distilled), distilled.classes.tolist(), strict=True):
+        pictures[folder / folders[number] / f"{count[number]:04d}.png"] = pixels
+        count[number] += 1
+    if others := sorted({*folder.glob("*/*.png")} - {*pictures}):
+        raise UserError(place_of(others[0]), "is no picture of this set", fix="choose an empty folder with --to")
+    for path, pixels in pictures.items():
         buffer = io.BytesIO()
         to_pil_image(pixels).save(buffer, "PNG")
-        safe = names[number].replace("/", "_")
-        write_bytes(folder / safe / f"{count[number]:04d}.png", buffer.getvalue())
-        count[number] += 1
+        write_bytes(path, buffer.getvalue())
+
+
+def folders_of(class_names: Sequence[str]) -> list[str]:
+    """A folder's name for each class: no two are one, on disks either that take ``Cat`` and ``cat`` for one."""
+    folders: list[str] = []
+    taken: set[str] = set()
+    for number, name in enumerate(class_names):
+        folder = name_in_path(name)
+        while folder.casefold() in taken:
+            folder = f"{folder}-class{number}"
+        taken.add(folder.casefold())
+        folders.append(folder)
+    return folders
 
 
 def as_npz(distilled: DistilledSet, folder: Path) -> None:

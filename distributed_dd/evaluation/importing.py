@@ -1,5 +1,6 @@
 """Other people's expert buffers and distilled sets, in our formats."""
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distributed_dd.data.reading import check_regular
 from distributed_dd.durable import sha256_of
-from distributed_dd.errors import IntegrityError, MissingInputError
+from distributed_dd.errors import IntegrityError
 from distributed_dd.family import plain
 from distributed_dd.learning.classes import hard_logits
 from distributed_dd.outer.ports import Progress
@@ -22,8 +24,13 @@ BUFFERS, IMAGES, LABELS, RATE = "replay_buffer_*.pt", "images_best.pt", "labels_
 
 
 def buffers_in(path: Path) -> list[Path]:
-    """The expert buffers that ``path`` names: a file, or a folder's ``replay_buffer_*.pt`` by number."""
-    if path.is_file():
+    """The expert buffers that ``path`` names: a file, or a folder's ``replay_buffer_*.pt`` by number.
+
+    Raises:
+        MissingInputError: it is neither a file nor a folder.
+    """
+    if not path.is_dir():
+        check_regular(path, BUFFERS)
         return [path]
     return sorted(path.glob(BUFFERS), key=lambda file: int(re.sub(r"\D", "", file.stem) or 0))
 
@@ -37,9 +44,12 @@ def import_experts(
     tensors in ``layers.parameters()`` order.
 
     Raises:
-        IntegrityError: shapes that are not the network's, trajectories of different lengths, or one whose
-            checkpoints are all the same (saved without cloning on a CPU).
+        MissingInputError: a buffer is no file. IntegrityError: shapes that are not the network's, numbers that are not
+            finite, trajectories of different lengths, or one whose checkpoints are all the same (saved without
+            cloning on a CPU).
     """
+    for file in files:
+        check_regular(file, BUFFERS)
     identity = {
         "imported": [sha256_of(file) for file in files],
         "network": {"kind": type(network).__name__.lower(), **plain(network)},
@@ -78,7 +88,7 @@ def _trajectories(file: Path, tensors: dict[str, Tensor], shapes: list[tuple]) -
         checkpoints = []
         for epoch in sorted(grouped[expert]):
             values = [grouped[expert][epoch][p] for p in sorted(grouped[expert][epoch])]
-            _check_shapes(f"{file}, trajectory {expert}, checkpoint {epoch}", values, shapes)
+            _check_values(f"{file}, trajectory {expert}, checkpoint {epoch}", values, shapes)
             checkpoints.append(torch.cat([value.float().flatten() for value in values]))
         if len(checkpoints) > 1 and all(torch.equal(checkpoints[0], other) for other in checkpoints[1:]):
             raise IntegrityError(
@@ -91,8 +101,16 @@ def _trajectories(file: Path, tensors: dict[str, Tensor], shapes: list[tuple]) -
     return trajectories
 
 
-def _check_shapes(where: str, values: list[Tensor], shapes: list[tuple]) -> None:
-    stored_shapes = [tuple(value.shape) for value in values]
+def _check_values(where: str, values: list[Tensor], shapes: list[tuple]) -> None:
+    _check_shapes(where, [tuple(value.shape) for value in values], shapes)
+    for number, value in enumerate(values):
+        if not value.is_floating_point():
+            raise IntegrityError(where, f"parameter {number} is {value.dtype}", allowed="floating-point numbers")
+        if not bool(value.float().isfinite().all()):
+            raise IntegrityError(where, f"parameter {number} holds numbers that are not finite")
+
+
+def _check_shapes(where: str, stored_shapes: list[tuple], shapes: list[tuple]) -> None:
     if stored_shapes == shapes:
         return
     if len(stored_shapes) != len(shapes):
@@ -114,38 +132,61 @@ def read_set(folder: Path, image_shape: tuple[int, ...], num_classes: int) -> di
     sources' default is.
 
     Raises:
-        MissingInputError: a file is missing. IntegrityError: shapes do not fit, or numbers are not finite.
+        MissingInputError: a file is missing. IntegrityError: shapes do not fit, numbers are not finite, or images
+            or logits are whole numbers.
     """
-    images, labels = _only(folder / IMAGES), _only(folder / LABELS)
-    if images.ndim != 4 or tuple(images.shape[1:]) != image_shape:
-        problem, allowed = f"images are {tuple(images.shape)}", f"(n, {', '.join(map(str, image_shape))})"
-        raise IntegrityError(str(folder / IMAGES), problem, allowed=allowed)
-    if labels.ndim == 1 and not labels.is_floating_point():
-        in_range = len(labels) and int(labels.min()) >= 0 and int(labels.max()) < num_classes
-        labels = hard_logits(labels.long(), num_classes) if in_range else labels
-    if tuple(labels.shape) != (len(images), num_classes):
-        problem, n = f"labels are {tuple(labels.shape)}", len(images)
-        allowed = f"({n}, {num_classes}) logits, or ({n},) class numbers below {num_classes}"
-        raise IntegrityError(str(folder / LABELS), problem, allowed=allowed)
-    rate = _only(folder / RATE) if (folder / RATE).exists() else torch.tensor(0.01)
-    if rate.numel() != 1 or not 0 < float(rate) < float("inf"):
-        raise IntegrityError(str(folder / RATE), f"is {rate.tolist()}", allowed="one number above 0")
-    if not bool(images.isfinite().all() and labels.isfinite().all()):
-        raise IntegrityError(str(folder), "holds numbers that are not finite")
+    images = _images(folder / IMAGES, image_shape)
+    labels = _labels(folder / LABELS, len(images), num_classes)
     classes = labels.argmax(1)
     order = classes.argsort(stable=True)
     return {
-        "images": images.float()[order].contiguous(),
-        "labels": labels.float()[order].contiguous(),
+        "images": images[order].contiguous(),
+        "labels": labels[order].contiguous(),
         "classes": classes[order].contiguous(),
-        "learning_rate": rate.float().reshape(()).clone(),
+        "learning_rate": _rate(folder / RATE),
     }
 
 
+def _images(path: Path, image_shape: tuple[int, ...]) -> Tensor:
+    images = _only(path)
+    if images.ndim != 4 or tuple(images.shape[1:]) != image_shape or not images.numel():
+        problem, allowed = f"images are {tuple(images.shape)}", f"(n, {', '.join(map(str, image_shape))})"
+        raise IntegrityError(str(path), problem, allowed=allowed)
+    return _finite(path, images, "images, preprocessed as networks see them")
+
+
+def _labels(path: Path, count: int, num_classes: int) -> Tensor:
+    labels = _only(path)
+    allowed = f"({count}, {num_classes}) logits, or ({count},) class numbers below {num_classes}"
+    if labels.ndim == 1 and not labels.is_floating_point() and not labels.is_complex():
+        numbers = labels.numpy()  # torch compares no unsigned numbers
+        in_range = len(numbers) and int(numbers.min()) >= 0 and int(numbers.max()) < num_classes
+        labels = hard_logits(torch.from_numpy(numbers.astype("int64")), num_classes) if in_range else labels
+    if tuple(labels.shape) != (count, num_classes):
+        raise IntegrityError(str(path), f"labels are {tuple(labels.shape)}", allowed=allowed)
+    return _finite(path, labels, allowed)
+
+
+def _rate(path: Path) -> Tensor:
+    rate = _only(path) if os.path.lexists(path) else torch.tensor(0.01)
+    if rate.numel() != 1 or rate.is_complex() or not 0 < float(rate) < float("inf"):
+        actual = rate.tolist() if rate.numel() == 1 else f"of shape {tuple(rate.shape)}"
+        raise IntegrityError(str(path), f"is {actual}", allowed="one number above 0")
+    return rate.float().reshape(()).clone()
+
+
+def _finite(path: Path, values: Tensor, allowed: str) -> Tensor:
+    """``values`` as float32."""
+    if not values.is_floating_point():
+        raise IntegrityError(str(path), f"holds {values.dtype}", allowed=f"floating-point numbers: {allowed}")
+    values = values.float()
+    if not bool(values.isfinite().all()):
+        raise IntegrityError(str(path), "holds numbers that are not finite")
+    return values
+
+
 def _only(path: Path) -> Tensor:
-    if not path.exists():
-        allowed = f"{IMAGES}, {LABELS} and {RATE}; or {BUFFERS}"
-        raise MissingInputError(str(path), "there is no such file", allowed=allowed)
+    check_regular(path, f"{IMAGES}, {LABELS} and {RATE}; or {BUFFERS}")
     tensors = read_pt(path)
     if set(tensors) != {"top"}:
         raise IntegrityError(str(path), f"holds {len(tensors)} tensors in lists", allowed="one tensor")

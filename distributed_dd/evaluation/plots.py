@@ -1,11 +1,11 @@
 """Pictures of many runs: accuracy against images per class, and what happened outer step by outer step."""
 
-import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distributed_dd.evaluation.comparison import Finished, published, unconfirmed
+from distributed_dd.evaluation.lettering import as_png, legend, lettered
 from distributed_dd.evaluation.report import TITLES
 from distributed_dd.evaluation.series import SMOOTHED, Series
 from distributed_dd.evaluation.words import Words
@@ -31,7 +31,7 @@ def accuracy_png(runs: Sequence[Finished], words: Mapping[str, Words]) -> bytes:
             colour = f"C{number}"
             peers = [run for run in own if run.report["method"] == method]
             points = _points(peers, "distilled")
-            panel.errorbar(*points, color=colour, marker="o", capsize=3, label=as_text(f"{method}, distilled"))
+            panel.errorbar(*points, color=colour, marker="o", capsize=3, label=legend(f"{method}, distilled"))
             for row, head in _own_columns(peers, words).items():
                 more = _points(peers, row)
                 if more[0]:
@@ -42,7 +42,7 @@ def accuracy_png(runs: Sequence[Finished], words: Mapping[str, Words]) -> bytes:
                         marker="s",
                         mfc="none",
                         capsize=3,
-                        label=as_text(f"{method}, {head}"),
+                        label=legend(f"{method}, {head}"),
                     )
             known = {n: a for n, a in published(dataset, method).items() if n in points[0]}
             doubt = " (unconfirmed)" if (dataset, method) in unconfirmed() else ""
@@ -53,7 +53,7 @@ def accuracy_png(runs: Sequence[Finished], words: Mapping[str, Words]) -> bytes:
                     "D",
                     mfc="none",
                     color=colour,
-                    label=as_text(f"{method}, published{doubt}"),
+                    label=legend(f"{method}, published{doubt}"),
                 )
         for name, (style, marker, grey) in CONTROLS.items():
             points = _points(own, name)
@@ -64,7 +64,7 @@ def accuracy_png(runs: Sequence[Finished], words: Mapping[str, Words]) -> bytes:
         panel.set_xticks(sizes, [str(size) for size in sizes])
         panel.minorticks_off()
         panel.set_xlabel("images per class")
-        panel.set_title(as_text(dataset))
+        panel.set_title(lettered(dataset))
         panel.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))  # covers no point
     return as_png(figure)
 
@@ -88,18 +88,13 @@ def series_png(series: Sequence[tuple[str, Series]], title: str, points: bool = 
     look: dict[str, Any] = {"alpha": 0.4 if many else 1.0}
     look |= {"marker": ".", "linestyle": "", "markersize": 2} if points else {"linewidth": 0.7 if many else 1.5}
     for name, one in series:
-        panel.plot(one.steps, one.values, label=as_text(name), **look)
+        panel.plot(one.steps, one.values, label=legend(name), **look)
     panel.set_xlabel("outer step" if points else f"outer step (mean over {SMOOTHED})")
     if many:
         panel.set_title(f"{len(series)} runs", fontsize=8)
     else:
         panel.legend(fontsize=6)
     return as_png(figure)
-
-
-def as_text(name: str) -> str:
-    """A name as matplotlib shows it as it is: no formulas, no hidden labels."""
-    return name.replace("$", r"\$").removeprefix("_")
 
 
 def _points(runs: Sequence[Finished], name: str) -> tuple[list, list, list]:
@@ -125,12 +120,3 @@ def figure_of(panels: int, label: str):
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def as_png(figure) -> bytes:
-    """A figure's PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()

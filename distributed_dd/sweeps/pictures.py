@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distributed_dd.evaluation.plots import as_png, figure_of
+from distributed_dd.evaluation.lettering import as_png
+from distributed_dd.evaluation.plots import figure_of
 from distributed_dd.evaluation.words import SweepAxis
 from distributed_dd.methods.names import short
 from distributed_dd.search.study import Study, TrialRecord

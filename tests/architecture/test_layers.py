@@ -19,6 +19,7 @@ TOP = (
 )
 LAYERS = {
     **dict.fromkeys(("allocator", "errors", "family", "nested", "durable", "locks", "places", "secrets", "records"), 0),
+    "children": 0,
     "learning": 1,
     **dict.fromkeys(("data", "unroll", "trajectories", "search"), 2),
     **dict.fromkeys(("outer", "evaluation"), 3),
