@@ -24,30 +24,27 @@ from distributed_dd.outer.method import Method
 class Experiment:
     """One distillation: data, method, evaluation."""
 
-    images_per_class: int = setting("synthetic images of every class")
-    num_outer_steps: int = setting("updates of the synthetic set, or of the generator")
+    images_per_class: int = setting("synthetic images of every class", at_least=1)
+    num_outer_steps: int = setting("updates of the synthetic set, or of the generator", at_least=1)
     data: DataSource = choice(DATA_SETS, "real images")
     method: Method = choice(METHODS, "what is distilled, and how")
     seed: int = setting("seed of everything random but the data split", 0)
-    output: str = setting("folder of all results", "runs", identity=False)
+    output: str = setting("folder of all results", "runs", identity=False, folder=True)
     results: str | None = setting(
         "a folder or URI such as s3://bucket/runs to which the run folder is copied at every score and at "
         "the end, and from which it is fetched where it is not here (null: nowhere)",
         None,
         identity=False,
+        place=True,
     )
     resume: Literal["auto", "never", "must"] = setting(
         "go on from a checkpoint: if there is one, never, or stop without one", "auto", identity=False
     )
     tracker: Literal["mlflow", "none"] = setting("where people compare runs", "mlflow", identity=False)
-    checkpoint_every: int = setting("outer steps between checkpoints", 25, identity=False)
+    checkpoint_every: int = setting("outer steps between checkpoints", 25, identity=False, at_least=1)
     preprocessing: Preprocessing = choice(PREPROCESSINGS, "pixels to network input", ZCA())
     network: Network = choice(NETWORKS, "network that learns from the set, and of evaluation", ConvNet())
     evaluate: Evaluation = setting("evaluation", default_factory=Evaluation)
-
-    def __post_init__(self) -> None:
-        for name in ("images_per_class", "num_outer_steps", "checkpoint_every"):
-            require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
 
 
 def lifted_groups() -> dict[str, list[str]]:

@@ -9,11 +9,16 @@ import dataclasses
 import difflib
 import types
 import typing
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 from distributed_dd.errors import ConfigError
 from distributed_dd.nested import laid_over
+from distributed_dd.places import folder_or_uri, local_folder
+from distributed_dd.ranges import Range
+
+LONGEST_TEXT, LONGEST_SHOWN = 4096, 200
 
 
 class Family:
@@ -50,7 +55,12 @@ def setting(
     *,
     identity: bool = True,
     place: bool = False,
+    folder: bool = False,
     lifted: bool = False,
+    at_least: float | None = 0,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
     **kwargs: Any,
 ) -> Any:
     """A dataclass field that carries its meaning for `show` and `kinds`.
@@ -59,9 +69,14 @@ def setting(
         identity: False: the field decides nothing about the result, such as where files lie or when to save.
             Such fields are left out of `identity`.
         place: the field is a folder or a URI, which processes that start elsewhere must find.
+        folder: the field is a folder or file of this machine.
         lifted: the field is a group that people write at the top level of a configuration.
+        at_least, above, at_most, below: bounds of a number, and of each number in a list; None: no such bound. A
+            number is finite, and 0 or more, unless this says otherwise.
     """
-    metadata = {"meaning": meaning, "identity": identity, "place": place, "lifted": lifted}
+    limits = Range(at_least=at_least if above is None else None, above=above, at_most=at_most, below=below)
+    metadata = {"meaning": meaning, "identity": identity, "place": place, "folder": folder, "lifted": lifted}
+    metadata["range"] = limits
     if default is not dataclasses.MISSING:
         kwargs["default"] = default
     return dataclasses.field(metadata=metadata, **kwargs)
@@ -110,7 +125,7 @@ def build(cls: type, values: Mapping[str, Any], path: str = "") -> Any:
         ConfigError: unknown key, wrong type, unknown or missing kind, or a failed check.
     """
     if not isinstance(values, Mapping):
-        raise ConfigError(path or "configuration", f"expected a group of keys, got {values!r}")
+        raise ConfigError(path or "configuration", f"expected a group of keys, got {shown(values)}")
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     for key in values:
         if key not in fields:
@@ -173,17 +188,33 @@ def _value(value: Any, field: dataclasses.Field, hint: Any, path: str) -> Any:
     family = field.metadata.get("family")
     if family is not None and field.metadata.get("many"):
         if not isinstance(value, list | tuple):
-            raise ConfigError(path, f"wrong type: got {value!r}", allowed=f"a list of {family.name}s")
+            raise ConfigError(path, f"wrong type: got {shown(value)}", allowed=f"a list of {family.name}s")
         bare = dataclasses.field()
         return tuple(_member(family, entry, bare, f"{path}[{i}]") for i, entry in enumerate(value))
     if family is not None:
         return _member(family, value, field, path)
     if dataclasses.is_dataclass(hint):
-        group = value or {}
+        group = {} if value is None else value
         if isinstance(group, Mapping) and dataclasses.is_dataclass(field.default):
             group = laid_over(plain(field.default), group)
         return build(typing.cast(type, hint), group, path)
-    return check_type(value, hint, path)
+    value = check_type(value, hint, path)
+    if isinstance(value, str) and field.metadata.get("folder"):
+        return local_folder(value, path)
+    if isinstance(value, str) and field.metadata.get("place"):
+        return folder_or_uri(value, path)
+    limits = field.metadata.get("range") or Range()
+    limits.check(value, path, or_null=types.NoneType in typing.get_args(hint))
+    return value
+
+
+def shown(value: Any) -> str:
+    """A value in a message: as Python writes it, cut where it is long."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply; a number of too many digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}.."
 
 
 def _kind_hint(word: str, family: Family) -> str:
@@ -203,15 +234,15 @@ def _member(family: Family, value: Any, field: dataclasses.Field, path: str) -> 
     if isinstance(value, str):
         value = {"kind": value}
     if not isinstance(value, Mapping):
-        raise ConfigError(path, f"expected a group with 'kind', got {value!r}")
+        raise ConfigError(path, f"expected a group with 'kind', got {shown(value)}")
     rest = dict(value)
     default = field.default
     kind = rest.pop("kind", None)
     if kind is None and default not in (dataclasses.MISSING, None):
         kind = family.kind_of(default)
     if not isinstance(kind, str) or kind not in family.members:
-        problem = "missing" if kind is None else f"unknown kind {kind!r}"
-        hint = _kind_hint(str(kind), family) if kind is not None else ""
+        problem = "missing" if kind is None else f"unknown kind {shown(kind)}"
+        hint = _kind_hint(kind, family) if isinstance(kind, str) and len(kind) <= LONGEST_SHOWN else ""
         raise ConfigError(_join(path, "kind"), problem + hint, allowed=", ".join(family.members))
     cls = family.members[kind]
     if default not in (dataclasses.MISSING, None) and type(default) is cls:
@@ -231,11 +262,13 @@ def check_type(value: Any, hint: Any, path: str) -> Any:
             except ConfigError:
                 continue
     elif origin is typing.Literal:
-        if value in arguments:
-            return value
+        for argument in arguments:
+            if type(value) is type(argument) and value == argument:
+                return value
+        hint = did_you_mean(value, map(str, arguments)) if isinstance(value, str) else ""
         raise ConfigError(
             path,
-            f"unknown value {value!r}{did_you_mean(str(value), map(str, arguments))}",
+            f"unknown value {shown(value)}{hint}",
             allowed=", ".join(map(str, arguments)),
         )
     elif origin is tuple:
@@ -243,7 +276,7 @@ def check_type(value: Any, hint: Any, path: str) -> Any:
             return tuple(check_type(v, arguments[0], f"{path}[{i}]") for i, v in enumerate(value))
     elif hint is float:
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
+            return _as_float(value, path)
     elif hint is int:
         if isinstance(value, int) and not isinstance(value, bool):
             return value
@@ -251,8 +284,25 @@ def check_type(value: Any, hint: Any, path: str) -> Any:
         if value is None:
             return None
     elif isinstance(hint, type) and isinstance(value, hint):
+        if isinstance(value, str):
+            _check_text(value, path)
         return value
-    raise ConfigError(path, f"wrong type: got {value!r}", allowed=describe_type(hint))
+    raise ConfigError(path, f"wrong type: got {shown(value)}", allowed=describe_type(hint))
+
+
+def _as_float(value: float, path: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ConfigError(path, f"is too large: {shown(value)}", allowed="a number below 1e308") from None
+
+
+def _check_text(text: str, path: str) -> None:
+    """Refuse text that no file, terminal or database would hold as it is."""
+    if len(text) > LONGEST_TEXT:
+        raise ConfigError(path, f"is {len(text):,} characters long", allowed=f"at most {LONGEST_TEXT:,}")
+    if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in text):
+        raise ConfigError(path, f"holds control characters: {shown(text)}", allowed="one line of text")
 
 
 def describe_type(hint: Any) -> str:

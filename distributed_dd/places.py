@@ -1,13 +1,18 @@
-"""Names of people, data and configurations as names of files and folders. Standard library only."""
+"""Where things lie: places that people type, and names that become names of files. Standard library only."""
 
 import hashlib
 import re
 import unicodedata
+from pathlib import Path
+
+from distributed_dd.errors import ConfigError
 
 LONGEST_NAME = 100
 """Bytes of a name; file systems take 255, and what is written beside it adds to it."""
 DIGITS = 8
 # A slash of either kind, a sign that Windows refuses, and whatever a terminal would not show as it is.
+LONGEST_PART = 255
+_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
 _UNFIT = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
 
 
@@ -24,3 +29,45 @@ def name_in_path(text: str) -> str:
     mark = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
     short = fit.encode()[: LONGEST_NAME - DIGITS - 1].decode("utf-8", "ignore")
     return f"{short or '_'}-{mark}"
+
+
+def local_folder(text: str, where: str) -> str:
+    """A folder or file of this machine as a person typed it, ``~`` expanded; ``where``: the field, for messages.
+
+    Raises:
+        ConfigError: it is empty, names a variable as a shell would, or is a URI.
+    """
+    if "://" in text:
+        fix = "results=URI keeps a copy there" if where == "output" else "copy it here first"
+        raise ConfigError(where, f"is a URI: {_without_user(text)}", allowed="a folder of this machine", fix=fix)
+    return _expanded(text, where)
+
+
+def folder_or_uri(text: str, where: str) -> str:
+    """A folder, ``~`` expanded, or a URI such as ``s3://bucket/folder``.
+
+    Raises:
+        ConfigError: it is empty, or names a variable as a shell would.
+    """
+    return text if "://" in text else _expanded(text, where)
+
+
+def _expanded(text: str, where: str) -> str:
+    if not text.strip():
+        raise ConfigError(where, "is empty", allowed="a folder, such as runs; . for this one")
+    if match := _VARIABLE.search(text):
+        name = match.group(1) or match.group(2)
+        problem = f"names a variable, {match.group(0)}, which only a shell fills in"
+        raise ConfigError(where, problem, fix=f"${{oc.env:{name}}} takes it from the environment")
+    if any(len(part.encode()) > LONGEST_PART for part in Path(text).parts):
+        raise ConfigError(where, "has a name that no file system takes", allowed=f"at most {LONGEST_PART} bytes each")
+    if not text.startswith("~"):
+        return text
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError:
+        raise ConfigError(where, f"there is no such user: {Path(text).parts[0]}") from None
+
+
+def _without_user(uri: str) -> str:
+    return re.sub("://[^/@]+@", "://***@", uri)

@@ -89,11 +89,18 @@ def _settings(console: Console, cls: Any, indent: str, group_default: Any = None
         what = "a group" if group else describe_type(hint)
         if family is not None:
             what = f"{'a list of kinds' if field.metadata.get('many') else 'one of the kinds'} of {family.name}"
+        if _has_numbers(hint) and (limits := field.metadata.get("range")):
+            what += f": {limits}"
         meaning = field.metadata.get("meaning", "")
         console.print(f"{indent}{field.name} ({what}{_default(field, family, group_default)}): {meaning}", markup=False)
         if group:
             own = getattr(group_default, field.name, field.default)
             _settings(console, hint, indent + "    ", own if isinstance(own, hint) else None)
+
+
+def _has_numbers(hint: Any) -> bool:
+    """Whether a value of this type is a number, or may hold one."""
+    return hint in (int, float) or any(_has_numbers(inner) for inner in typing.get_args(hint))
 
 
 def _default(field: dataclasses.Field, family: Any, group_default: Any) -> str:

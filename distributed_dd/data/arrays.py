@@ -14,7 +14,7 @@ from distributed_dd.data.published import Sampled
 from distributed_dd.data.reading import displayable, shown
 from distributed_dd.data.splits import Images, Splits, stratified
 from distributed_dd.errors import IntegrityError
-from distributed_dd.family import require, setting
+from distributed_dd.family import setting
 from distributed_dd.learning.chance import generator
 
 KEYS = "train_images, train_labels, test_images, test_labels; or images, labels with test_fraction"
@@ -25,14 +25,12 @@ IMAGES = "uint8 (n, H, W), (n, H, W, C) or (n, C, H, W) with C of 1 or 3"
 class Arrays(Sampled):
     """Your own arrays in one .npz or .safetensors file, split in it or by fraction."""
 
-    path: str = setting("the file", identity=False, kw_only=True)
+    path: str = setting("the file", identity=False, folder=True, kw_only=True)
     label: str | None = setting("the data set's name in reports (null: the file's name)", None)
     class_names: tuple[str, ...] = setting("names of classes 0, 1, .. (empty: their numbers)", ())
-    test_fraction: float = setting("share set aside for the test, where the file has no test arrays", 0.2)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 < self.test_fraction < 1, "test_fraction", f"got {self.test_fraction}", "between 0 and 1")
+    test_fraction: float = setting(
+        "share set aside for the test, where the file has no test arrays", 0.2, above=0, below=1
+    )
 
     @property
     def name(self) -> str:

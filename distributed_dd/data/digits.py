@@ -14,13 +14,11 @@ from distributed_dd.learning.chance import generator
 class Digits:
     """scikit-learn's digits (1,797 grey images, 8x8, ten classes); nothing is downloaded."""
 
-    num_test: int = setting("images set aside for the one final test", 540)
-    num_validation: int = setting("images set aside for every choice", 257)
+    num_test: int = setting("images set aside for the one final test", 540, at_least=100)
+    num_validation: int = setting("images set aside for every choice", 257, at_least=50)
     split_seed: int = setting("seed of the split; not the run's seed, so that runs share a split", 0)
 
     def __post_init__(self) -> None:
-        require(self.num_test >= 100, "num_test", f"got {self.num_test}", "100 or more")
-        require(self.num_validation >= 50, "num_validation", f"got {self.num_validation}", "50 or more")
         require(
             self.num_test + self.num_validation <= 1500,
             "num_test",

@@ -14,7 +14,7 @@ from distributed_dd.data.published import Sampled
 from distributed_dd.data.reading import displayable, files_below, place_of, shown
 from distributed_dd.data.splits import Images, Splits, stratified
 from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError
-from distributed_dd.family import require, setting
+from distributed_dd.family import setting
 from distributed_dd.learning.chance import generator
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -30,18 +30,14 @@ Pictures = dict[str, list[Path]]
 class ImageFolder(Sampled):
     """Your own pictures: train/<class>/ and test/<class>/, or <class>/ split by fraction."""
 
-    path: str = setting("the folder", identity=False)
+    path: str = setting("the folder", identity=False, folder=True)
     label: str | None = setting("the data set's name in reports (null: the folder's name)", None)
-    size: int | None = setting("resize the shorter side, then crop the centre square (null: as they are)", None)
+    size: int | None = setting(
+        "resize the shorter side, then crop the centre square (null: as they are)", None, at_least=4, at_most=65_536
+    )
     grey: bool = setting("one channel instead of three", False)
-    test_fraction: float = setting("share set aside for the test, where there is no test folder", 0.2)
+    test_fraction: float = setting("share set aside for the test, where there is no test folder", 0.2, above=0, below=1)
     unreadable: Literal["refuse", "skip"] = setting("what to do with a picture that cannot be read", "refuse")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        share = self.test_fraction
-        require(0 < share < 1, "test_fraction", f"got {share}", "between 0 and 1")
-        require(self.size is None or self.size >= 4, "size", f"got {self.size}", "4 or more, or null")
 
     @property
     def name(self) -> str:

@@ -16,7 +16,7 @@ from distributed_dd.data.decoded import Decoded
 from distributed_dd.data.reading import check_regular, files_below
 from distributed_dd.data.splits import Facts, Splits
 from distributed_dd.errors import IntegrityError, MissingInputError, UserError
-from distributed_dd.family import require, setting
+from distributed_dd.family import setting
 
 SECONDS_OF_SILENCE = 60.0
 """A server that says nothing for so long is given up."""
@@ -26,14 +26,13 @@ SECONDS_OF_SILENCE = 60.0
 class Sampled:
     """Settings of every source that has its own test split."""
 
-    validation_fraction: float = setting("share of the training images set aside for every choice", 0.1)
-    num_train: int | None = setting("use only so many of the other training images, class by class (null: all)", None)
+    validation_fraction: float = setting(
+        "share of the training images set aside for every choice", 0.1, above=0, below=1
+    )
+    num_train: int | None = setting(
+        "use only so many of the other training images, class by class (null: all)", None, at_least=2
+    )
     split_seed: int = setting("seed of the split; not the run's seed, so that runs share a split", 0)
-
-    def __post_init__(self) -> None:
-        share = self.validation_fraction
-        require(0 < share < 1, "validation_fraction", f"got {share}", "between 0 and 1")
-        require(self.num_train is None or self.num_train >= 2, "num_train", f"got {self.num_train}", "2 or more")
 
     @property
     def facts(self) -> Facts | None:
@@ -60,7 +59,7 @@ class Published(Sampled):
     num_images: ClassVar[int]
     fetch: ClassVar[str] = "add data.download=true"
 
-    root: str = setting("folder that holds the data set's own folder", "data", identity=False)
+    root: str = setting("folder that holds the data set's own folder", "data", identity=False, folder=True)
     download: bool = setting("fetch it if it is not there", False, identity=False)
 
     @property

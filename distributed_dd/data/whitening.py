@@ -80,10 +80,7 @@ class ZCA:
 
     costly: ClassVar[bool] = True
 
-    eps: float = setting("added to the covariance's eigenvalues", 0.1)
-
-    def __post_init__(self) -> None:
-        require(self.eps > 0, "eps", f"got {self.eps}", "above 0")
+    eps: float = setting("added to the covariance's eigenvalues", 0.1, above=0)
 
     def fit(self, images_nCHW: Tensor) -> Fitted:
         """Mean and covariance (n - 1) of the flattened training images, in float64."""

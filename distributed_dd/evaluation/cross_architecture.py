@@ -28,13 +28,12 @@ class CrossArchitecture:
     """Which networks a set is tried on. Their training follows the recipe that is frozen in the set."""
 
     networks: tuple[Network, ...] = choices(NETWORKS, "networks to train", (ConvNet(),))
-    num_networks: int = setting("fresh networks per row", 5)
+    num_networks: int = setting("fresh networks per row", 5, at_least=1, at_most=10_000)
     full_data: bool = setting("train on all real images too; the label-robust score needs it", True)
     no_augmentation: bool = setting("train without augmentation too, for the augmentation-robust score", True)
 
     def __post_init__(self) -> None:
         require(bool(self.networks), "networks", "empty", ", ".join(NETWORKS.members))
-        require(self.num_networks >= 1, "num_networks", f"got {self.num_networks}", "1 or more")
 
     def fitted_to(self, world: World) -> World:
         """The world whose recipe trains as many networks as are asked for."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from distributed_dd.data import Images
 from distributed_dd.errors import DivergedError
 from distributed_dd.evaluation.scored import Scored
-from distributed_dd.family import choice, plain, require, setting
+from distributed_dd.family import choice, plain, setting
 from distributed_dd.learning.augment import Identity
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.device import device
@@ -30,21 +30,20 @@ DIVERGED = -1.0
 class Evaluation(Recipe):
     """How a set is scored: fresh networks, trained by one frozen recipe."""
 
-    num_epochs: int = setting("passes over the set", 1001)
-    batch_size: int = setting("images per step", 128)
-    drop: float = setting("learning rate factor after epoch num_epochs // 2 + 1", 0.1)
+    num_epochs: int = setting("passes over the set", 1001, at_least=1, at_most=1_000_000)
+    batch_size: int = setting("images per step", 128, at_least=1)
+    drop: float = setting("learning rate factor after epoch num_epochs // 2 + 1", 0.1, at_most=1)
     optimizer: Optimizer = choice(
         OPTIMIZERS, "update rule; its rate is used where none was distilled", SGD(0.01, 0.9, 5e-4)
     )
-    num_networks: int = setting("fresh networks per row of the report", 5)
-    num_validation_networks: int = setting("fresh networks for every choice on validation", 2)
-    every: int = setting("outer steps between scores on validation", 500)
-    num_epochs_full_data: int = setting("passes over all real images, for the full-data row", 100)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("num_networks", "num_validation_networks", "every", "num_epochs_full_data"):
-            require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
+    num_networks: int = setting("fresh networks per row of the report", 5, at_least=1, at_most=10_000)
+    num_validation_networks: int = setting(
+        "fresh networks for every choice on validation", 2, at_least=1, at_most=10_000
+    )
+    every: int = setting("outer steps between scores on validation", 500, at_least=1)
+    num_epochs_full_data: int = setting(
+        "passes over all real images, for the full-data row", 100, at_least=1, at_most=1_000_000
+    )
 
     def recipe(self) -> Recipe:
         """The training part alone."""

@@ -54,18 +54,16 @@ class EasyToHard:
     averaged over networks that were trained for a few epochs.
     """
 
-    initial_fraction: float = setting("share of the images, the easiest, that epoch 0 sees", 0.75)
-    full_epoch: int = setting("epoch from which all images are seen; the paper: 20, for large sets 40", 20)
+    initial_fraction: float = setting("share of the images, the easiest, that epoch 0 sees", 0.75, above=0, at_most=1)
+    full_epoch: int = setting("epoch from which all images are seen; the paper: 20, for large sets 40", 20, at_least=1)
     removal_epochs: tuple[int, ...] = setting("epochs from which the easiest images leave", (40, 60))
-    removal_fractions: tuple[float, ...] = setting("share of all images gone from then on", (0.1, 0.2))
-    num_scorers: int = setting("networks that rank the images", 10)
-    scorer_epochs: int = setting("epochs that each of them is trained for", 10)
+    removal_fractions: tuple[float, ...] = setting(
+        "share of all images gone from then on", (0.1, 0.2), at_least=0, below=1
+    )
+    num_scorers: int = setting("networks that rank the images", 10, at_least=1, at_most=1_000_000)
+    scorer_epochs: int = setting("epochs that each of them is trained for", 10, at_least=1)
 
     def __post_init__(self) -> None:
-        fraction = self.initial_fraction
-        require(0 < fraction <= 1, "initial_fraction", f"got {fraction}", "above 0, at most 1")
-        for name in ("full_epoch", "num_scorers", "scorer_epochs"):
-            require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
         epochs, fractions = list(self.removal_epochs), list(self.removal_fractions)
         require(
             len(epochs) == len(fractions),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from distributed_dd.family import choice, require, setting
+from distributed_dd.family import choice, setting
 from distributed_dd.learning.augment import AUGMENTATIONS, Augmentation, Siamese
 from distributed_dd.learning.batches import endless_batch
 from distributed_dd.learning.chance import generator
@@ -25,17 +25,13 @@ Chosen = Callable[[int], Tensor]
 class Recipe:
     """How a network is trained on labelled images."""
 
-    num_epochs: int = setting("passes over the images", 100)
-    batch_size: int = setting("images per step; the last, smaller batch is kept", 256)
-    drop: float = setting("learning rate factor after epoch num_epochs // 2 + 1 (1 for none)", 1.0)
+    num_epochs: int = setting("passes over the images", 100, at_least=1, at_most=1_000_000)
+    batch_size: int = setting("images per step; the last, smaller batch is kept", 256, at_least=1)
+    drop: float = setting("learning rate factor after epoch num_epochs // 2 + 1 (1 for none)", 1.0, at_most=1)
     optimizer: Optimizer = choice(OPTIMIZERS, "update rule", SGD())
     augment: Augmentation = choice(AUGMENTATIONS, "augmentation of every batch", Siamese())
     precision: Literal["float32", "bf16"] = setting("arithmetic of the network", "float32")
     compile: bool = setting("compile the network; worth it from a few hundred steps on", False)
-
-    def __post_init__(self) -> None:
-        require(self.num_epochs >= 1, "num_epochs", f"got {self.num_epochs}", "1 or more")
-        require(self.batch_size >= 1, "batch_size", f"got {self.batch_size}", "1 or more")
 
     def bare(self, **changes: Any) -> "Recipe":
         """This recipe with changes, without what a subclass adds to it."""

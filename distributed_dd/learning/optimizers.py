@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from distributed_dd.family import Family, require, setting
+from distributed_dd.family import Family, setting
 
 Gradient = Callable[[Tensor], Tensor]
 
@@ -31,12 +31,9 @@ class Optimizer(Protocol):
 class SGD:
     """Stochastic gradient descent."""
 
-    learning_rate: float = setting("step size", 0.01)
-    momentum: float = setting("momentum", 0.0)
+    learning_rate: float = setting("step size", 0.01, above=0)
+    momentum: float = setting("momentum", 0.0, at_least=0, below=1)
     weight_decay: float = setting("L2 penalty", 0.0)
-
-    def __post_init__(self) -> None:
-        require(self.learning_rate > 0, "learning_rate", f"got {self.learning_rate}", "above 0")
 
     @property
     def passes(self) -> int:
@@ -62,16 +59,12 @@ class GSAM:
     g' - alpha v, with v the part of g orthogonal to g'.
     """
 
-    learning_rate: float = setting("step size", 0.01)
-    momentum: float = setting("momentum of the base SGD", 0.0)
+    learning_rate: float = setting("step size", 0.01, above=0)
+    momentum: float = setting("momentum of the base SGD", 0.0, at_least=0, below=1)
     weight_decay: float = setting("L2 penalty of the base SGD", 0.0)
     rho: float = setting("radius of the ascent step", 0.01)
     alpha: float = setting("weight of the orthogonal part of the gradient", 0.3)
     adaptive: bool = setting("scale the ascent by the parameters (ASAM)", True)
-
-    def __post_init__(self) -> None:
-        require(self.learning_rate > 0, "learning_rate", f"got {self.learning_rate}", "above 0")
-        require(self.rho >= 0, "rho", f"got {self.rho}", "0 or more")
 
     @property
     def passes(self) -> int:

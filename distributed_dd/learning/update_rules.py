@@ -58,7 +58,7 @@ class SGD:
     counted: ClassVar[bool] = False
 
     learning_rate: float = setting("step size")
-    momentum: float = setting("momentum", 0.5)
+    momentum: float = setting("momentum", 0.5, at_least=0, below=1)
 
     def update(self, parameters: Sequence[Tensor], state: MutableMapping, factor: float, total: Total) -> None:
         """v <- mu v + g;  x <- x - lr v."""
@@ -72,9 +72,9 @@ class Adam:
     slots: ClassVar[Mapping[str, str]] = {"mean": "exp_avg", "square": "exp_avg_sq"}
     counted: ClassVar[bool] = True
 
-    learning_rate: float = setting("step size", 1e-3)
-    beta1: float = setting("decay of the mean of gradients", 0.9)
-    beta2: float = setting("decay of the mean of their squares", 0.999)
+    learning_rate: float = setting("step size", 1e-3, above=0)
+    beta1: float = setting("decay of the mean of gradients", 0.9, at_least=0, below=1)
+    beta2: float = setting("decay of the mean of their squares", 0.999, at_least=0, below=1)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -95,14 +95,13 @@ class LAMB:
     slots: ClassVar[Mapping[str, str]] = Adam.slots
     counted: ClassVar[bool] = True
 
-    learning_rate: float = setting("step size, as a share of the tensor's norm", 3e-4)
-    beta1: float = setting("decay of the mean of gradients", 0.9)
-    beta2: float = setting("decay of the mean of their squares", 0.999)
-    epsilon: float = setting("added to the root of the mean square", 1e-6)
+    learning_rate: float = setting("step size, as a share of the tensor's norm", 3e-4, above=0)
+    beta1: float = setting("decay of the mean of gradients", 0.9, at_least=0, below=1)
+    beta2: float = setting("decay of the mean of their squares", 0.999, at_least=0, below=1)
+    epsilon: float = setting("added to the root of the mean square", 1e-6, above=0)
 
     def __post_init__(self) -> None:
         _check(self)
-        require(self.epsilon > 0, "epsilon", f"got {self.epsilon}", "above 0")
 
     @torch.no_grad()
     def update(self, parameters: Sequence[Tensor], state: MutableMapping, factor: float, total: Total) -> None:

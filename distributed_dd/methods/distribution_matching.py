@@ -30,7 +30,7 @@ class DistributionMatching(SetMethod):
 
     name: str = setting("the method's name in reports", "dm")
     image_optimizer: UpdateRule = choice(UPDATE_RULES, "update rule of the images", SGD(1.0, 0.5))
-    batch_size: int = setting("real images of each class per outer step (all, where there are fewer)", 256)
+    batch_size: int = setting("real images of each class per outer step (all, where there are fewer)", 256, at_least=1)
     start: PlainStart = choice(PLAIN_STARTS, "starting images", RealImages())
     augment: Augmentation = choice(AUGMENTATIONS, "of real and synthetic images of a class alike", Siamese(shared=True))
 
@@ -41,7 +41,6 @@ class DistributionMatching(SetMethod):
     )
 
     def __post_init__(self) -> None:
-        require(self.batch_size >= 1, "batch_size", f"got {self.batch_size}", "1 or more")
         check_shared(self.augment)
 
     def optimizers(self) -> dict[str, UpdateRule]:

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from distributed_dd.errors import ConfigError
 from distributed_dd.evaluation.product import Tensors
 from distributed_dd.evaluation.words import Words
-from distributed_dd.family import choice, require, setting
+from distributed_dd.family import choice, setting
 from distributed_dd.learning.augment import AUGMENTATIONS, Augmentation, Identity
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.device import device
@@ -46,15 +46,17 @@ class GradientMatching(SetMethod):
 
     name: str = setting("the method's name in reports", "dc")
     image_optimizer: UpdateRule = choice(UPDATE_RULES, "update rule of the images", SGD(0.1, 0.5))
-    batch_size: int = setting("real images of each class per outer step (all, where there are fewer)", 256)
+    batch_size: int = setting("real images of each class per outer step (all, where there are fewer)", 256, at_least=1)
     steps_per_network: int | None = setting(
-        "outer steps with one network, then the next is made (null: as published for the images per class)", None
+        "outer steps with one network, then the next is made (null: as published for the images per class)",
+        None,
+        at_least=1,
     )
     network_epochs: int | None = setting(
         "epochs of the network on the set after each of them but the last (null: as published)", None
     )
-    network_batch_size: int = setting("synthetic images per step of the network", 256)
-    network_learning_rate: float = setting("of these steps, SGD without momentum", 0.01)
+    network_batch_size: int = setting("synthetic images per step of the network", 256, at_least=1)
+    network_learning_rate: float = setting("of these steps, SGD without momentum", 0.01, above=0)
     distance: Literal["row_cosine", "squared_error", "cosine"] = setting(
         "of two gradients: 1 - cosine output row by output row, summed; their squared difference; 1 - one cosine",
         "row_cosine",
@@ -75,13 +77,6 @@ class GradientMatching(SetMethod):
     )
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "network_batch_size"):
-            require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
-        for name, least in (("steps_per_network", 1), ("network_epochs", 0)):
-            value = getattr(self, name)
-            require(value is None or value >= least, name, f"got {value}", f"{least} or more, or null")
-        rate = self.network_learning_rate
-        require(rate > 0, "network_learning_rate", f"got {rate}", "above 0")
         check_shared(self.augment)
 
     def loops(self, images_per_class: int) -> tuple[int, int]:

@@ -51,14 +51,13 @@ class Dimension(Protocol):
 class Uniform:
     """Any number from low to high."""
 
-    low: float = setting("smallest")
-    high: float = setting("largest")
-    num_grid: int = setting("values that a grid search tries", 4)
+    low: float = setting("smallest", at_least=None)
+    high: float = setting("largest", at_least=None)
+    num_grid: int = setting("values that a grid search tries", 4, at_least=2, at_most=10_000)
     log = False
 
     def __post_init__(self) -> None:
         require(self.low < self.high, "high", f"{self.high:g} is not above low, {self.low:g}")
-        require(self.num_grid >= 2, "num_grid", f"got {self.num_grid}", "2 or more")
 
     def coordinates(self, key: str, base: Values) -> dict[str, Coordinate]:
         """The value itself."""
@@ -89,10 +88,6 @@ class LogUniform(Uniform):
 
     log = True
 
-    def __post_init__(self) -> None:
-        require(self.low > 0, "low", f"got {self.low:g}", "above 0")
-        super().__post_init__()
-
     def _at(self, share: float) -> float:
         return self.low * (self.high / self.low) ** share
 
@@ -101,12 +96,11 @@ class LogUniform(Uniform):
 class Integers:
     """Whole numbers low, low + step, .. up to high."""
 
-    low: int = setting("smallest")
-    high: int = setting("largest")
-    step: int = setting("distance", 1)
+    low: int = setting("smallest", at_least=None)
+    high: int = setting("largest", at_least=None)
+    step: int = setting("distance", 1, at_least=1)
 
     def __post_init__(self) -> None:
-        require(self.step >= 1, "step", f"got {self.step}", "1 or more")
         require(self.low < self.high, "high", f"{self.high} is not above low, {self.low}")
 
     def _values(self) -> range:

@@ -33,10 +33,9 @@ class Automatic:
 class Optuna:
     """Optuna's tree-structured Parzen estimator: proposes where trials did well so far."""
 
-    num_random: int = setting("trials before the estimator begins to propose", 6)
+    num_random: int = setting("trials before the estimator begins to propose", 6, at_least=1)
 
     def __post_init__(self) -> None:
-        require(self.num_random >= 1, "num_random", f"got {self.num_random}", "1 or more")
         require(
             importlib.util.find_spec("optuna") is not None,
             "kind",
@@ -71,10 +70,9 @@ class Population:
     num_trials is the size of the population. What comes out is a set made with rates that changed on the way.
     """
 
-    num_intervals: int = setting("equal stretches of outer steps, after each of which members may copy", 4)
-
-    def __post_init__(self) -> None:
-        require(self.num_intervals >= 2, "num_intervals", f"got {self.num_intervals}", "2 or more")
+    num_intervals: int = setting(
+        "equal stretches of outer steps, after each of which members may copy", 4, at_least=2, at_most=10_000
+    )
 
     def check(self, space: Space, coordinates: dict[str, Coordinate]) -> None:
         """Only what may change in the middle of a distillation."""
@@ -106,12 +104,8 @@ class Schedule(Protocol):
 class Asha:
     """Asynchronous successive halving: at every rung the best 1 / reduction_factor so far go on."""
 
-    num_rungs: int = setting("scores of a trial that gets to the end", 3)
-    reduction_factor: float = setting("outer steps from rung to rung grow by this", 3.0)
-
-    def __post_init__(self) -> None:
-        require(self.num_rungs >= 1, "num_rungs", f"got {self.num_rungs}", "1 or more")
-        require(self.reduction_factor > 1, "reduction_factor", f"got {self.reduction_factor:g}", "more than 1")
+    num_rungs: int = setting("scores of a trial that gets to the end", 3, at_least=1, at_most=1_000)
+    reduction_factor: float = setting("outer steps from rung to rung grow by this", 3.0, above=1)
 
     def rungs(self, num_outer_steps: int) -> tuple[int, ...]:
         """About num_outer_steps / reduction_factor ** k."""
@@ -128,10 +122,7 @@ class Asha:
 class ToTheEnd:
     """Every trial makes all outer steps."""
 
-    num_rungs: int = setting("scores of every trial, evenly spread", 1)
-
-    def __post_init__(self) -> None:
-        require(self.num_rungs >= 1, "num_rungs", f"got {self.num_rungs}", "1 or more")
+    num_rungs: int = setting("scores of every trial, evenly spread", 1, at_least=1, at_most=1_000)
 
     def rungs(self, num_outer_steps: int) -> tuple[int, ...]:
         """At equal distances, the last outer step included."""
@@ -148,10 +139,10 @@ class Sweep:
     base: str = setting(
         "configuration that is varied, relative to this file; {images_per_class} in it names one for each"
     )
-    images_per_class: tuple[int, ...] = setting("sizes; each has a study of its own")
+    images_per_class: tuple[int, ...] = setting("sizes; each has a study of its own", at_least=1)
     space: dict = setting("fields of the configuration, each with a dimension by kind")
-    num_trials: int = setting("trials of each study, the base configuration among them")
-    hours: float | None = setting("for all studies together; null: no limit", None, identity=False)
+    num_trials: int = setting("trials of each study, the base configuration among them", at_least=1, at_most=1_000_000)
+    hours: float | None = setting("for all studies together; null: no limit", None, identity=False, above=0)
     name: str | None = setting("in folders and tags; null: the file's", None)
     settings: dict = setting("laid over every base", default_factory=dict)
     search: Search = choice(SEARCHES, "who proposes", Automatic())
@@ -159,15 +150,21 @@ class Sweep:
     validation_networks: tuple[int, ...] = setting(
         "fresh networks of a score at the first, second .. rung; the last entry is for all further ones",
         (1, 2, 4),
+        at_least=1,
+        at_most=10_000,
     )
     num_finalists: int = setting(
-        "trials that are scored again, with final_networks other networks, to choose between them", 3
+        "trials that are scored again, with final_networks other networks, to choose between them",
+        3,
+        at_least=1,
     )
-    final_networks: int = setting("fresh networks of that score, on validation", 8)
+    final_networks: int = setting("fresh networks of that score, on validation", 8, at_least=1, at_most=10_000)
     test_winner: bool = setting("run and test the best configuration of every study at the end", True)
-    max_concurrent: int | None = setting("trials at a time (null: as many as the cluster holds)", None, identity=False)
+    max_concurrent: int | None = setting(
+        "trials at a time (null: as many as the cluster holds)", None, identity=False, at_least=1
+    )
     seed: int = setting("seed of the search", 0)
-    output: str = setting("folder of all results", "runs", identity=False)
+    output: str = setting("folder of all results", "runs", identity=False, folder=True)
     tracker: str | None = setting(
         "mlflow or none, for all runs of the sweep; null: as the base says", None, identity=False
     )
@@ -179,11 +176,6 @@ class Sweep:
             "images_per_class",
             "names a size twice",
         )
-        for name in ("num_trials", "num_finalists", "final_networks"):
-            require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
-        require(self.hours is None or self.hours > 0, "hours", f"got {self.hours}", "more than 0, or null")
-        limit = self.max_concurrent
-        require(limit is None or limit >= 1, "max_concurrent", f"got {limit}", "1 or more, or null")
         networks = self.validation_networks
         require(
             bool(networks) and min(networks) >= 1,

@@ -7,6 +7,7 @@ from distributed_dd.family import require
 
 PART = re.compile(r"(\d+(?:\.\d+)?)(?:-(\d+(?:\.\d+)?)(?::(\d*\.?\d+))?)?")
 DIGITS = 6
+MOST_EPOCHS = 1_000_000
 
 
 def parse_epochs(text: str, where: str = "keep_epochs") -> tuple[float, ...]:
@@ -25,7 +26,8 @@ def parse_epochs(text: str, where: str = "keep_epochs") -> tuple[float, ...]:
         assert first is not None
         last, step = first if last is None else last, 1.0 if step is None else step
         require(step > 0 and last >= first, where, f"{part!r} in {text!r} is no range", allowed)
-        count = int((last - first) / step + 1e-9)
+        count = int(min((last - first) / step, MOST_EPOCHS) + 1e-9)
+        require(len(epochs) + count < MOST_EPOCHS, where, f"{part!r} is too long a range", f"{MOST_EPOCHS:,} epochs")
         epochs |= {same_epoch(first + index * step) for index in range(count + 1)}
     return tuple(sorted(epochs))
 

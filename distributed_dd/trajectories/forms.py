@@ -100,13 +100,13 @@ class Convex:
     layer's path length that the expert had covered by then. So any epoch, fractions included, can be read.
     """
 
-    waypoints: tuple[float, ...] = setting("epochs between the first and the last to pass through", ())
-    smoothing: int = setting("neighbouring epochs on each side averaged into an inner waypoint", 1)
+    waypoints: tuple[float, ...] = setting(
+        "epochs between the first and the last to pass through", (), at_most=1_000_000
+    )
+    smoothing: int = setting("neighbouring epochs on each side averaged into an inner waypoint", 1, at_most=1_000_000)
     precision: Precision = setting("number format on disk; all is read as float32", "float32")
 
     def __post_init__(self) -> None:
-        require(self.smoothing >= 0, "smoothing", f"got {self.smoothing}", "0 or more")
-        require(min(self.waypoints, default=0) >= 0, "waypoints", f"got {list(self.waypoints)}", "0 or more")
         integral = all(waypoint == int(waypoint) for waypoint in self.waypoints)
         require(integral, "waypoints", f"got {list(self.waypoints)}", "whole epochs")
 

@@ -18,7 +18,7 @@ TOP = (
     "__main__ __init__"
 )
 LAYERS = {
-    **dict.fromkeys(("allocator", "errors", "family", "nested", "durable", "locks", "places", "secrets", "records"), 0),
+    **dict.fromkeys(("allocator", "errors", "family", "nested", "durable", "locks", "places", "ranges", "records"), 0),
     "children": 0,
     "learning": 1,
     **dict.fromkeys(("data", "unroll", "trajectories", "search"), 2),

@@ -21,9 +21,9 @@ class DeepSpeedRanks:
     a part of the batches of its group's segments.
     """
 
-    num_ranks: int = setting("how many processes")
+    num_ranks: int = setting("how many processes", at_least=1, at_most=65_536)
     split: Literal["segments", "student_batch", "grid"] = setting("what is divided over ranks", "student_batch")
-    num_groups: int | None = setting("segments at a time, where split is grid", None)
+    num_groups: int | None = setting("segments at a time, where split is grid", None, at_least=1)
     zero: Zero = setting("what of the set is sharded", default_factory=Zero)
     stored: Literal["auto", "device", "spread", "host"] = setting(
         "where the student parameters of an unroll wait for the way back: each rank keeps all, or its part "
@@ -31,16 +31,12 @@ class DeepSpeedRanks:
         "quarter of a rank's memory",
         "auto",
     )
-    cpus_per_rank: int = setting("cores, and so threads, of every rank", 1)
-    gpus_per_rank: int | None = setting("0 or 1; null: 1 where the cluster has any", None)
+    cpus_per_rank: int = setting("cores, and so threads, of every rank", 1, at_least=1, at_most=65_536)
+    gpus_per_rank: int | None = setting("0 or 1; null: 1 where the cluster has any", None, at_most=1)
     max_restarts: int = setting("times that lost ranks are replaced without a checkpoint between", 5)
-    timeout: float = setting("seconds after which a rank that waits in vain for the others gives up", 1800.0)
+    timeout: float = setting("seconds after which a rank that waits in vain for the others gives up", 1800.0, above=0)
 
     def __post_init__(self) -> None:
-        for name in ("num_ranks", "cpus_per_rank"):
-            require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
-        require(self.max_restarts >= 0, "max_restarts", f"got {self.max_restarts}", "0 or more")
-        require(self.timeout > 0, "timeout", f"got {self.timeout:g}", "above 0")
         require(
             self.gpus_per_rank in (None, 0, 1),
             "gpus_per_rank",

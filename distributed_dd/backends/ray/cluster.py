@@ -28,29 +28,26 @@ class RayCluster:
     """Ray tasks: on the cluster at ``address`` (or RAY_ADDRESS), else on a local Ray started here."""
 
     address: str | None = setting("of a running cluster; null takes RAY_ADDRESS, or starts a local Ray", None)
-    cpus_per_task: int = setting("cores, and so threads, of every task", 1)
+    cpus_per_task: int = setting("cores, and so threads, of every task", 1, at_least=1, at_most=65_536)
     gpus_per_task: float | None = setting(
         "GPUs of every task; a fraction packs several on one card; null: 1 where the cluster has any", None
     )
-    num_cpus: int | None = setting("cores of a local Ray (null: all)", None)
+    num_cpus: int | None = setting("cores of a local Ray (null: all)", None, at_least=1, at_most=65_536)
     max_in_flight: int | None = setting(
-        "tasks handed to Ray at a time (null: twice what the cluster can run, 64 at least)", None
+        "tasks handed to Ray at a time (null: twice what the cluster can run, 64 at least)",
+        None,
+        at_least=1,
     )
-    max_retries: int = setting("times that a task is repeated after its worker or node died", 20)
+    max_retries: int = setting("times that a task is repeated after its worker or node died", 20, at_most=1_000_000)
     engine: Engine = choice(ENGINES, "who does the distillation", Local())
     wait_for_nodes: float = setting(
         "seconds to wait for a node that can hold a task, such as one that an autoscaler starts", 0.0
     )
 
     def __post_init__(self) -> None:
-        for name in ("cpus_per_task", "max_in_flight", "num_cpus"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, name, f"got {value}", "1 or more")
         gpus = self.gpus_per_task
         countable = gpus is None or 0 <= gpus <= 1 or gpus == int(gpus)
         require(countable, "gpus_per_task", f"got {gpus}", "a fraction of 1, or a whole number")
-        for name in ("max_retries", "wait_for_nodes"):
-            require(getattr(self, name) >= 0, name, f"got {getattr(self, name)}", "0 or more")
 
     def map(self, function: Callable[[Any, Any], Any], tasks: Sequence[Any], shared: Any) -> Iterator[tuple[int, Any]]:
         """``function(task, shared)`` as Ray tasks; (index, result) as they finish.

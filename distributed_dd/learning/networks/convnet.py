@@ -13,14 +13,12 @@ from distributed_dd.learning.networks.norms import GROUPS, Norm, Pooling, norm_l
 class ConvNet:
     """The field's ConvNet (Gidaris and Komodakis, 2018): conv 3x3, norm, ReLU, pooling, repeated."""
 
-    depth: int = setting("blocks; each halves height and width", 3)
-    width: int = setting("channels of every block", 128)
+    depth: int = setting("blocks; each halves height and width", 3, at_least=1, at_most=1_000)
+    width: int = setting("channels of every block", 128, at_least=1, at_most=65_536)
     norm: Norm = setting("normalisation; students cannot use batch", "instance")
     pooling: Pooling = setting("how a block halves height and width", "average")
 
     def __post_init__(self) -> None:
-        require(self.depth >= 1, "depth", f"got {self.depth}", "1 or more")
-        require(self.width >= 1, "width", f"got {self.width}", "1 or more")
         fits = self.norm != "group" or self.width % GROUPS == 0
         require(fits, "width", f"got {self.width}", f"a multiple of {GROUPS}, for group norm")
 

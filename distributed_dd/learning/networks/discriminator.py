@@ -15,10 +15,7 @@ HALVING = {1: (8,), 2: (4, 8), 3: (2, 4, 8), 4: (2, 4, 6, 8), 5: (2, 3, 4, 6, 8)
 class ConvDiscriminator:
     """Eight 3x3 convolutions, each with layer norm and leaky ReLU; two heads."""
 
-    width: int = setting("channels of every layer", 196)
-
-    def __post_init__(self) -> None:
-        require(self.width >= 1, "width", f"got {self.width}", "1 or more")
+    width: int = setting("channels of every layer", 196, at_least=1, at_most=65_536)
 
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """Layers from images (B, C, H, W) in [-1, 1] to (B, 1 + K): the source score, then class logits.

@@ -26,12 +26,10 @@ def sizes_up(side: int) -> list[int]:
 class ConvGenerator:
     """Transposed convolutions that double the image, 3x3 convolutions between them, tanh at the end."""
 
-    width: int = setting("channels of every layer", 196)
-    noise_size: int = setting("entries of the noise; the first ones become the one-hot class", 100)
-
-    def __post_init__(self) -> None:
-        require(self.width >= 1, "width", f"got {self.width}", "1 or more")
-        require(self.noise_size >= 2, "noise_size", f"got {self.noise_size}", "2 or more")
+    width: int = setting("channels of every layer", 196, at_least=1, at_most=65_536)
+    noise_size: int = setting(
+        "entries of the noise; the first ones become the one-hot class", 100, at_least=2, at_most=65_536
+    )
 
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """Layers from (B, noise_size) to images (B, C, H, W) in [-1, 1]; torch's default initialisation.

@@ -12,10 +12,7 @@ from distributed_dd.learning.networks.blocks import with_blocks
 class LeNet:
     """LeNet: two 5x5 convolutions (6 and 16 channels) and three linear layers (LeCun et al., 1998)."""
 
-    stride: int = setting("of the first convolution: 1 up to 32 pixels, 2 for 64", 1)
-
-    def __post_init__(self) -> None:
-        require(self.stride in (1, 2), "stride", f"got {self.stride}", "1 or 2")
+    stride: int = setting("of the first convolution: 1 up to 32 pixels, 2 for 64", 1, at_least=1, at_most=2)
 
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """Layers for images of shape (C, H, W) of 16 pixels or more."""

@@ -5,7 +5,7 @@ from math import prod
 
 from torch import nn
 
-from distributed_dd.family import require, setting
+from distributed_dd.family import setting
 from distributed_dd.learning.networks.blocks import with_blocks
 
 
@@ -13,12 +13,8 @@ from distributed_dd.learning.networks.blocks import with_blocks
 class MLP:
     """Fully connected ReLU layers (three linear layers of width 128 in the field)."""
 
-    depth: int = setting("linear layers, the classifier included", 3)
-    width: int = setting("hidden units of every layer", 128)
-
-    def __post_init__(self) -> None:
-        require(self.depth >= 1, "depth", f"got {self.depth}", "1 or more")
-        require(self.width >= 1, "width", f"got {self.width}", "1 or more")
+    depth: int = setting("linear layers, the classifier included", 3, at_least=1, at_most=1_000)
+    width: int = setting("hidden units of every layer", 128, at_least=1, at_most=65_536)
 
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """Layers for images of shape (C, H, W); torch's default initialisation."""

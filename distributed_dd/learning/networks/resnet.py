@@ -46,12 +46,8 @@ class ResNet18:
 
     norm: Norm = setting("normalisation; students cannot use batch", "instance")
     downsample: Literal["stride", "average"] = setting("how a block halves the image", "stride")
-    width: int = setting("channels of the first block; each block doubles them", 64)
-    stem_stride: int = setting("of the stem: 1 up to 32 pixels, 2 for 64", 1)
-
-    def __post_init__(self) -> None:
-        require(self.width >= 1, "width", f"got {self.width}", "1 or more")
-        require(self.stem_stride in (1, 2), "stem_stride", f"got {self.stem_stride}", "1 or 2")
+    width: int = setting("channels of the first block; each block doubles them", 64, at_least=1, at_most=65_536)
+    stem_stride: int = setting("of the stem: 1 up to 32 pixels, 2 for 64", 1, at_least=1, at_most=2)
 
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """Layers for images of shape (C, H, W) of 16 pixels or more (8 without instance norm)."""

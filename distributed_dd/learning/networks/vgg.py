@@ -16,10 +16,7 @@ class VGG11:
     """VGG11: eight 3x3 convolutions in five blocks of one size, max pooling, one linear layer."""
 
     norm: Norm = setting("normalisation; students cannot use batch", "instance")
-    last_stride: int = setting("of the last pooling: 2 brings 32 pixels to 1", 2)
-
-    def __post_init__(self) -> None:
-        require(self.last_stride in (1, 2), "last_stride", f"got {self.last_stride}", "1 or 2")
+    last_stride: int = setting("of the last pooling: 2 brings 32 pixels to 1", 2, at_least=1, at_most=2)
 
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """Layers for images of shape (C, H, W) of 32 pixels or more (28 grey ones are padded)."""

@@ -12,7 +12,7 @@ from distributed_dd.evaluation.elsewhere import Elsewhere, Table
 from distributed_dd.evaluation.report import titled
 from distributed_dd.evaluation.scoring import score_rows
 from distributed_dd.evaluation.tables import markdown, percent
-from distributed_dd.family import build_member, choices, plain, require, setting
+from distributed_dd.family import build_member, choices, plain, setting
 from distributed_dd.learning.networks import NETWORKS, Network
 from distributed_dd.methods.generative.artefact import WEIGHTS, Generator, load_generator
 from distributed_dd.methods.generative.rows import TITLES, Generated, candidates, with_protocol
@@ -31,15 +31,10 @@ KIND = "generator evaluation"
 class GeneratorEvaluation:
     """Which set sizes and networks a generator is tried on. Training follows the recipe frozen in it."""
 
-    images_per_class: tuple[int, ...] = setting("sizes of sets (empty: the size of its run)", ())
+    images_per_class: tuple[int, ...] = setting("sizes of sets (empty: the size of its run)", (), at_least=1)
     networks: tuple[Network, ...] = choices(NETWORKS, "networks to train (empty: that of its run)")
-    num_networks: int = setting("fresh networks per row", 5)
+    num_networks: int = setting("fresh networks per row", 5, at_least=1, at_most=10_000)
     full_data: bool = setting("train on all real images too, once for each network", True)
-
-    def __post_init__(self) -> None:
-        require(self.num_networks >= 1, "num_networks", f"got {self.num_networks}", "1 or more")
-        good = all(number >= 1 for number in self.images_per_class)
-        require(good, "images_per_class", f"got {list(self.images_per_class)}", "each 1 or more")
 
 
 class GeneratorElsewhere(Elsewhere):

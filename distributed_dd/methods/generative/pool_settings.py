@@ -26,11 +26,13 @@ class Pool:
         "layer of each whose features are matched: middle, a block's number, a module's name (empty: middle)",
         (),
     )
-    steps_per_network: int = setting("updates of the generator with one network, then the next is drawn", 781)
+    steps_per_network: int = setting(
+        "updates of the generator with one network, then the next is drawn", 781, at_least=1
+    )
     net_steps: int = setting("its SGD steps before each update of the generator (0: it stays untrained)", 16)
-    batch_size: int = setting("real images per step of its own", 64)
-    learning_rate: float = setting("of its SGD", 0.01)
-    momentum: float = setting("of its SGD", 0.9)
+    batch_size: int = setting("real images per step of its own", 64, at_least=1)
+    learning_rate: float = setting("of its SGD", 0.01, above=0)
+    momentum: float = setting("of its SGD", 0.9, at_least=0, below=1)
     weight_decay: float = setting("of its SGD", 5e-4)
     augment: Augmentation = choice(AUGMENTATIONS, "augmentation of its real images", InTurn())
 
@@ -42,10 +44,6 @@ class Pool:
             f"{len(self.layers)} for {len(self.networks)} networks",
             "one for each, or none",
         )
-        for name in ("steps_per_network", "batch_size"):
-            require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
-        require(self.net_steps >= 0, "net_steps", f"got {self.net_steps}", "0 or more")
-        require(self.learning_rate > 0, "learning_rate", f"got {self.learning_rate}", "above 0")
 
     def layer(self, number: int) -> str:
         """The layer of network ``number`` as it was asked for."""

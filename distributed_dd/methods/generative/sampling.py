@@ -20,12 +20,8 @@ from distributed_dd.outer.work import size
 class Sampling:
     """Settings of a sample."""
 
-    images_per_class: int = setting("images of every class")
+    images_per_class: int = setting("images of every class", at_least=1)
     seed: int = setting("seed of the noise", 0)
-
-    def __post_init__(self) -> None:
-        require(self.images_per_class >= 1, "images_per_class", f"got {self.images_per_class}", "1 or more")
-        require(self.seed >= 0, "seed", f"got {self.seed}", "0 or more")
 
 
 def write_sample(asked: Sampling, source: Path, to: Path | None, progress: Progress) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from distributed_dd.family import choice, require, setting
+from distributed_dd.family import choice, setting
 from distributed_dd.learning.augment import AUGMENTATIONS, Augmentation, InTurn
 from distributed_dd.learning.batches import endless_batch
 from distributed_dd.learning.chance import generator
@@ -27,16 +27,14 @@ OF_A_GAN = Adam(1e-4, 0.0, 0.9)
 class GanTraining:
     """The conditional GAN before any matching; runs with the same one share it."""
 
-    num_steps: int = setting("updates of the generator (150 epochs of 50,000 images are 58,500)", 58500)
-    batch_size: int = setting("real images, and as many generated ones, per update", 128)
+    num_steps: int = setting("updates of the generator (150 epochs of 50,000 images are 58,500)", 58500, at_least=1)
+    batch_size: int = setting("real images, and as many generated ones, per update", 128, at_least=1)
     generator_optimizer: Adam = setting("optimiser of the generator", OF_A_GAN)
     discriminator_optimizer: Adam = setting("optimiser of the discriminator", OF_A_GAN)
-    storage: str | None = setting("folder in which GANs lie (null: OUTPUT/gans)", None, identity=False, place=True)
-    show_every: int = setting("updates between pictures", 1000, identity=False)
-
-    def __post_init__(self) -> None:
-        for name in ("num_steps", "batch_size", "show_every"):
-            require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
+    storage: str | None = setting(
+        "folder in which GANs lie (null: OUTPUT/gans)", None, identity=False, place=True, folder=True
+    )
+    show_every: int = setting("updates between pictures", 1000, identity=False, at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +45,12 @@ class GenerativeSettings:
     generator: ConvGenerator = setting("noise and class to image", ConvGenerator())
     discriminator: ConvDiscriminator = setting("real or generated, and which class", ConvDiscriminator())
     gan: GanTraining = setting("the conditional GAN before any matching", GanTraining())
-    batch_size: int = setting("real images, and as many generated ones, per outer step", 64)
+    batch_size: int = setting("real images, and as many generated ones, per outer step", 64, at_least=1)
     generator_optimizer: Adam = setting("optimiser of the generator, matched", Adam(5e-6, 0.0, 0.9))
     discriminator_optimizer: Adam = setting("optimiser of the discriminator meanwhile", Adam(5e-6, 0.0, 0.9))
-    discriminator_steps: int = setting("updates of the discriminator for each of the generator", 1)
+    discriminator_steps: int = setting(
+        "updates of the discriminator for each of the generator", 1, at_least=1, at_most=1_000_000
+    )
     gradient_penalty: float = setting("weight of the discriminator's gradient penalty", 10.0)
     classification_weight: float = setting("weight of the class losses of both networks", 1.0)
     global_weight: float = setting("weight of the difference of logits (0: left out)", 0.01)
@@ -67,20 +67,14 @@ class GenerativeSettings:
         "of real and generated images alike before they are compared",
         InTurn(("color", "crop", "cutout"), shared=True),
     )
-    ema_decay: float | None = setting("average the generator over steps with this decay (null: no)", None)
+    ema_decay: float | None = setting(
+        "average the generator over steps with this decay (null: no)", None, above=0, below=1
+    )
     judged_by: Literal["fresh", "frozen"] = setting(
         "what a step is chosen by on validation: networks that see new images in every epoch, or one frozen sample",
         "fresh",
     )
     precision: Literal["float32", "bf16"] = setting("arithmetic of all networks", "float32")
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "discriminator_steps"):
-            require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
-        for name in ("gradient_penalty", "classification_weight", "global_weight", "local_weight"):
-            require(getattr(self, name) >= 0, name, f"got {getattr(self, name)}", "0 or more")
-        if self.ema_decay is not None:
-            require(0 < self.ema_decay < 1, "ema_decay", f"got {self.ema_decay}", "between 0 and 1, or null")
 
     @property
     def matched(self) -> bool:

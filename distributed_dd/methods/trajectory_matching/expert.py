@@ -27,7 +27,7 @@ from distributed_dd.trajectories.unfinished import Reached
 class Experts(Recipe):
     """Networks trained on real data, whose trajectories are kept."""
 
-    num_experts: int = setting("networks to train", 100)
+    num_experts: int = setting("networks to train", 100, at_least=1, at_most=1_000_000)
     trajectory: Form = choice(FORMS, "what is kept of an expert", Full())
     curriculum: Curriculum = choice(CURRICULA, "images of each epoch", Everything())
     storage: str | None = setting(
@@ -45,9 +45,6 @@ class Experts(Recipe):
     save_every: float = setting("seconds between saves of an expert in training", 60.0, identity=False)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.num_experts >= 1, "num_experts", f"got {self.num_experts}", "1 or more")
-        require(self.save_every >= 0, "save_every", f"got {self.save_every}", "0 (after every epoch) or more")
         try:
             self.trajectory.recorded(self.num_epochs, ())
         except ConfigError as error:

@@ -36,8 +36,8 @@ class ExpertEnsemble:
     """
 
     learned: bool = setting("optimise the label logits too", True)
-    epoch: int = setting("expert checkpoint that labels; -1 is the last", -1)
-    num_experts: int | None = setting("experts that are asked (null: all)", None)
+    epoch: int = setting("expert checkpoint that labels; -1 is the last", -1, at_least=-1_000_000, at_most=1_000_000)
+    num_experts: int | None = setting("experts that are asked (null: all)", None, at_least=1)
 
     def start(self, targets_n: Tensor, num_classes: int, expert_logits: Iterable[Tensor]) -> Tensor:
         """Logits (n, K) from every expert's logits (n, K)."""

@@ -32,9 +32,9 @@ class Segments(Protocol):
 class Window:
     """Start epochs uniform in [min_start_epoch, max_start_epoch) throughout (MTT, FTD, late DATM)."""
 
-    max_start_epoch: float = setting("T+, exclusive")
+    max_start_epoch: float = setting("T+, exclusive", at_most=1_000_000)
     min_start_epoch: float = setting("T-", 0.0)
-    step: float = setting("epochs from one possible start to the next; fractions must be kept", 1.0)
+    step: float = setting("epochs from one possible start to the next; fractions must be kept", 1.0, at_least=1e-6)
 
     def __post_init__(self) -> None:
         _check(self.min_start_epoch, self.max_start_epoch, self.step, "max_start_epoch")
@@ -56,11 +56,11 @@ class Window:
 class Expanding:
     """DATM's sequential window: [T-, UB) with UB growing from T to T+ (ICLR 2024)."""
 
-    max_start_epoch: float = setting("T+, exclusive")
-    initial_max_start_epoch: float = setting("T: the upper bound at outer step 0, exclusive")
-    expansion_steps: int = setting("outer steps over which the bound grows from T to T+")
+    max_start_epoch: float = setting("T+, exclusive", at_most=1_000_000)
+    initial_max_start_epoch: float = setting("T: the upper bound at outer step 0, exclusive", at_most=1_000_000)
+    expansion_steps: int = setting("outer steps over which the bound grows from T to T+", at_least=1)
     min_start_epoch: float = setting("T-", 0.0)
-    step: float = setting("epochs from one possible start to the next; fractions must be kept", 1.0)
+    step: float = setting("epochs from one possible start to the next; fractions must be kept", 1.0, at_least=1e-6)
 
     def __post_init__(self) -> None:
         _check(self.min_start_epoch, self.initial_max_start_epoch, self.step, "initial_max_start_epoch")
@@ -70,7 +70,6 @@ class Expanding:
             f"{self.initial_max_start_epoch:g} is above max_start_epoch",
             f"at most {self.max_start_epoch:g}",
         )
-        require(self.expansion_steps >= 1, "expansion_steps", f"got {self.expansion_steps}", "1 or more")
 
     def upper_bound(self, outer_step: int) -> float:
         """min(T+, T + int((T+ - T) step / expansion_steps)), exclusive."""
@@ -90,6 +89,9 @@ class Expanding:
         return self.min_start_epoch, self.upper_bound(outer_step) - self.step
 
 
+MOST_STARTS = 1_000_000
+
+
 def _grid(low: float, high: float, step: float) -> list[float]:
     count = math.ceil((high - low) / step - 1e-9)
     return [round(low + index * step, 6) for index in range(count)]
@@ -100,9 +102,8 @@ def _uniform(starts: list[float], rng: torch.Generator) -> float:
 
 
 def _check(low: float, high: float, step: float, where: str) -> None:
-    require(low >= 0, "min_start_epoch", f"got {low:g}", "0 or more")
-    require(step > 0, "step", f"got {step:g}", "above 0")
     require(high > low, where, f"{high:g} leaves no start epoch at or above {low:g}", f"above {low:g}")
+    require((high - low) / step <= MOST_STARTS, "step", f"{step:g} gives too many starts", f"{MOST_STARTS:,} at most")
 
 
 SEGMENTS = Family("segments", {"expanding": Expanding, "window": Window})

@@ -24,14 +24,18 @@ class TrajectorySettings:
     segments: Segments = choice(SEGMENTS, "window of start epochs")
     label_optimizer: SGD = setting("optimiser of the label logits, where they are learned", SGD(2.0, 0.9))
     name: str = setting("the method's name in reports", "datm")
-    student_steps: int = setting("N: SGD steps of the student per outer step", 80)
-    expert_epochs: float = setting("M: expert epochs from start to target", 2.0)
-    batch_size: int = setting("synthetic images per student step (all, if there are fewer)", 1000)
-    student_learning_rate: float = setting("the student's learning rate at the start", 0.01)
-    student_learning_rate_min: float = setting("floor of the learned rate; reaching it is reported", 1e-6)
-    segments_per_outer_step: int = setting("segments whose gradients an outer step averages", 1)
+    student_steps: int = setting("N: SGD steps of the student per outer step", 80, at_least=1, at_most=1_000_000)
+    expert_epochs: float = setting("M: expert epochs from start to target", 2.0, above=0)
+    batch_size: int = setting("synthetic images per student step (all, if there are fewer)", 1000, at_least=1)
+    student_learning_rate: float = setting("the student's learning rate at the start", 0.01, above=0)
+    student_learning_rate_min: float = setting("floor of the learned rate; reaching it is reported", 1e-6, above=0)
+    segments_per_outer_step: int = setting(
+        "segments whose gradients an outer step averages", 1, at_least=1, at_most=1_000_000
+    )
     gate: float | None = setting("leave a segment out if its matching loss is above (null: never)", 1.0)
-    ema_decay: float | None = setting("average the set over outer steps with this decay (null: no)", None)
+    ema_decay: float | None = setting(
+        "average the set over outer steps with this decay (null: no)", None, above=0, below=1
+    )
     precision: Literal["float32", "bf16"] = setting("arithmetic of the student", "float32")
     start: Start = choice(STARTS, "starting images", CorrectlyPredicted())
     labels: Labels = choice(LABELS, "starting labels", ExpertEnsemble())
@@ -43,19 +47,13 @@ class TrajectorySettings:
     """Sets on which networks of the report train, the full data aside."""
 
     def __post_init__(self) -> None:
-        for name in ("student_steps", "batch_size", "segments_per_outer_step"):
-            require(getattr(self, name) >= 1, name, f"got {getattr(self, name)}", "1 or more")
-        require(self.expert_epochs > 0, "expert_epochs", f"got {self.expert_epochs:g}", "above 0")
         floor = self.student_learning_rate_min
-        require(floor > 0, "student_learning_rate_min", f"got {floor}", "above 0")
         require(
             self.student_learning_rate >= floor,
             "student_learning_rate",
             f"got {self.student_learning_rate}",
             f"at least {floor}",
         )
-        if self.ema_decay is not None:
-            require(0 < self.ema_decay < 1, "ema_decay", f"got {self.ema_decay}", "between 0 and 1, or null")
         require(
             self.segments_per_outer_step == 1 or not isinstance(self.labels, TargetNetwork),
             "segments_per_outer_step",

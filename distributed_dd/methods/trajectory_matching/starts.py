@@ -37,7 +37,7 @@ class CorrectlyPredicted:
     again with the next one, so an image that any expert gets right may be taken.
     """
 
-    epoch: int = setting("expert checkpoint that judges; -1 is the last", -1)
+    epoch: int = setting("expert checkpoint that judges; -1 is the last", -1, at_least=-1_000_000, at_most=1_000_000)
 
     def choose(
         self,

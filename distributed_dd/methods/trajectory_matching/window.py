@@ -19,15 +19,9 @@ class MatchingWindow:
 
     earliest: float = setting("least T-", 0.0)
     latest: float | None = setting("largest T+ (null: the experts' epochs - M)", None)
-    spacing: float | None = setting("epochs between bounds that are tried (null: method.segments.step)", None)
-    min_width: float | None = setting("least epochs from T- to the exclusive T+ (null: one spacing)", None)
+    spacing: float | None = setting("epochs between bounds that are tried (null: method.segments.step)", None, above=0)
+    min_width: float | None = setting("least epochs from T- to the exclusive T+ (null: one spacing)", None, above=0)
     depends_on_others = True
-
-    def __post_init__(self) -> None:
-        require(self.earliest >= 0, "earliest", f"got {self.earliest:g}", "0 or more")
-        for name in ("spacing", "min_width"):
-            value = getattr(self, name)
-            require(value is None or value > 0, name, f"got {value}", "above 0, or null")
 
     def _room(self, base: Values) -> tuple[float, int, int]:
         """Spacing; how many fit between ``earliest`` and the highest exclusive bound; least width."""
