@@ -27,10 +27,10 @@ from distributed_dd.methods import METHODS
 class Round:
     """A circle."""
 
-    radius: float = setting("of the circle", 1.0)
+    radius: float = setting("of the circle", 1.0, above=0)
 
     def __post_init__(self):
-        require(self.radius > 0, "radius", f"got {self.radius}", "above 0")
+        require(self.radius != 0, "radius", f"got {self.radius}", "above 0")
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,8 @@ class Uniform:
 class LogUniform(Uniform):
     """Any number from low to high, as many below as above their geometric mean: for learning rates."""
 
+    low: float = setting("smallest", above=0)
+    high: float = setting("largest", above=0)
     log = True
 
     def _at(self, share: float) -> float:

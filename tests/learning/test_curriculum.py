@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from distributed_dd.errors import ConfigError
+from distributed_dd.family import build
 from distributed_dd.learning.curriculum import EasyToHard, Everything, easy_to_hard, el2n
 
 RANKED = torch.randperm(200, generator=torch.Generator().manual_seed(0))
@@ -53,4 +54,4 @@ def test_images_are_ranked_by_their_mean_score():
 )
 def test_an_impossible_schedule_is_refused(settings):
     with pytest.raises(ConfigError):
-        EasyToHard(**settings)
+        build(EasyToHard, settings)
