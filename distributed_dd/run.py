@@ -189,7 +189,8 @@ class Run:
         return report.read(self.folder.report, self.digest, seal_of(self._manifest()), fix)
 
     def settle(self) -> None:
-        """For a finished run: complete its copy."""
+        """For a finished run: complete its copy, and close its run in the tracker, where a kill came between."""
+        self._crew.tracking.settle(self.folder)
         if self.copies is not None:
             self.copies.complete()
 

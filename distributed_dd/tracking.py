@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distributed_dd.backends.local.tracker import NoTracker
-from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker
+from distributed_dd.backends.mlflow.replay import replay
+from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker, read_tracked
 from distributed_dd.backends.mlflow.views import runs_view, shared_view
 from distributed_dd.data import Splits
+from distributed_dd.errors import UserError
 from distributed_dd.experiment import Experiment, values_of
 from distributed_dd.methods.names import headline
 from distributed_dd.nested import flattened
@@ -59,7 +61,7 @@ class Tracking:
             loss=next(iter(words.losses)),
             picture=words.picture,
         )
-        tracker = MlflowTracker(self._database, folder.tracked, description, self.say)
+        tracker = MlflowTracker(self._database, folder.tracked, description, self.say, folder.metrics)
         tracker.view(runs_view(e.num_outer_steps, words))
         return tracker
 
@@ -75,9 +77,19 @@ class Tracking:
             loss=shared.losses[0],
             picture=shared.picture,
         )
-        tracker = MlflowTracker(self._database, folder.tracked, description, self.say)
+        tracker = MlflowTracker(self._database, folder.tracked, description, self.say, folder.metrics)
         tracker.view(shared_view(shared))
         return tracker
+
+    def settle(self, folder: RunFolder) -> None:
+        """Close the tracker's run of a finished run, where a kill came between."""
+        if self.experiment.tracker == "none" or not folder.tracked.exists():
+            return
+        try:
+            if read_tracked(folder.tracked, folder.path.name).get("status") != "FINISHED":
+                replay([folder.path], self._database, self.say)
+        except UserError as error:
+            self.say(f"warning: the tracker could not be told that this run is finished: {error.where} {error.problem}")
 
     @property
     def _database(self) -> Path:

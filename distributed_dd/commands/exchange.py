@@ -25,7 +25,7 @@ def import_(options: Namespace) -> int:
 
 def _tell_mlflow(source: Path) -> int:
     """What a tracker missed, from the run folders."""
-    folders = recorded(source)
+    folders = recorded(source, ConsoleProgress().say)
     if not folders:
         raise MissingInputError(
             str(source),

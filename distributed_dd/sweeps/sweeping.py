@@ -52,6 +52,7 @@ class Sweeping:
     cluster: RayCluster
     progress: ConsoleProgress = field(default_factory=ConsoleProgress)
     tracker: MlflowTracker | NoTracker = field(default_factory=NoTracker)
+    _ended: dict[str, str] = field(init=False, default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -91,6 +92,7 @@ class Sweeping:
                 raise
             finally:
                 self.clock.note()
+                self.tracker.settle_children(self._ended)
                 self.tracker.end(status)
                 self._copy()
 
@@ -113,6 +115,9 @@ class Sweeping:
         if done.exists() and not more:
             record = read_record(done, STUDY, owner=self.plan.digest, needs={"trials": list, "rungs": list})
             study = Study.from_json(record)
+            self._ended |= {
+                t.run: "FINISHED" if t.status in ("finished", "stopped") else "FAILED" for t in study.trials
+            }
             self.progress.say(f"{size} per class: already searched, {tables.verdict(study)}")
             return study
         job, material = self._prepared(size)
@@ -176,12 +181,10 @@ class Sweeping:
         def settings_line(point: Mapping[str, float]) -> str:
             return tables.settings_line(job.space.settings(point, job.base))
 
-        status_of: dict[str, str] = {}
-
         def close(run: str, outcome: str, number: int) -> None:
             tags = {"outcome": outcome, "mlflow.runName": f"ipc{size} trial {number}"}
-            status_of[run] = "FINISHED" if outcome in ("finished", "stopped") else "FAILED"
-            self.tracker.other(job.below / run / "tracker.json", status=status_of[run], tags=tags)
+            self._ended[run] = "FINISHED" if outcome in ("finished", "stopped") else "FAILED"
+            self.tracker.other(job.below / run / "tracker.json", status=self._ended[run], tags=tags)
 
         ends = None if left is None else self.clock.seconds() + max(left, 0) / num_left
         listener = StudyListener(
@@ -201,8 +204,8 @@ class Sweeping:
             search.set_aside()  # Tune takes what it stopped for finished
             cut.unlink()
         reported = search.run(run_trial, job, material, self.cluster, listener)
-        for run, status in status_of.items():  # a trial that was being stopped may have opened its run once more
-            self.tracker.other(job.below / run / "tracker.json", status=status)
+        # A trial that was being stopped may have opened its run once more.
+        self.tracker.settle_children(self._ended)
         if listener.out_of_time():
             self.progress.say(
                 f"{size} per class: its part of the hours is spent; with more hours= the same line goes on"

@@ -36,6 +36,9 @@ class NoTracker:
     def system(self, values: Mapping[str, float]) -> None:
         """Does nothing."""
 
+    def settle_children(self, statuses: Mapping[str, str]) -> None:
+        """Does nothing."""
+
     def other(self, record: Path, **changes: Any) -> None:
         """Does nothing."""
 

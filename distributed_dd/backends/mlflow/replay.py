@@ -1,14 +1,16 @@
 """Sends runs to a tracker that missed them, from what their folders hold."""
 
-import json
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
-from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker
-from distributed_dd.durable import read_json
-from distributed_dd.errors import MissingInputError
+from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker, read_tracked
+from distributed_dd.errors import MissingInputError, UserError
+from distributed_dd.outer.run_folder import Metrics
+from distributed_dd.records import read_record
 
 RECORD = "tracker.json"
+DESCRIBED = tuple(field.name for field in fields(Description))
 FILES = ("report.json", "report.md", "resolved.yaml", "environment.json", "log.txt")
 MANIFEST, PREVIEW = "manifest.json", "preview.png"
 OWN_ROLES = ("run", "trial", "sweep")
@@ -16,10 +18,18 @@ OWN_ROLES = ("run", "trial", "sweep")
 PARENT = "mlflow.parentRunId"
 
 
-def recorded(source: Path) -> list[Path]:
-    """Run folders and sweep folders at or below ``source``, sweeps first, as their trials name them."""
-    folders = {path.parent for path in source.rglob(RECORD)} if source.is_dir() else set()
-    return sorted(folders, key=lambda folder: (_role(folder) != "sweep", folder))
+def recorded(source: Path, say: Callable[[str], None]) -> list[Path]:
+    """Run folders and sweep folders at or below ``source``, sweeps first, as their trials name them.
+
+    Those whose record is damaged are left out, and named.
+    """
+    roles: dict[Path, str] = {}
+    for path in source.rglob(RECORD) if source.is_dir() else ():
+        try:
+            roles[path.parent] = _role(path.parent)
+        except UserError as error:
+            say(f"warning: {path.parent.name} is left out: {error.where} {error.problem}")
+    return sorted(roles, key=lambda folder: (roles[folder] != "sweep", folder))
 
 
 def output_of(folder: Path) -> Path:
@@ -39,13 +49,14 @@ def replay(folders: list[Path], database: Path, say: Callable[[str], None]) -> i
     """
     parents: dict[str, str] = {}
     for number, folder in enumerate(folders):
-        record = read_json(folder / RECORD)
-        record.pop("runs", None)
+        record = read_tracked(folder / RECORD)
+        record = {key: record[key] for key in DESCRIBED}
         tags = {key: value for key, value in record["tags"].items() if key != PARENT}
         if tags.get("sweep") in parents:
             tags[PARENT] = parents[tags["sweep"]]
         failed: list[str] = []
-        tracker = MlflowTracker(database, folder / RECORD, Description(**{**record, "tags": tags}), failed.append)
+        description, metrics = Description(**{**record, "tags": tags}), Metrics(folder / "metrics.jsonl")
+        tracker = MlflowTracker(database, folder / RECORD, description, failed.append, metrics)
         if _role(folder) == "sweep":
             parents[tags["sweep_folder"]] = tracker.run_id
         _send(folder, tracker)
@@ -60,12 +71,7 @@ def replay(folders: list[Path], database: Path, say: Callable[[str], None]) -> i
 
 
 def _send(folder: Path, tracker: MlflowTracker) -> None:
-    metrics, report = folder / "metrics.jsonl", folder / "report.json"
-    step = 0
-    for line in metrics.read_text().splitlines() if metrics.exists() else ():
-        values = json.loads(line)
-        step = values.pop("step")
-        tracker.metrics(step, values)
+    report = folder / "report.json"
     if _role(folder) == "sweep":
         for path in sorted(folder.iterdir()):
             if path.suffix in (".md", ".png", ".csv", ".yaml") or path == report:
@@ -75,9 +81,9 @@ def _send(folder: Path, tracker: MlflowTracker) -> None:
     results = sorted((path.parent for path in folder.glob(f"*/{MANIFEST}")), key=lambda path: path.name, reverse=True)
     shown = [place / PREVIEW for place in (*results, folder) if (place / PREVIEW).exists()]
     for preview in shown[:1]:
-        tracker.picture(tracker.description.picture, step, preview)
+        tracker.picture(tracker.description.picture, max(tracker.last_step, 0), preview)
     if report.exists():
-        tracker.report(read_json(report))
+        tracker.report(read_record(report, "report", needs={"rows": list}, older=lambda values: None))
     for path in (*results, *(folder / name for name in FILES)):
         if path.exists():
             tracker.artefact(path)
@@ -88,4 +94,4 @@ def _send(folder: Path, tracker: MlflowTracker) -> None:
 
 
 def _role(folder: Path) -> str:
-    return str(read_json(folder / RECORD).get("tags", {}).get("role", ""))
+    return str(read_tracked(folder / RECORD)["tags"].get("role", ""))

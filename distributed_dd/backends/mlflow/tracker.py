@@ -5,16 +5,32 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from distributed_dd.backends.mlflow.database import make_ready
 from distributed_dd.backends.mlflow.views import View
-from distributed_dd.durable import read_json, write_json
+from distributed_dd.errors import UserError
+from distributed_dd.outer.run_folder import Metrics
+from distributed_dd.records import read_record, write_record
 
-PARAMETER_LIMIT = 6000
-METRICS_PER_BATCH = 200
+KIND = "tracker"
+NEEDS: dict[str, Any] = {
+    "experiment": str,
+    "name": str,
+    "parameters": dict,
+    "tags": dict,
+    "dataset": dict | None,
+    "loss": str,
+    "picture": str,
+    "runs": dict,
+}
+PARAMETER_LIMIT, TAG_LIMIT = 6000, 5000
+METRICS_PER_BATCH, MOST_METRICS = 200, 1000
+CHILDREN_AT_A_TIME = 100
 DIGEST_DIGITS = 16
 LONGEST_REASON = 200
 F = TypeVar("F", bound=Callable[..., Any])
@@ -71,40 +87,89 @@ class MlflowTracker:
     Args:
         record: file that keeps the description, and the run's id on each server; written before any server is
             asked, so that a run that no server heard of can be sent later.
-        warn: called once, with a line for a person, if MLflow fails.
+        warn: called with a line for a person; once, if MLflow fails.
+        metrics: what the run records itself; the server is brought level with it.
     """
 
-    def __init__(self, database: Path, record: Path, description: Description, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        database: Path,
+        record: Path,
+        description: Description,
+        warn: Callable[[str], None],
+        metrics: Metrics | None = None,
+    ) -> None:
         self.broken, self.warn, self.run_id = False, warn, ""
         self._pending: list[Any] = []
-        known = read_json(record) if record.exists() else {}
-        self._ids: dict[str, str] = known.get("runs", {})
-        self._record, self.description = record, description
-        self._keep()
-        self._open(database)
-
-    def _keep(self) -> None:
-        write_json(self._record, {**asdict(self.description), "runs": self._ids})
+        self._record, self.description, self._metrics = record, description, metrics
+        self._ids: dict[str, str] = {}
+        self._server, self._resumed, self._logged = "", False, -1
+        self._begin(database)
 
     @never_stops_a_run
+    def _begin(self, database: Path) -> None:
+        if self._record.exists():
+            try:
+                self._ids = read_tracked(self._record, self.description.name)["runs"]
+            except UserError as error:
+                self.warn(f"warning: {error.where} {error.problem}; MLflow gets a new run for what is in this folder")
+        self._keep("")
+        self._open(database)
+
+    def _keep(self, status: str) -> None:
+        values = {**asdict(self.description), "runs": self._ids, "status": status}
+        write_record(self._record, KIND, self.description.name, values)
+
     def _open(self, database: Path) -> None:
-        self.client, uri = client_of(database)
-        server = hashlib.sha256(uri.encode()).hexdigest()  # an address may hold a password
+        self.client, uri = client_of(database, self.warn)
+        self._server = hashlib.sha256(uri.encode()).hexdigest()  # an address may hold a password
         self.experiment_id = self._experiment(database, uri)
-        if self._is_known(self._ids.get(server)):
-            self.run_id = self._ids[server]
+        if self._is_known(self._ids.get(self._server)):
+            self.run_id, self._resumed = self._ids[self._server], True
             self.client.update_run(self.run_id, status="RUNNING")
             self._began = self.client.get_run(self.run_id).info.start_time
-            history = self.client.get_metric_history(self.run_id, self.description.loss)
-            self._logged = max((m.step for m in history), default=-1)
+            self._logged = max(self._steps_of(self.description.loss), default=-1)
+            self._level()
             return
         description = self.description
         run = self.client.create_run(self.experiment_id, run_name=description.name, tags=dict(description.tags))
         self.run_id, self._logged, self._began = run.info.run_id, -1, run.info.start_time
         self._log_parameters(description.parameters)
         self._log_dataset(description.dataset)
-        self._ids[server] = self.run_id
-        self._keep()
+        self._ids[self._server] = self.run_id
+        self._keep("")
+        self._level()
+
+    def _level(self) -> None:
+        """Bring the server level with ``metrics.jsonl``: send what it lacks, and nothing twice.
+
+        A process that was killed may have recorded steps that it had not sent yet.
+        """
+        if self._metrics is None:
+            return
+        known: dict[str, set[int]] = {}
+        for values in self._metrics.read():
+            step = values.pop("step")
+            self._logged = max(self._logged, step)
+            for key, value in values.items():
+                if not isinstance(value, int | float) or isinstance(value, bool):
+                    continue
+                if key not in known:
+                    known[key] = self._steps_of(key)
+                if step not in known[key]:
+                    self._pending.append(self._metric(key, value, step))
+            if len(self._pending) >= METRICS_PER_BATCH:
+                self._flush()
+        self._flush()
+
+    def _steps_of(self, key: str) -> set[int]:
+        """Steps for which the server has a metric."""
+        return {metric.step for metric in self.client.get_metric_history(self.run_id, key)} if self._resumed else set()
+
+    def _metric(self, key: str, value: float, step: int) -> Any:
+        from mlflow.entities import Metric
+
+        return Metric(key, rounded(value), int(time.time() * 1000), step)
 
     def _experiment(self, database: Path, uri: str) -> str:
         known = self.client.get_experiment_by_name(self.description.experiment)
@@ -145,6 +210,11 @@ class MlflowTracker:
         entry = Dataset(dataset["name"], dataset["sha256"][:DIGEST_DIGITS], "local", "{}", profile=profile)
         self.client.log_inputs(self.run_id, [DatasetInput(entry, [InputTag("mlflow.data.context", "train")])])
 
+    @property
+    def last_step(self) -> int:
+        """The last step that the server has; -1 without one."""
+        return self._logged
+
     @never_stops_a_run
     def view(self, view: View) -> None:
         """Keep a view of the experiment's runs for people to choose."""
@@ -154,14 +224,9 @@ class MlflowTracker:
     @never_stops_a_run
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers of one outer step, sent in batches; steps already logged before a kill are skipped."""
-        import time
-
-        from mlflow.entities import Metric
-
         if step <= self._logged:
             return
-        now = int(time.time() * 1000)
-        self._pending += [Metric(key, rounded(value), now, step) for key, value in values.items()]
+        self._pending += [self._metric(key, value, step) for key, value in values.items()]
         if len(self._pending) >= METRICS_PER_BATCH or "validation_accuracy" in values:
             self._flush()
 
@@ -198,8 +263,6 @@ class MlflowTracker:
     @never_stops_a_run
     def system(self, values: Mapping[str, float]) -> None:
         """Measurements of the nodes; the step is seconds since the run began, in whichever process."""
-        import time
-
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -211,13 +274,16 @@ class MlflowTracker:
     def tag(self, tags: Mapping[str, str]) -> None:
         """Words by which runs are found."""
         for key, value in tags.items():
-            self.client.set_tag(self.run_id, key, value)
+            self.client.set_tag(self.run_id, key, value[:TAG_LIMIT])
 
     @never_stops_a_run
     def end(self, status: str) -> None:
-        """Close the run as FINISHED, FAILED or KILLED."""
+        """Close the run as FINISHED, FAILED or KILLED; whatever it lacks of the file is sent first."""
         self._flush()
+        if self._resumed:
+            self._level()
         self.client.set_terminated(self.run_id, status)
+        self._keep(status)
 
     @never_stops_a_run
     def other(
@@ -229,8 +295,7 @@ class MlflowTracker:
         metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Change another run of the server, whose own process may be gone; ``record`` is its file."""
-        server = next((server for server, run_id in self._ids.items() if run_id == self.run_id), "")
-        run_id = read_json(record)["runs"].get(server) if record.exists() else None
+        run_id = read_tracked(record)["runs"].get(self._server) if record.exists() else None
         if run_id is None:
             return
         for key, value in (tags or {}).items():
@@ -240,14 +305,35 @@ class MlflowTracker:
         if status is not None:
             self.client.set_terminated(run_id, status)
 
+    @never_stops_a_run
+    def settle_children(self, statuses: Mapping[str, str]) -> None:
+        """Close the runs below this one whose processes are gone, also those that an earlier driver started.
+
+        ``statuses``: how a run ended, by the name of its folder; KILLED where that is not known.
+        """
+        where = f"tags.`mlflow.parentRunId` = '{self.run_id}' AND attributes.status = 'RUNNING'"
+        while running := self.client.search_runs([self.experiment_id], where, max_results=CHILDREN_AT_A_TIME):
+            for run in running:
+                status = statuses.get(run.data.tags.get("run_folder", ""), "KILLED")
+                self.client.set_terminated(run.info.run_id, status)
+
     def _flush(self) -> None:
-        if self._pending:
-            self.client.log_batch(self.run_id, metrics=self._pending)
-            self._pending = []
+        for first in range(0, len(self._pending), MOST_METRICS):
+            self.client.log_batch(self.run_id, metrics=self._pending[first : first + MOST_METRICS])
+        self._pending = []
 
 
-def client_of(database: Path) -> tuple[Any, str]:
-    """A client of the server in MLFLOW_TRACKING_URI, or of ``database``; and the address."""
+def read_tracked(record: Path, name: str | None = None) -> dict[str, Any]:
+    """What a run's ``tracker.json`` says: its description, its id on each server, how it ended.
+
+    Raises:
+        IntegrityError: it was changed, or belongs to a run of another name.
+    """
+    return read_record(record, KIND, owner=name, needs=NEEDS, older=lambda values: values["name"])
+
+
+def client_of(database: Path, say: Callable[[str], None] = print) -> tuple[Any, str]:
+    """A client of the server in MLFLOW_TRACKING_URI, or of ``database``, which is made; and the address."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # A server that does not answer is given half a minute, not MLflow's several.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -255,7 +341,10 @@ def client_of(database: Path) -> tuple[Any, str]:
     quieten()
     from mlflow import MlflowClient
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database.resolve()}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        make_ready(database, say)
+        uri = f"sqlite:///{database.resolve()}"
     return MlflowClient(uri), uri
 
 

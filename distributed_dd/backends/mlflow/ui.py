@@ -3,13 +3,13 @@
 import json
 import os
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from distributed_dd.backends.mlflow.tracker import quieten
 from distributed_dd.backends.mlflow.views import TAG, address
+from distributed_dd.children import child_python
 from distributed_dd.errors import MissingInputError, UserError
 
 HOST = "127.0.0.1"
@@ -40,9 +40,12 @@ def serve(output: Path, port: int, say: Callable[[str], None]) -> NoReturn:
         **os.environ,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONSAFEPATH": "1",
     }
+    # The server starts pythons of its own; none of them may take a module from the folder it happens to run in.
     arguments = ["ui", "--backend-store-uri", store, "--host", HOST, "--port", str(port), "--workers", "1"]
-    os.execve(sys.executable, [sys.executable, "-m", "mlflow", *arguments], environment)
+    command = child_python("mlflow", arguments)
+    os.execve(command[0], command, environment)
 
 
 def views(store: str, server: str) -> list[str]:
@@ -53,11 +56,19 @@ def views(store: str, server: str) -> list[str]:
     lines = []
     for experiment in MlflowClient(store).search_experiments():
         for key, value in experiment.tags.items():
-            if key.startswith(TAG):
-                name, where = json.loads(value)["name"], key.removeprefix(TAG)
+            if key.startswith(TAG) and (name := _name_of(value)):
+                where = key.removeprefix(TAG)
                 link = address(server, experiment.experiment_id, where, charts=True)
                 lines.append(f"{experiment.name}, {name}: {link}")
     return lines or [f"{server}: choose Model training at the top left, then an experiment"]
+
+
+def _name_of(view: str) -> str:
+    """The name of a saved view; empty where another program kept something else there."""
+    try:
+        return str(json.loads(view)["name"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def refuse_taken(port: int) -> None:

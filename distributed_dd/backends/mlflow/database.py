@@ -1,0 +1,89 @@
+"""MLflow's database in a folder of runs: made whole or not at all, and set aside where it is broken.
+
+MLflow makes its tables one by one. A process that is killed meanwhile, or two that begin at once, leave a database
+that every later run would fail on.
+"""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from distributed_dd.durable import refuse_irregular
+from distributed_dd.locks import locked_when_free
+from distributed_dd.outer.run_folder import free_name
+
+COMPANIONS = ("-journal", "-wal", "-shm")
+HEADER, MAGIC = 100, b"SQLite format 3\0"
+
+
+def make_ready(database: Path, say: Callable[[str], None]) -> None:
+    """Have a database that MLflow can use at ``database``: the one that is there, or a new one.
+
+    Raises:
+        UserError: the folder cannot be written, or something else lies there. Errors of MLflow.
+    """
+    if _is_usable(database):
+        return
+    making = database.with_name(f"{database.name}.making")
+    with locked_when_free(making, "MLflow database", say):
+        if _is_usable(database):
+            return  # another first run has made it meanwhile
+        if database.exists():
+            refuse_irregular(database)
+            aside = _set_aside(database)
+            say(f"warning: {database} is damaged or half made; it is kept as {aside}, and a new one begins")
+        _make(making / database.name)
+        os.replace(making / database.name, database)
+    shutil.rmtree(making, ignore_errors=True)
+
+
+def _make(database: Path) -> None:
+    """Let MLflow make its tables in a file of that name, from nothing."""
+    from mlflow import MlflowClient
+
+    for path in (database, *_companions(database)):
+        path.unlink(missing_ok=True)
+    MlflowClient(f"sqlite:///{database.resolve()}").search_experiments(max_results=1)
+
+
+def _is_usable(database: Path) -> bool:
+    """Whether MLflow finished making it: its first experiment is the last thing that it writes."""
+    try:
+        if not database.exists():
+            return False
+        refuse_irregular(database)
+        if not _is_whole(database):
+            return False
+        with contextlib.closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=rw", uri=True)) as connection:
+            return connection.execute("SELECT count(*) FROM experiments").fetchone()[0] > 0
+    except sqlite3.OperationalError as error:
+        # A database that somebody writes to at this moment, or that is read-only, is left to MLflow.
+        return "no such table" not in str(error) and "malformed" not in str(error)
+    except sqlite3.DatabaseError:
+        return False
+
+
+def _is_whole(database: Path) -> bool:
+    """Whether the file has as many pages as its header says."""
+    with open(database, "rb") as file:
+        header = file.read(HEADER)
+    if len(header) < HEADER or not header.startswith(MAGIC):
+        return False
+    page_size = int.from_bytes(header[16:18], "big")
+    num_pages = int.from_bytes(header[28:32], "big")
+    return database.stat().st_size >= num_pages * (65536 if page_size == 1 else page_size)
+
+
+def _set_aside(database: Path) -> Path:
+    aside = database.with_name(free_name(f"{database.name}.damaged", set(os.listdir(database.parent))))
+    for path, place in zip((database, *_companions(database)), (aside, *_companions(aside)), strict=True):
+        if path.exists():
+            os.replace(path, place)
+    return aside
+
+
+def _companions(database: Path) -> list[Path]:
+    return [database.with_name(database.name + ending) for ending in COMPANIONS]
