@@ -64,6 +64,7 @@ class Expanding:
 
     def __post_init__(self) -> None:
         _check(self.min_start_epoch, self.initial_max_start_epoch, self.step, "initial_max_start_epoch")
+        _check(self.min_start_epoch, self.max_start_epoch, self.step, "max_start_epoch")
         require(
             self.initial_max_start_epoch <= self.max_start_epoch,
             "initial_max_start_epoch",
