@@ -383,7 +383,10 @@ def test_a_budget_at_its_bounds_can_be_planned(changes, tmp_path):
 
 
 fuzzed_sweeps = st.tuples(
-    st.one_of(st.sampled_from(SWEEPS).map(config.read), group(Sweep)).flatmap(damaged), st.none() | broken_texts
+    st.one_of(
+        st.sampled_from(SWEEPS).map(lambda file: {**config.read(file), "base": str(SHIPPED[0])}), group(Sweep)
+    ).flatmap(damaged),
+    st.none() | broken_texts,
 ).map(lambda pair: written(*pair))
 fuzzed_clusters = st.tuples(member(CLUSTERS).flatmap(damaged), st.none() | broken_texts).map(
     lambda pair: written(*pair)
