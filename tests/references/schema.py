@@ -133,3 +133,43 @@ def outside(allowed: Range, kinds: set[type]) -> list[float]:
         if bound is not None:
             wrong.append(bound + step if whole else (math.nextafter(bound, step) if step else bound))
     return wrong
+
+
+def bounds(setting: Setting) -> list[float]:
+    """The ends of a field's range, and two sizes that somebody may type by mistake where they are in it."""
+    allowed, whole = setting.range, setting.numbers == {int}
+    farthest = LARGEST_INT if whole else 1e300
+    low = allowed.at_least if allowed.at_least is not None else allowed.above
+    high = allowed.at_most if allowed.at_most is not None else allowed.below
+    if low is not None and not allowed.holds(low):
+        low = low + 1 if whole else math.nextafter(low, math.inf)
+    if high is not None and not allowed.holds(high):
+        high = high - 1 if whole else math.nextafter(high, -math.inf)
+    ends = [-farthest if low is None else low, farthest if high is None else high, 10**9, 10**15]
+    return [int(n) if whole else float(n) for n in ends if allowed.holds(n)]
+
+
+def at_bounds(cls: type, base: dict[str, Any], fixed: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """``base``, values of a group, with one number after the other at its bounds, in members of all kinds.
+
+    ``fixed``: fields of which no other kind is tried. Yields the number's path and the values.
+    """
+    for setting in settings_of(cls):
+        for path, value in _at_bounds(setting, base.get(setting.name), setting.name in fixed):
+            yield f"{setting.name}{path}", {**base, setting.name: value}
+
+
+def _at_bounds(setting: Setting, there: Any, fixed: bool) -> Iterator[tuple[str, Any]]:
+    if setting.family is not None:
+        for kind, cls in setting.family.members.items():
+            same = isinstance(there, dict) and there.get(KIND) == kind
+            if fixed and not same:
+                continue
+            for path, values in at_bounds(cls, there if same else {KIND: kind, **required_of(cls)}):
+                yield f"[{kind}].{path}", [values] if setting.many else values
+    elif dataclasses.is_dataclass(setting.hint):
+        for path, values in at_bounds(typing.cast(type, setting.hint), there or {}):
+            yield f".{path}", values
+    elif setting.numbers:
+        for number in bounds(setting):
+            yield f"={number}", [number] if setting.is_list else number

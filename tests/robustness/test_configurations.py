@@ -3,11 +3,13 @@
 import collections
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 
+import psutil
 import pytest
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
@@ -18,13 +20,14 @@ from distributed_dd.backends.clusters import CLUSTERS
 from distributed_dd.composition import cluster_from, experiment_from
 from distributed_dd.errors import ConfigError, MissingInputError, UserError
 from distributed_dd.evaluation.scoring import Evaluation
-from distributed_dd.experiment import Experiment, experiment_of, values_of
+from distributed_dd.experiment import Experiment, experiment_of, lifted_groups, values_of
 from distributed_dd.facets import estimate_lines, scale_of
 from distributed_dd.methods import METHODS
 from distributed_dd.search.sweep import Sweep
 from distributed_dd.sweeps.plan import planned
 from tests.conftest import ROOT
 from tests.references.fuzzed import broken, broken_texts, damaged, group, member
+from tests.references.schema import at_bounds
 
 SHIPPED = [ROOT / f"configs/digits/{name}.yaml" for name in ("datm_ipc1", "generative_ipc10", "dm_ipc1", "dc_ipc1")]
 SWEEPS = sorted((ROOT / "configs/tune").glob("digits*.yaml"))
@@ -406,3 +409,52 @@ def test_a_sample_of_sweeps_and_clusters_is_accepted_or_explained(kind, num, tmp
             reader()
 
     one()
+
+
+@contextlib.contextmanager
+def memory_of(num_bytes: int) -> Iterator[None]:
+    """So much more memory, and a MemoryError beyond."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (used + num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_every_number_at_its_bounds_is_estimated_or_refused(file):
+    """Catches what is made as large as a number says before anybody asked whether it can be."""
+    values = config.read(file)
+    lifted = {key: values.pop(key) for key in [*values] if key in lifted_groups()}
+    values["method"] = {**values["method"], **lifted}
+    num = 0
+    for path, changed in at_bounds(Experiment, values, fixed=("method", "data")):
+        with alarmed(), memory_of(4 * 2**30):
+            try:
+                e = experiment_of(changed)
+                assert [*estimate_lines(e, scale_of(e, e.data.facts))]
+            except UserError as error:
+                assert error.where and error.problem
+            except Exception as error:
+                raise AssertionError(path) from error
+        num += 1
+    assert num > 150
+
+
+@pytest.mark.parametrize(
+    ("network", "says"),
+    [
+        ({"kind": "mlp", "width": 65_536, "depth": 1000}, "GiB"),
+        ({"kind": "convnet", "width": 65_536, "depth": 100, "pooling": "none"}, "GiB"),
+        ({"kind": "alexnet", "stride": 2}, "cannot take images of 1x8x8"),
+        ({"kind": "convnet", "depth": 9}, "halve 8x8 images to nothing"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused_before_it_is_made(network, says):
+    e = experiment_from(SHIPPED[2], [])
+    e = experiment_of({**values_of(e), "network": network})
+    with alarmed(), memory_of(2**30), pytest.raises(ConfigError, match=says):
+        list(estimate_lines(e, scale_of(e, e.data.facts)))

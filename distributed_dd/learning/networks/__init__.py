@@ -20,6 +20,8 @@ from distributed_dd.learning.networks.vgg import VGG11
 class Network(Protocol):
     """A network's configuration, able to build the layers."""
 
+    def __hash__(self) -> int: ...
+
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module: ...
 
 

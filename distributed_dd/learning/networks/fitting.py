@@ -1,5 +1,6 @@
 """Whether a network can be made on this machine and can take its images, found before anything is allocated."""
 
+import warnings
 from functools import lru_cache
 from typing import Protocol
 
@@ -15,6 +16,8 @@ FLOAT = 4
 class Buildable(Protocol):
     """A configuration that builds layers."""
 
+    def __hash__(self) -> int: ...
+
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module: ...
 
 
@@ -29,7 +32,8 @@ def check_fits(network: Buildable, image_shape: tuple[int, int, int], num_classe
         ConfigError: such a network.
     """
     kind = type(network).__name__
-    with torch.device("meta"), torch.no_grad():  # shapes alone
+    with torch.device("meta"), torch.no_grad(), warnings.catch_warnings():  # shapes alone
+        warnings.simplefilter("ignore")
         layers = network.build(image_shape, num_classes)
         num_bytes = FLOAT * sum(parameter.numel() for parameter in layers.parameters())
         total = psutil.virtual_memory().total
