@@ -9,16 +9,14 @@ import dataclasses
 import difflib
 import types
 import typing
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 from distributed_dd.errors import ConfigError
 from distributed_dd.nested import laid_over
 from distributed_dd.places import folder_or_uri, local_folder
+from distributed_dd.plain_values import LONGEST_SHOWN, check_group, check_plain, check_text, shown
 from distributed_dd.ranges import Range
-
-LONGEST_TEXT, LONGEST_SHOWN = 4096, 200
 
 
 class Family:
@@ -114,6 +112,8 @@ def choices(family: Family, meaning: str, default: tuple = ()) -> Any:
 
 def did_you_mean(word: str, words: typing.Iterable[str]) -> str:
     """A hint such as ``did you mean 'seed'?`` or nothing."""
+    if len(word) > LONGEST_SHOWN:  # the comparison takes the square of its length
+        return ""
     close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
     return f" (did you mean '{close[0]}'?)" if close else ""
 
@@ -124,14 +124,13 @@ def build(cls: type, values: Mapping[str, Any], path: str = "") -> Any:
     Raises:
         ConfigError: unknown key, wrong type, unknown or missing kind, or a failed check.
     """
-    if not isinstance(values, Mapping):
-        raise ConfigError(path or "configuration", f"expected a group of keys, got {shown(values)}")
+    values = check_group(values, path, "a group of keys")
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     for key in values:
         if key not in fields:
             raise ConfigError(
-                _join(path, str(key)),
-                f"unknown key{did_you_mean(str(key), fields)}",
+                _join(path, key),
+                f"unknown key{did_you_mean(key, fields)}",
                 allowed=", ".join(fields),
             )
     hints = typing.get_type_hints(cls)
@@ -194,11 +193,13 @@ def _value(value: Any, field: dataclasses.Field, hint: Any, path: str) -> Any:
     if family is not None:
         return _member(family, value, field, path)
     if dataclasses.is_dataclass(hint):
-        group = {} if value is None else value
-        if isinstance(group, Mapping) and dataclasses.is_dataclass(field.default):
+        group = check_group({} if value is None else value, path, "a group of keys")
+        if dataclasses.is_dataclass(field.default):
             group = laid_over(plain(field.default), group)
         return build(typing.cast(type, hint), group, path)
     value = check_type(value, hint, path)
+    if hint is dict or Any in typing.get_args(hint):
+        check_plain(value, path)
     if isinstance(value, str) and field.metadata.get("folder"):
         return local_folder(value, path)
     if isinstance(value, str) and field.metadata.get("place"):
@@ -208,15 +209,6 @@ def _value(value: Any, field: dataclasses.Field, hint: Any, path: str) -> Any:
     return value
 
 
-def shown(value: Any) -> str:
-    """A value in a message: as Python writes it, cut where it is long."""
-    try:
-        text = repr(value)
-    except (RecursionError, ValueError):  # nested too deeply; a number of too many digits
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}.."
-
-
 def _kind_hint(word: str, family: Family) -> str:
     """The kind that ``word`` may mean: a kind like it, or one whose members have a name like it."""
     kinds = {kind: kind for kind in family.members}
@@ -224,7 +216,7 @@ def _kind_hint(word: str, family: Family) -> str:
         name = next((field.default for field in dataclasses.fields(cls) if field.name == "name"), None)
         if isinstance(name, str):
             kinds.setdefault(name, kind)
-    close = difflib.get_close_matches(word, kinds, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word[:LONGEST_SHOWN], kinds, n=1, cutoff=0.5)
     return f" (did you mean '{kinds[close[0]]}'?)" if close else ""
 
 
@@ -233,16 +225,14 @@ def _member(family: Family, value: Any, field: dataclasses.Field, path: str) -> 
         return None
     if isinstance(value, str):
         value = {"kind": value}
-    if not isinstance(value, Mapping):
-        raise ConfigError(path, f"expected a group with 'kind', got {shown(value)}")
-    rest = dict(value)
+    rest = check_group(value, path, "a group with 'kind'")
     default = field.default
     kind = rest.pop("kind", None)
     if kind is None and default not in (dataclasses.MISSING, None):
         kind = family.kind_of(default)
     if not isinstance(kind, str) or kind not in family.members:
         problem = "missing" if kind is None else f"unknown kind {shown(kind)}"
-        hint = _kind_hint(kind, family) if isinstance(kind, str) and len(kind) <= LONGEST_SHOWN else ""
+        hint = _kind_hint(kind, family) if isinstance(kind, str) else ""
         raise ConfigError(_join(path, "kind"), problem + hint, allowed=", ".join(family.members))
     cls = family.members[kind]
     if default not in (dataclasses.MISSING, None) and type(default) is cls:
@@ -285,7 +275,7 @@ def check_type(value: Any, hint: Any, path: str) -> Any:
             return None
     elif isinstance(hint, type) and isinstance(value, hint):
         if isinstance(value, str):
-            _check_text(value, path)
+            check_text(value, path)
         return value
     raise ConfigError(path, f"wrong type: got {shown(value)}", allowed=describe_type(hint))
 
@@ -297,17 +287,9 @@ def _as_float(value: float, path: str) -> float:
         raise ConfigError(path, f"is too large: {shown(value)}", allowed="a number below 1e308") from None
 
 
-def _check_text(text: str, path: str) -> None:
-    """Refuse text that no file, terminal or database would hold as it is."""
-    if len(text) > LONGEST_TEXT:
-        raise ConfigError(path, f"is {len(text):,} characters long", allowed=f"at most {LONGEST_TEXT:,}")
-    if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in text):
-        raise ConfigError(path, f"holds control characters: {shown(text)}", allowed="one line of text")
-
-
 def describe_type(hint: Any) -> str:
     """A type as a person says it."""
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", dict: "a group of keys"}
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(describe_type(a) for a in arguments)

@@ -21,11 +21,11 @@ class Range:
 
     def __str__(self) -> str:
         if self.above is not None and self.below is not None:
-            return f"between {self.above:g} and {self.below:g}"
-        low = f"{self.at_least:,g} or more" if self.at_least is not None else ""
-        low = f"above {self.above:,g}" if self.above is not None else low
-        high = f"at most {self.at_most:,g}" if self.at_most is not None else ""
-        high = f"below {self.below:,g}" if self.below is not None else high
+            return f"between {_said(self.above)} and {_said(self.below)}"
+        low = f"{_said(self.at_least)} or more" if self.at_least is not None else ""
+        low = f"above {_said(self.above)}" if self.above is not None else low
+        high = f"at most {_said(self.at_most)}" if self.at_most is not None else ""
+        high = f"below {_said(self.below)}" if self.below is not None else high
         return ", ".join(filter(None, (low, high))) or "a finite number"
 
     def check(self, value: Any, path: str, or_null: bool = False) -> None:
@@ -58,3 +58,8 @@ def _shown(number: float) -> str:
     if isinstance(number, int) and abs(number) > LARGEST_INT:
         return f"a whole number of {number.bit_length()} bits"
     return str(number)
+
+
+def _said(bound: float) -> str:
+    """A bound as a person writes it: 1,000,000 and not 1e+06."""
+    return f"{int(bound):,}" if bound == int(bound) and abs(bound) < 1e16 else f"{bound:g}"

@@ -16,7 +16,6 @@ from distributed_dd.family import (
     lifted_fields,
     paths_where,
     plain,
-    require,
     setting,
 )
 from distributed_dd.learning.update_rules import Adam
@@ -28,9 +27,6 @@ class Round:
     """A circle."""
 
     radius: float = setting("of the circle", 1.0, above=0)
-
-    def __post_init__(self):
-        require(self.radius != 0, "radius", f"got {self.radius}", "above 0")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from distributed_dd.sweeps.plan import Plan, planned
 
 def show(options: Namespace) -> int:
     """What would happen, before anything does. Without the data, what is known without them."""
-    if "space" in config.read(options.file):
+    if "space" in config.read(options.file, options.overrides):
         return _show_sweep(options)
     e = experiment_from(options.file, options.overrides)
     asked = cluster_from(options.on).engine.sharing() if options.on else None

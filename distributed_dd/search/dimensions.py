@@ -1,6 +1,6 @@
 """Dimensions of a space, each for one field of a configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,6 +10,11 @@ from distributed_dd.nested import at
 Point = Mapping[str, float]
 Values = Mapping[str, Any]
 DIGITS = 4
+WIDEST = 1e100
+"""Of numbers that a searcher proposes: their differences and ratios are finite."""
+
+FARTHEST = 2**51
+"""Of whole numbers: how many there are between two is an exact float."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +47,8 @@ class Dimension(Protocol):
         """Where ``base`` itself lies; None where it is not in the space."""
         ...
 
-    def grid(self, key: str, base: Values) -> list[dict[str, float]]:
-        """Points for a search that tries all."""
+    def grid(self, key: str, base: Values) -> Iterator[dict[str, float]]:
+        """Points for a search that tries all, one after the other: there may be very many."""
         ...
 
 
@@ -51,8 +56,8 @@ class Dimension(Protocol):
 class Uniform:
     """Any number from low to high."""
 
-    low: float = setting("smallest", at_least=None)
-    high: float = setting("largest", at_least=None)
+    low: float = setting("smallest", at_least=-WIDEST, at_most=WIDEST)
+    high: float = setting("largest", at_least=-WIDEST, at_most=WIDEST)
     num_grid: int = setting("values that a grid search tries", 4, at_least=2, at_most=10_000)
     log = False
 
@@ -73,10 +78,10 @@ class Uniform:
         inside = isinstance(value, int | float) and self.low <= value <= self.high
         return {key: float(value)} if inside else None
 
-    def grid(self, key: str, base: Values) -> list[dict[str, float]]:
+    def grid(self, key: str, base: Values) -> Iterator[dict[str, float]]:
         """Evenly spread values, both ends included."""
-        shares = [index / (self.num_grid - 1) for index in range(self.num_grid)]
-        return [{key: self._at(share)} for share in shares]
+        for index in range(self.num_grid):
+            yield {key: self._at(index / (self.num_grid - 1))}
 
     def _at(self, share: float) -> float:
         return self.low + share * (self.high - self.low)
@@ -86,8 +91,8 @@ class Uniform:
 class LogUniform(Uniform):
     """Any number from low to high, as many below as above their geometric mean: for learning rates."""
 
-    low: float = setting("smallest", above=0)
-    high: float = setting("largest", above=0)
+    low: float = setting("smallest", at_least=1 / WIDEST, at_most=WIDEST)
+    high: float = setting("largest", at_least=1 / WIDEST, at_most=WIDEST)
     log = True
 
     def _at(self, share: float) -> float:
@@ -98,8 +103,8 @@ class LogUniform(Uniform):
 class Integers:
     """Whole numbers low, low + step, .. up to high."""
 
-    low: int = setting("smallest", at_least=None)
-    high: int = setting("largest", at_least=None)
+    low: int = setting("smallest", at_least=-FARTHEST, at_most=FARTHEST)
+    high: int = setting("largest", at_least=-FARTHEST, at_most=FARTHEST)
     step: int = setting("distance", 1, at_least=1)
 
     def __post_init__(self) -> None:
@@ -119,11 +124,14 @@ class Integers:
     def located(self, key: str, base: Values) -> dict[str, float] | None:
         """Where the base's number is."""
         value = at(base, key)
-        return {key: self._values().index(value)} if value in self._values() else None
+        # What is no whole number would be compared with all of them, one by one.
+        inside = isinstance(value, int) and value in self._values()
+        return {key: self._values().index(value)} if inside else None
 
-    def grid(self, key: str, base: Values) -> list[dict[str, float]]:
+    def grid(self, key: str, base: Values) -> Iterator[dict[str, float]]:
         """All of them."""
-        return [{key: index} for index in range(len(self._values()))]
+        for index in range(len(self._values())):
+            yield {key: index}
 
 
 @dataclass(frozen=True)
@@ -150,9 +158,10 @@ class Choice:
         index = next(places, None)
         return None if index is None else {key: index}
 
-    def grid(self, key: str, base: Values) -> list[dict[str, float]]:
+    def grid(self, key: str, base: Values) -> Iterator[dict[str, float]]:
         """All of them."""
-        return [{key: index} for index in range(len(self.values))]
+        for index in range(len(self.values)):
+            yield {key: index}
 
 
 def _is_in(value: Any, has: Any) -> bool:

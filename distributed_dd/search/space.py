@@ -6,7 +6,7 @@ that whatever is proposed is a window that the experts have.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ SIMPLE_DIMENSIONS: Mapping[str, type] = {
     "choice": Choice,
 }
 """Dimensions of any field, by kind."""
+MOST_DIMENSIONS = 100
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Space:
         """
         require(bool(entries), "space", "is empty", "fields of a configuration, each with a kind")
         flat = _by_path(entries)
+        require(len(flat) <= MOST_DIMENSIONS, "space", f"holds {len(flat)} dimensions", f"at most {MOST_DIMENSIONS}")
         members = {key: build_member(family, value, f"space.{key}") for key, value in flat.items()}
         ordered = sorted(members, key=lambda key: getattr(members[key], "depends_on_others", False))
         return Space({key: members[key] for key in ordered}, tuple(members))
@@ -83,16 +85,20 @@ class Space:
             point |= place
         return point
 
-    def grid(self, base: Values) -> list[dict[str, float]]:
-        """The product of the grids of all dimensions."""
-        combinations: list[tuple[dict[str, float], Values]] = [({}, base)]
-        for key, dimension in self.dimensions.items():
-            combinations = [
-                ({**point, **more}, laid_over(values, dimension.settings(key, more, values)))
-                for point, values in combinations
-                for more in _explained(key, dimension.grid, key, values)
-            ]
-        return [point for point, _ in combinations]
+    def grid(self, base: Values) -> Iterator[dict[str, float]]:
+        """The product of the grids of all dimensions, the last one varying fastest; made as it is asked for."""
+        return self._grid([*self.dimensions.items()], {}, base)
+
+    def _grid(
+        self, dimensions: Sequence[tuple[str, Dimension]], point: dict[str, float], values: Values
+    ) -> Iterator[dict[str, float]]:
+        if not dimensions:
+            yield point
+            return
+        (key, dimension), *rest = dimensions
+        for more in _explained(key, dimension.grid, key, values):
+            settings = _explained(key, dimension.settings, key, more, values)
+            yield from self._grid(rest, {**point, **more}, laid_over(values, settings))
 
     def probes(self, base: Values, seed: int, num: int = 64) -> list[dict[str, float]]:
         """Corners and random points: what a sweep may come across, to be checked before it begins."""

@@ -8,6 +8,8 @@ from typing import Protocol
 from distributed_dd.family import Family, choice, require, setting
 from distributed_dd.search.space import Coordinate, Space
 
+MOST_SIZES = 100
+
 
 class Search(Protocol):
     """A strategy that proposes points."""
@@ -104,8 +106,8 @@ class Schedule(Protocol):
 class Asha:
     """Asynchronous successive halving: at every rung the best 1 / reduction_factor so far go on."""
 
-    num_rungs: int = setting("scores of a trial that gets to the end", 3, at_least=1, at_most=1_000)
-    reduction_factor: float = setting("outer steps from rung to rung grow by this", 3.0, above=1)
+    num_rungs: int = setting("scores of a trial that gets to the end", 3, at_least=1, at_most=64)
+    reduction_factor: float = setting("outer steps from rung to rung grow by this", 3.0, above=1, at_most=1_000)
 
     def rungs(self, num_outer_steps: int) -> tuple[int, ...]:
         """About num_outer_steps / reduction_factor ** k."""
@@ -141,7 +143,7 @@ class Sweep:
     )
     images_per_class: tuple[int, ...] = setting("sizes; each has a study of its own", at_least=1)
     space: dict = setting("fields of the configuration, each with a dimension by kind")
-    num_trials: int = setting("trials of each study, the base configuration among them", at_least=1, at_most=1_000_000)
+    num_trials: int = setting("trials of each study, the base configuration among them", at_least=1, at_most=10_000)
     hours: float | None = setting("for all studies together; null: no limit", None, identity=False, above=0)
     name: str | None = setting("in folders and tags; null: the file's", None)
     settings: dict = setting("laid over every base", default_factory=dict)
@@ -170,7 +172,8 @@ class Sweep:
     )
 
     def __post_init__(self) -> None:
-        require(bool(self.images_per_class), "images_per_class", "is empty", "a list such as [1, 10]")
+        num_sizes = len(self.images_per_class)
+        require(1 <= num_sizes <= MOST_SIZES, "images_per_class", f"names {num_sizes} sizes", "a list such as [1, 10]")
         require(
             len(set(self.images_per_class)) == len(self.images_per_class),
             "images_per_class",
@@ -178,9 +181,9 @@ class Sweep:
         )
         networks = self.validation_networks
         require(
-            bool(networks) and min(networks) >= 1,
+            bool(networks),
             "validation_networks",
-            f"got {list(networks)}",
+            "is empty",
             "a list of numbers, each 1 or more",
         )
 

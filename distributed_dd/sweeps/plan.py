@@ -1,5 +1,6 @@
 """A sweep file made ready: a base configuration for each images per class, checked before anything starts."""
 
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from distributed_dd.family import build, identity, lifted_fields, paths_where, r
 from distributed_dd.methods import DIMENSIONS
 from distributed_dd.nested import at, laid_over, placed
 from distributed_dd.outer.method import Method
+from distributed_dd.places import name_in_path
 from distributed_dd.search.space import Space
 from distributed_dd.search.sweep import Automatic, Grid, Population, Search, Sweep
 
@@ -40,7 +42,7 @@ class Plan:
     @property
     def folder(self) -> Path:
         """Where everything of the sweep lies; absolute, as trials start elsewhere."""
-        return Path(self.sweep.output).absolute() / "sweeps" / f"{self.name}-{self.digest[:8]}"
+        return Path(self.sweep.output).absolute() / "sweeps" / f"{name_in_path(self.name)}-{self.digest[:8]}"
 
     @property
     def search(self) -> Search:
@@ -78,8 +80,8 @@ class Plan:
         if not isinstance(self.search, Grid):
             return first
         seen = [self.space.settings(point, values) for point in first]
-        rest = [p for p in self.space.grid(values) if self.space.settings(p, values) not in seen]
-        return first + rest
+        rest = (p for p in self.space.grid(values) if self.space.settings(p, values) not in seen)
+        return [*first, *itertools.islice(rest, self.sweep.num_trials)]
 
     def num_trials(self, size: int) -> int:
         """Trials of the study; a grid may have fewer points than are asked for."""

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 from distributed_dd.family import require
+from distributed_dd.plain_values import shown
 
 PART = re.compile(r"(\d+(?:\.\d+)?)(?:-(\d+(?:\.\d+)?)(?::(\d*\.?\d+))?)?")
 DIGITS = 6
@@ -20,14 +21,17 @@ def parse_epochs(text: str, where: str = "keep_epochs") -> tuple[float, ...]:
     epochs: set[float] = set()
     for part in text.replace(" ", "").split(","):
         match = PART.fullmatch(part)
-        require(match is not None, where, f"cannot read {part!r} in {text!r}", allowed)
+        require(match is not None, where, f"cannot read {shown(part)} in {shown(text)}", allowed)
         assert match is not None
         first, last, step = (float(group) if group else None for group in match.groups())
         assert first is not None
         last, step = first if last is None else last, 1.0 if step is None else step
-        require(step > 0 and last >= first, where, f"{part!r} in {text!r} is no range", allowed)
+        require(last <= MOST_EPOCHS, where, f"an epoch beyond {MOST_EPOCHS:,} in {shown(text)}", allowed)
+        require(step > 0 and last >= first, where, f"{shown(part)} in {shown(text)} is no range", allowed)
         count = int(min((last - first) / step, MOST_EPOCHS) + 1e-9)
-        require(len(epochs) + count < MOST_EPOCHS, where, f"{part!r} is too long a range", f"{MOST_EPOCHS:,} epochs")
+        require(
+            len(epochs) + count < MOST_EPOCHS, where, f"{shown(part)} is too long a range", f"{MOST_EPOCHS:,} epochs"
+        )
         epochs |= {same_epoch(first + index * step) for index in range(count + 1)}
     return tuple(sorted(epochs))
 

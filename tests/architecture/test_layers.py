@@ -19,12 +19,12 @@ TOP = (
 )
 LAYERS = {
     **dict.fromkeys(("allocator", "errors", "family", "nested", "durable", "locks", "places", "ranges", "records"), 0),
-    "children": 0,
+    **dict.fromkeys(("children", "plain_values"), 0),
     "learning": 1,
     **dict.fromkeys(("data", "unroll", "trajectories", "search"), 2),
     **dict.fromkeys(("outer", "evaluation"), 3),
     "methods": 4,
-    **dict.fromkeys(("backends", "config"), 5),
+    **dict.fromkeys(("backends", "config", "yaml_limits"), 5),
     **dict.fromkeys((*TOP.split(), "__main__", "__init__"), 6),
 }
 PLATFORMS = {"ray": "backends/ray", "deepspeed": "backends/deepspeed", "mlflow": "backends/mlflow"}

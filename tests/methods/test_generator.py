@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from distributed_dd.backends.deepspeed.engine import DeepSpeedRanks
 from distributed_dd.errors import ConfigError
+from distributed_dd.family import build
 from distributed_dd.learning.augment import InTurn, part_of
 from distributed_dd.learning.batches import endless_batch
 from distributed_dd.learning.chance import generator
@@ -378,7 +379,7 @@ def test_a_layer_that_is_not_there_is_refused_with_those_that_are():
 )
 def test_a_pool_that_cannot_be_is_refused(settings, says):
     with pytest.raises(ConfigError, match=says):
-        Pool(**{"networks": (ConvNet(),), **settings})
+        build(Pool, {"networks": ["convnet"], **settings})
 
 
 def test_a_judge_that_mixes_images_is_refused_where_ranks_see_parts():

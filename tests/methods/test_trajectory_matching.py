@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from distributed_dd.errors import ConfigError
+from distributed_dd.family import build
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.update_rules import SGD
 from distributed_dd.methods.trajectory_matching.expert import Experts
@@ -34,20 +35,24 @@ def test_a_window_draws_every_epoch_in_it_and_none_outside():
 
 
 @pytest.mark.parametrize(
-    ("make", "where"),
+    ("cls", "bounds", "where"),
     [
-        (lambda: Window(2, 2), "max_start_epoch"),
-        (lambda: Window(2, -1), "min_start_epoch"),
+        (Window, {"max_start_epoch": 2, "min_start_epoch": 2}, "max_start_epoch"),
+        (Window, {"max_start_epoch": 2, "min_start_epoch": -1}, "min_start_epoch"),
+        (Window, {"max_start_epoch": 2, "step": 1e15}, "max_start_epoch"),
+        (Window, {"max_start_epoch": 1e6, "step": 1e-6}, "step"),
         (
-            lambda: Expanding(max_start_epoch=5, initial_max_start_epoch=6, expansion_steps=10),
+            Expanding,
+            {"max_start_epoch": 5, "initial_max_start_epoch": 6, "expansion_steps": 10},
             "initial_max_start_epoch",
         ),
-        (lambda: Expanding(max_start_epoch=5, initial_max_start_epoch=3, expansion_steps=0), "expansion_steps"),
+        (Expanding, {"max_start_epoch": 1e6, "initial_max_start_epoch": 1, "expansion_steps": 9, "step": 1e-6}, "step"),
+        (Expanding, {"max_start_epoch": 5, "initial_max_start_epoch": 3, "expansion_steps": 0}, "expansion_steps"),
     ],
 )
-def test_impossible_windows_are_refused(make, where):
+def test_impossible_windows_are_refused(cls, bounds, where):
     with pytest.raises(ConfigError) as caught:
-        make()
+        build(cls, bounds)
     assert caught.value.where == where
 
 

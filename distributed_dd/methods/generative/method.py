@@ -9,6 +9,7 @@ from distributed_dd.evaluation.elsewhere import Elsewhere
 from distributed_dd.evaluation.product import Product
 from distributed_dd.evaluation.words import Words
 from distributed_dd.family import plain, require
+from distributed_dd.learning.networks.fitting import check_fits
 from distributed_dd.methods.generative.artefact import folder_of
 from distributed_dd.methods.generative.elsewhere import GeneratorElsewhere
 from distributed_dd.methods.generative.estimate import work_of
@@ -64,7 +65,7 @@ class Generative(GenerativeSettings, Method):
     def check(self, world: World) -> None:
         """Refuse networks that cannot judge, and batches larger than the data."""
         for name in ("generator", "discriminator"):
-            getattr(self, name).build(world.image_shape, world.num_classes)
+            check_fits(getattr(self, name), world.image_shape, world.num_classes, name == "discriminator")
         num_real = len(world.real.pixels)
         for name in ("batch_size", "gan.batch_size", "pool.batch_size"):
             batch_size = at(plain(self), name)

@@ -64,6 +64,7 @@ class Expanding:
 
     def __post_init__(self) -> None:
         _check(self.min_start_epoch, self.initial_max_start_epoch, self.step, "initial_max_start_epoch")
+        _check(self.min_start_epoch, self.max_start_epoch, self.step, "max_start_epoch")
         require(
             self.initial_max_start_epoch <= self.max_start_epoch,
             "initial_max_start_epoch",
@@ -89,11 +90,11 @@ class Expanding:
         return self.min_start_epoch, self.upper_bound(outer_step) - self.step
 
 
-MOST_STARTS = 1_000_000
+MOST_STARTS, ROUNDING = 1_000_000, 1e-9
 
 
 def _grid(low: float, high: float, step: float) -> list[float]:
-    count = math.ceil((high - low) / step - 1e-9)
+    count = math.ceil((high - low) / step - ROUNDING)
     return [round(low + index * step, 6) for index in range(count)]
 
 
@@ -102,8 +103,9 @@ def _uniform(starts: list[float], rng: torch.Generator) -> float:
 
 
 def _check(low: float, high: float, step: float, where: str) -> None:
-    require(high > low, where, f"{high:g} leaves no start epoch at or above {low:g}", f"above {low:g}")
-    require((high - low) / step <= MOST_STARTS, "step", f"{step:g} gives too many starts", f"{MOST_STARTS:,} at most")
+    room = (high - low) / step
+    require(room > ROUNDING, where, f"{high:g} leaves no start epoch at or above {low:g}", f"above {low:g}")
+    require(room <= MOST_STARTS, "step", f"{step:g} gives too many starts", f"{MOST_STARTS:,} at most")
 
 
 SEGMENTS = Family("segments", {"expanding": Expanding, "window": Window})

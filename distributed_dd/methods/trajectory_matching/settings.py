@@ -25,7 +25,7 @@ class TrajectorySettings:
     label_optimizer: SGD = setting("optimiser of the label logits, where they are learned", SGD(2.0, 0.9))
     name: str = setting("the method's name in reports", "datm")
     student_steps: int = setting("N: SGD steps of the student per outer step", 80, at_least=1, at_most=1_000_000)
-    expert_epochs: float = setting("M: expert epochs from start to target", 2.0, above=0)
+    expert_epochs: float = setting("M: expert epochs from start to target", 2.0, at_least=1e-6)
     batch_size: int = setting("synthetic images per student step (all, if there are fewer)", 1000, at_least=1)
     student_learning_rate: float = setting("the student's learning rate at the start", 0.01, above=0)
     student_learning_rate_min: float = setting("floor of the learned rate; reaching it is reported", 1e-6, above=0)
@@ -61,6 +61,18 @@ class TrajectorySettings:
             "1",
         )
         self._check_window()
+        for name, asked in (("start", self.start), ("labels", self.labels)):
+            self._check_epoch(f"{name}.epoch", getattr(asked, "epoch", -1))
+
+    def _check_epoch(self, where: str, epoch: int) -> None:
+        """Refuse an epoch, counted from the last one where it is negative, that no expert has."""
+        last = self.experts.num_epochs
+        require(
+            -last - 1 <= epoch <= last,
+            where,
+            f"there is no epoch {epoch} of the {last} of the experts",
+            f"{-last - 1} to {last}",
+        )
 
     def _check_window(self) -> None:
         """Refuse a window that reaches beyond the experts' last epoch."""

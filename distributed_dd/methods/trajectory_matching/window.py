@@ -1,12 +1,16 @@
 """The dimension along which matching windows are searched."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from distributed_dd.family import require, setting
 from distributed_dd.nested import at
+from distributed_dd.plain_values import shown
 from distributed_dd.search.dimensions import Coordinate, Point, Values
+
+MOST_EPOCHS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -17,28 +21,31 @@ class MatchingWindow:
     which are exclusive, are one step above.
     """
 
-    earliest: float = setting("least T-", 0.0)
-    latest: float | None = setting("largest T+ (null: the experts' epochs - M)", None)
-    spacing: float | None = setting("epochs between bounds that are tried (null: method.segments.step)", None, above=0)
-    min_width: float | None = setting("least epochs from T- to the exclusive T+ (null: one spacing)", None, above=0)
+    earliest: float = setting("least T-", 0.0, at_most=MOST_EPOCHS)
+    latest: float | None = setting("largest T+ (null: the experts' epochs - M)", None, at_most=MOST_EPOCHS)
+    spacing: float | None = setting(
+        "epochs between bounds that are tried (null: method.segments.step)", None, at_least=1e-6, at_most=MOST_EPOCHS
+    )
+    min_width: float | None = setting(
+        "least epochs from T- to the exclusive T+ (null: one spacing)", None, at_least=1e-6, at_most=MOST_EPOCHS
+    )
     depends_on_others = True
 
     def _room(self, base: Values) -> tuple[float, int, int]:
         """Spacing; how many fit between ``earliest`` and the highest exclusive bound; least width."""
-        segments, epochs = at(base, "method.segments"), at(base, "experts.num_epochs")
-        last = epochs - at(base, "method.expert_epochs")
+        epochs, matched = _number_at(base, "experts.num_epochs"), _number_at(base, "method.expert_epochs")
+        step = _number_at(base, "method.segments.step")
+        last = epochs - matched
         require(
             self.latest is None or self.latest <= last,
             "latest",
-            f"{self.latest} leaves no room for a target: experts train for {epochs} epochs, of which M are "
-            f"{at(base, 'method.expert_epochs'):g}",
+            f"{self.latest} leaves no room for a target: experts train for {epochs} epochs, of which M are {matched:g}",
             f"at most {last:g}",
         )
         last = last if self.latest is None else self.latest
-        step = segments["step"]
         spacing = self.spacing or step
         require(
-            abs(spacing / step - round(spacing / step)) < 1e-9,
+            spacing >= step and abs(spacing / step - round(spacing / step)) < 1e-9,
             "spacing",
             f"got {spacing:g}",
             f"a multiple of method.segments.step, {step:g}",
@@ -50,7 +57,7 @@ class MatchingWindow:
             "earliest",
             f"no window of {width * spacing:g} epochs begins at {self.earliest:g} or later: the last start "
             f"epoch is {last:g} (experts.num_epochs {epochs} - method.expert_epochs "
-            f"{at(base, 'method.expert_epochs'):g})",
+            f"{matched:g})",
             fix="lower earliest or min_width, or raise experts.num_epochs or latest",
         )
         return spacing, num, width
@@ -104,10 +111,9 @@ class MatchingWindow:
         reproduced = self.settings(key, point, base)
         return point if all(at(base, name) == value for name, value in reproduced.items()) else None
 
-    def grid(self, key: str, base: Values) -> list[dict[str, float]]:
+    def grid(self, key: str, base: Values) -> Iterator[dict[str, float]]:
         """Every window there is; a larger ``spacing`` has fewer."""
         _, num, width = self._room(base)
-        points = []
         for first in range(num - width + 1):
             for end in range(first + width, num + 1):
                 point = {
@@ -115,11 +121,18 @@ class MatchingWindow:
                     f"{key}:end": (end - first - width + 0.5) / (num - width - first + 1),
                 }
                 if "initial_max_start_epoch" in at(base, key):
-                    inner = [(index + 0.5) / (end - first) for index in range(end - first)]
-                    points += [{**point, f"{key}:initial": share} for share in inner]
+                    for index in range(end - first):
+                        yield {**point, f"{key}:initial": (index + 0.5) / (end - first)}
                 else:
-                    points.append(point)
-        return points
+                    yield point
+
+
+def _number_at(base: Values, key: str) -> float:
+    """A number that the base has at ``key``, or that another dimension sets there."""
+    value = at(base, key)
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and 1e-6 <= value <= MOST_EPOCHS
+    require(usable, "kind", f"{key} is {shown(value)} where the window is worked out", f"up to {MOST_EPOCHS:,} epochs")
+    return value
 
 
 def _share(share: float, num: int) -> int:
