@@ -8,6 +8,7 @@ from distributed_dd.backends.mlflow.replay import output_of, recorded, replay
 from distributed_dd.commands.run import ui_command
 from distributed_dd.errors import MissingInputError
 from distributed_dd.exchange import export_to, import_from
+from distributed_dd.places import displayable
 
 
 def import_(options: Namespace) -> int:
@@ -15,7 +16,8 @@ def import_(options: Namespace) -> int:
     if options.file is None:
         return _tell_mlflow(options.source)
     progress = ConsoleProgress()
-    folder, is_set = import_from(options.source, options.file, options.overrides, options.to, progress)
+    place, is_set = import_from(options.source, options.file, options.overrides, options.to, progress)
+    folder = displayable(place)
     if is_set:
         print(f"the set is in {folder}; distributed-dd evaluate {folder} scores it")
     else:
@@ -43,5 +45,5 @@ def export(options: Namespace) -> int:
     """A distilled set or experts, for other programs."""
     to = options.to or Path("exported")
     export_to(options.source, options.overrides, options.form, to, ConsoleProgress())
-    print(f"output:   {to}")
+    print(f"output:   {displayable(str(to))}")
     return 0

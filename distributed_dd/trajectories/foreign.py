@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from distributed_dd.children import child_python
-from distributed_dd.data.reading import check_memory, check_regular, displayable, place_of
+from distributed_dd.data.reading import check_memory, check_regular, place_of
 from distributed_dd.errors import IntegrityError
+from distributed_dd.places import displayable
 
 REFUSED = 3
 ALLOWED = "tensors in nested lists, saved with torch.save"
