@@ -8,7 +8,6 @@ from distributed_dd.backends.mlflow.replay import output_of, recorded, replay
 from distributed_dd.commands.run import ui_command
 from distributed_dd.errors import MissingInputError
 from distributed_dd.exchange import export_to, import_from
-from distributed_dd.places import displayable
 
 
 def import_(options: Namespace) -> int:
@@ -16,8 +15,7 @@ def import_(options: Namespace) -> int:
     if options.file is None:
         return _tell_mlflow(options.source)
     progress = ConsoleProgress()
-    place, is_set = import_from(options.source, options.file, options.overrides, options.to, progress)
-    folder = displayable(place)
+    folder, is_set = import_from(options.source, options.file, options.overrides, options.to, progress)
     if is_set:
         print(f"the set is in {folder}; distributed-dd evaluate {folder} scores it")
     else:
@@ -45,5 +43,5 @@ def export(options: Namespace) -> int:
     """A distilled set or experts, for other programs."""
     to = options.to or Path("exported")
     export_to(options.source, options.overrides, options.form, to, ConsoleProgress())
-    print(f"output:   {displayable(str(to))}")
+    print(f"output:   {to}")
     return 0
