@@ -71,3 +71,8 @@ def _expanded(text: str, where: str) -> str:
 
 def _without_user(uri: str) -> str:
     return re.sub("://[^/@]+@", "://***@", uri)
+
+
+def displayable(text: str) -> str:
+    """``text`` as it can be printed and stored anywhere: bytes of a name that are not UTF-8 become ``\\udcNN``."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -11,11 +11,12 @@ from distributed_dd.data.archives import Array, described, names_in, read_arrays
 from distributed_dd.data.cache import Say, silent
 from distributed_dd.data.decoded import Decoded
 from distributed_dd.data.published import Sampled
-from distributed_dd.data.reading import displayable, shown
+from distributed_dd.data.reading import shown
 from distributed_dd.data.splits import Images, Splits, stratified
 from distributed_dd.errors import IntegrityError
 from distributed_dd.family import setting
 from distributed_dd.learning.chance import generator
+from distributed_dd.places import displayable
 
 KEYS = "train_images, train_labels, test_images, test_labels; or images, labels with test_fraction"
 IMAGES = "uint8 (n, H, W), (n, H, W, C) or (n, C, H, W) with C of 1 or 3"

@@ -11,11 +11,12 @@ from distributed_dd.data.cache import Say, silent
 from distributed_dd.data.decoded import Decoded
 from distributed_dd.data.pictures import Reading, read_pictures
 from distributed_dd.data.published import Sampled
-from distributed_dd.data.reading import displayable, files_below, place_of, shown
+from distributed_dd.data.reading import files_below, place_of, shown
 from distributed_dd.data.splits import Images, Splits, stratified
 from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError
 from distributed_dd.family import setting
 from distributed_dd.learning.chance import generator
+from distributed_dd.places import displayable
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 LAYOUT = "PATH/train/<class>/*.jpg and PATH/test/<class>/*.jpg, or PATH/<class>/*.jpg with test_fraction"

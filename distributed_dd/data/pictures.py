@@ -153,7 +153,7 @@ def _as_shown(picture: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
             picture = ImageOps.exif_transpose(picture)
             remarks.append(TURNED)
     if picture.mode.startswith("I;16") or (picture.mode == "I" and known_range):
-        values = numpy.asarray(picture).astype(numpy.int64).clip(0, 65535)
+        values = numpy.asarray(picture).clip(0, 65535).astype(numpy.uint32)
         picture = Image.fromarray(((values + 128) // 257).astype(numpy.uint8))
         remarks.append(SIXTEEN_BITS)
     elif picture.mode in ("I", "F"):

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from distributed_dd.errors import IntegrityError, MissingInputError
+from distributed_dd.places import displayable
 
 LONGEST_SHOWN = 160
 KINDS = (
@@ -136,11 +137,6 @@ def _below(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
             yield from _below(folder / name, seen)
         else:
             yield folder / name
-
-
-def displayable(text: str) -> str:
-    """``text`` as it can be printed and stored anywhere: bytes of a name that are not UTF-8 become ``\\udcNN``."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def place_of(path: Path) -> str:

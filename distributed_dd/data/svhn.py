@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import numpy
 import torch
 
+from distributed_dd.data.confined import read_confined
 from distributed_dd.data.decoded import Decoded
 from distributed_dd.data.published import Published
-from distributed_dd.data.reading import shown
 from distributed_dd.data.splits import Images
 from distributed_dd.errors import IntegrityError
+
+AGAIN = "delete it and fetch it again"
 
 
 @dataclass(frozen=True)
@@ -40,23 +41,12 @@ class SVHN(Published):
 
 
 def _read(file: Path) -> Images:
-    from scipy.io import loadmat, whosmat
-
-    try:
-        shapes = {name: (shape, dtype) for name, shape, dtype in whosmat(file)}  # its headers alone
-        shape, dtype = shapes["X"]
-        count = shape[-1]
-        if shape != (32, 32, 3, count) or dtype != "uint8" or not 0 < count <= SVHN.num_images:
-            raise ValueError(f"X is {dtype} {shape}, not uint8 (32, 32, 3, n)")
-        if shapes["y"][0] != (count, 1):
-            raise ValueError(f"y is {shapes['y'][0]}, not {(count, 1)}")
-        content = loadmat(file, variable_names=["X", "y"])
-        labels = content["y"].flatten()
-        if not numpy.isin(labels, range(1, 11)).all():
-            raise ValueError("y holds other numbers than 1 .. 10")
-    except Exception as error:  # the reader fails in many ways where a file is not what it expects
-        said = f"is not SVHN's format: {shown([str(error)])}"
-        raise IntegrityError(str(file), said, fix="delete it and fetch it again") from None
-    images = torch.from_numpy(content["X"]).permute(3, 2, 0, 1).contiguous()
-    targets = torch.from_numpy(labels.astype("int64"))
-    return Images(images, torch.where(targets == 10, 0, targets))
+    tensors = read_confined("distributed_dd.data.matlab", file, "is not SVHN's format", fix=AGAIN)
+    images, targets = tensors["X"], tensors["y"]
+    if images.dtype != torch.uint8 or images.shape[:3] != (32, 32, 3) or targets.shape != (images.shape[-1], 1):
+        problem = f"is not SVHN's format: X is {images.dtype} {tuple(images.shape)}, y is {tuple(targets.shape)}"
+        raise IntegrityError(str(file), problem, allowed="X uint8 (32, 32, 3, n), y (n, 1)", fix=AGAIN)
+    if not bool(torch.isin(targets.double(), torch.arange(1, 11).double()).all()):
+        raise IntegrityError(str(file), "is not SVHN's format: y holds other numbers than 1 .. 10", fix=AGAIN)
+    targets = targets.long().flatten()
+    return Images(images.permute(3, 2, 0, 1).contiguous(), torch.where(targets == 10, 0, targets))

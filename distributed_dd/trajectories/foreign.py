@@ -5,29 +5,18 @@ tensors and plain containers; the child process keeps what a crafted file might 
 away from this one, and has no more memory and time than a file of this size needs. There is no fall-back.
 """
 
-import resource
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from distributed_dd.children import child_python
-from distributed_dd.data.reading import check_memory, check_regular, displayable, place_of
-from distributed_dd.errors import IntegrityError
+from distributed_dd.data.confined import read_confined, write_confined
 
-REFUSED = 3
 ALLOWED = "tensors in nested lists, saved with torch.save"
-# What a file of so many bytes may take: read, copied, written, and as much again. Beside what torch itself takes.
-MEMORY_PER_BYTE, SPARE_MEMORY = 4, 2**30
-SECONDS, BYTES_PER_SECOND = 300, 2**21
-MOST_TENSORS, MOST_LEVELS, LONGEST_MESSAGE = 1_000_000, 20, 300
+MOST_TENSORS, MOST_LEVELS = 1_000_000, 20
 
 
 def read_pt(path: Path) -> dict[str, Tensor]:
@@ -37,30 +26,7 @@ def read_pt(path: Path) -> dict[str, Tensor]:
         MissingInputError: no such file, or no regular one. IntegrityError: it holds anything but tensors and numbers in
             lists, or needs more memory or time than a file of its size should.
     """
-    size = check_regular(path, ALLOWED)
-    check_memory(place_of(path), 2 * size, "its tensors")
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "tensors.safetensors"
-        command = child_python("distributed_dd.trajectories.foreign", [str(path.resolve()), str(out)])
-        seconds = SECONDS + size / BYTES_PER_SECOND
-        try:
-            done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=seconds)
-        except subprocess.TimeoutExpired:
-            raise IntegrityError(
-                place_of(path), f"is refused: it was not read in {seconds:.0f} seconds", allowed=ALLOWED
-            ) from None
-        if done.returncode != 0 or not out.exists():
-            raise IntegrityError(place_of(path), f"is refused: {_said(done)}", allowed=ALLOWED)
-        try:
-            return load_file(out)
-        except (SafetensorError, OSError) as error:
-            raise IntegrityError(place_of(path), f"is refused: {error}", allowed=ALLOWED) from None
-
-
-def _said(done: subprocess.CompletedProcess[bytes]) -> str:
-    """The child's last line, or that it died."""
-    lines = (done.stdout.strip() or done.stderr.strip() or b"the reader died").decode(errors="replace").splitlines()
-    return displayable(lines[-1][:LONGEST_MESSAGE])
+    return read_confined("distributed_dd.trajectories.foreign", path, "is refused", allowed=ALLOWED)
 
 
 def _places(value: Any, place: tuple[int, ...] = ()) -> Iterator[tuple[str, Tensor]]:
@@ -89,36 +55,9 @@ def _tensors(content: Any) -> dict[str, Tensor]:
     return tensors
 
 
-def _limit(size: int) -> None:
-    """Allow this process what a file of ``size`` bytes needs, above what it has already.
-
-    The limit is one of addresses, which Linux keeps and other systems may not.
-    """
-    torch.set_num_threads(1)  # each would take addresses of its own
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except OSError:
-        return
-    most = pages * resource.getpagesize() + MEMORY_PER_BYTE * size + SPARE_MEMORY
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    disk = MEMORY_PER_BYTE * size + SPARE_MEMORY
-    resource.setrlimit(resource.RLIMIT_FSIZE, (disk, disk))
-
-
 def main(path: str, out: str) -> int:
     """The child: one file in, one safetensors file out."""
-    size = Path(path).stat().st_size
-    try:
-        _limit(size)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        save_file(_tensors(content), out)
-    except Exception as error:
-        first = next(iter(str(error).splitlines()), "")
-        if isinstance(error, MemoryError) or "allocate memory" in first:
-            first = f"it needs more memory than a file of {size:,} bytes should"
-        print(f"{type(error).__name__}: {first}"[:LONGEST_MESSAGE].encode("ascii", "backslashreplace").decode())
-        return REFUSED
-    return 0
+    return write_confined(lambda p: _tensors(torch.load(p, map_location="cpu", weights_only=True)), path, out)
 
 
 if __name__ == "__main__":

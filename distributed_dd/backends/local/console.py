@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from distributed_dd.places import displayable
+
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -33,6 +35,7 @@ class ConsoleProgress:
 
     def say(self, text: str) -> None:
         """One line for a person."""
+        text = displayable(text)  # a name that is no UTF-8 could be neither printed nor logged
         self.console.print(text, markup=False)
         self.note(text)
 
