@@ -98,3 +98,44 @@ def test_a_place_that_goes_away_later_does_not_stop_a_run(tiny_yaml, bucket, mon
     monkeypatch.setattr(RemoteFolder, "write", away)
     assert main(["distill", str(tiny_yaml), f"results={bucket}/runs", *HERE]) == 0
     assert "could not be copied" in capsys.readouterr().out
+
+
+def test_a_finished_run_completes_its_copy(tiny_yaml, tmp_path, capsys):
+    """Killed between the report and the last copy, or the network was away."""
+    there = tmp_path / "there"
+    run = ["run", str(tiny_yaml), f"results={there}", *HERE]
+    assert main(run) == 0
+    (copy,) = there.iterdir()
+    (copy / "report.json").unlink()
+    (copy / "distilled" / "manifest.json").unlink()
+    assert main(run) == 0
+    assert "already finished" in capsys.readouterr().out
+    for name in ("report.json", "distilled/manifest.json"):
+        assert (copy / name).read_bytes() == (run_folder(tiny_yaml) / name).read_bytes()
+
+
+def test_a_fetch_that_was_cut_short_is_no_run_and_an_older_state_replaces_nothing(tmp_path, monkeypatch):
+    here, there, said = tmp_path / "here", tmp_path / "there", []
+    for folder, step in ((there, 40), (here, 20)):
+        (folder / "checkpoint").mkdir(parents=True)
+        (folder / "checkpoint" / "latest.json").write_text(f'{{"step": {step}}}')
+    with pytest.raises(UserError, match="is further"):
+        Copies(here, str(there), said.append).begin()
+    real = LocalFolder.read
+
+    def killed(self, name):
+        if str(self).startswith(str(there)) and len(killed.seen) > 1:
+            raise KeyboardInterrupt
+        killed.seen.append(name)
+        return real(self, name)
+
+    killed.seen = []
+    (there / "log.txt").write_text("log")
+    monkeypatch.setattr(LocalFolder, "read", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Copies(here, str(there), said.append).bring()
+    assert '"step": 20' in (here / "checkpoint" / "latest.json").read_text(), "what was here is still here"
+    monkeypatch.setattr(LocalFolder, "read", real)
+    assert Copies(here, str(there), said.append).bring()
+    assert '"step": 40' in (here / "checkpoint" / "latest.json").read_text() and files(here) == files(there)
+    assert '"step": 20' in (tmp_path / "here.1" / "checkpoint" / "latest.json").read_text()

@@ -55,7 +55,7 @@ def test_a_finished_run_refuses_what_is_not_its_own(two, what, capsys):
 
 
 def test_an_expert_in_anothers_place_is_refused(two, tiny_yaml, capsys):
-    first, _, run = two
+    first, _, _ = two
     (store,) = (first.parent / "experts").iterdir()
     for ending in ("json", "safetensors"):
         shutil.copy(store / f"expert-0001.{ending}", store / f"expert-0000.{ending}")
