@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from distributed_dd.durable import append_text
+from distributed_dd.errors import UserError
 from distributed_dd.places import displayable
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -41,9 +43,13 @@ class ConsoleProgress:
 
     def note(self, text: str) -> None:
         """One line for the log alone."""
-        if self._log is not None:
-            with open(self._log, "a") as file:
-                file.write(time.strftime("%Y-%m-%d %H:%M:%S ") + text + "\n")
+        if self._log is None:
+            return
+        try:
+            append_text(self._log, time.strftime("%Y-%m-%d %H:%M:%S ") + text + "\n")
+        except UserError as error:  # what a run says must not stop it
+            self._log = None
+            self.console.print(f"warning: the log is not written any more: {error.where} {error.problem}", markup=False)
 
     @contextmanager
     def bar(self, what: str, total: int, done: int = 0) -> Iterator["_Counter"]:
