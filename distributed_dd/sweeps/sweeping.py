@@ -229,7 +229,7 @@ class Sweeping:
         for trial in contenders:
             run = trial_run(job, points[trial.number], material)
             checkpoints = run.folder.checkpoints
-            record, _ = checkpoints.recover()
+            record = checkpoints.load()
             if record is None:
                 raise UserError(str(checkpoints.folder), "holds no checkpoint of a trial that was scored")
             tensors = run.state(checkpoints.saved(record["newest"]))

@@ -78,6 +78,8 @@ def run_trial(point: Mapping[str, float], session: Session, job: TrialJob, mater
         with _held(run):
             if job.carries:
                 _go_on_from(session.donor_checkpoint, run, job.space.settings(point, job.base))
+            if warning := run.folder.checkpoints.recover()[1]:
+                run.progress.say(warning)
             for step, accuracy in list(scores(run).items())[-1:]:
                 line.hear(step, accuracy)  # a process that was killed may not have reported it
             if run.shared_digest != job.shared_digest:
@@ -139,7 +141,7 @@ def trial_run(job: TrialJob, point: Mapping[str, float], material: Material, jud
 
 def scores(run: Run) -> dict[int, float]:
     """Validation accuracy by outer step, as far as the run's newest checkpoint."""
-    record, _ = run.folder.checkpoints.recover()
+    record = run.folder.checkpoints.load(verify=False)  # changes nothing: the trial may be at work on it
     return {} if record is None else {int(step): accuracy for step, accuracy in record["scores"].items()}
 
 
