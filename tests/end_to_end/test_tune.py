@@ -213,7 +213,7 @@ def test_a_population_copies_rates_and_its_own_set_is_tested(sweep):
     folder = next((sweep.parent / "runs" / "sweeps").iterdir())
     run = folder / "trials" / best["run"]
     assert (run / "report.json").exists(), "the member's own set"
-    lineages = [json.loads(path.read_text()) for path in folder.glob("trials/*/checkpoint/lineage.json")]
+    lineages = [json.loads(path.read_text())["members"] for path in folder.glob("trials/*/checkpoint/lineage.json")]
     assert any(len(lineage) > 1 for lineage in lineages), "somebody copied"
     for lineage in lineages:
         rates = [one["settings"]["method.image_optimizer.learning_rate"] for one in lineage]
@@ -260,11 +260,11 @@ def test_hours_end_a_sweep_with_what_it_has_and_more_hours_go_on(sweep, monkeypa
 
 
 def test_hours_add_up_over_drivers(tmp_path):
-    first = Clock(tmp_path / "elapsed.json", 1.0)
+    first = Clock(tmp_path / "elapsed.json", "sweep", 1.0)
     first.before = 3000.0
     first.note()
-    second = Clock(tmp_path / "elapsed.json", 1.0)
-    assert 590 < second.left() <= 600 and Clock(tmp_path / "elapsed.json", None).left() is None
+    second = Clock(tmp_path / "elapsed.json", "sweep", 1.0)
+    assert 590 < second.left() <= 600 and Clock(tmp_path / "elapsed.json", "sweep", None).left() is None
 
 
 def test_a_state_that_a_kill_cut_short_is_done_without(sweep):
