@@ -194,6 +194,7 @@ def test_a_shard_that_is_damaged_or_gone_is_named_before_ranks_start(tiny_yaml, 
     folder = run_folder(tiny_yaml)
     (folder / "distilled" / "manifest.json").unlink()
     shard = folder / "checkpoint" / checkpoint(tiny_yaml)["newest"][0]["file"]
+    (folder / "checkpoint" / "previous.json").unlink()
     content = shard.read_bytes()
     shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert main(["distill", str(tiny_yaml), *two_ranks]) == 5

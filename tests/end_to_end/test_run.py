@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -213,6 +214,20 @@ def test_a_damaged_checkpoint_is_refused_and_left_alone(tiny_yaml, capsys):
     assert "damaged" in capsys.readouterr().err and sha256_of(checkpoint) == damaged
     assert main(["distill", str(tiny_yaml), "resume=never", *HERE]) == 0
     assert (folder.with_name(folder.name + ".1") / "checkpoint" / checkpoint.name).exists()
+
+
+def test_a_damaged_newest_checkpoint_costs_what_came_after_the_one_before(tiny_yaml, capsys):
+    assert main(["distill", str(tiny_yaml), *HERE]) == 0
+    folder = run_folder(tiny_yaml)
+    first = sha256_of(folder / "distilled" / "distilled.safetensors")
+    metrics = (folder / "metrics.jsonl").read_text()
+    shutil.rmtree(folder / "distilled")
+    (checkpoint,) = (folder / "checkpoint").glob("step-00000006*")
+    flip_bit(checkpoint)
+    assert main(["distill", str(tiny_yaml), *HERE]) == 0
+    assert "going on from the checkpoint before it, of step 4" in capsys.readouterr().out
+    assert sha256_of(folder / "distilled" / "distilled.safetensors") == first
+    assert (folder / "metrics.jsonl").read_text() == metrics
 
 
 def test_a_flipped_bit_in_the_artefact_is_refused(tiny_yaml):

@@ -32,7 +32,7 @@ class DeepSpeedRanks:
         "auto",
     )
     cpus_per_rank: int = setting("cores, and so threads, of every rank", 1, at_least=1, at_most=65_536)
-    gpus_per_rank: int | None = setting("0 or 1; null: 1 where the cluster has any", None, at_most=1)
+    gpus_per_rank: int | None = setting("0 or 1; null: 1 where the cluster has any", None)
     max_restarts: int = setting("times that lost ranks are replaced without a checkpoint between", 5)
     timeout: float = setting("seconds after which a rank that waits in vain for the others gives up", 1800.0, above=0)
 

@@ -28,7 +28,7 @@ def ranking(job: ExpertJob, cluster: Cluster, progress: Progress) -> Tensor:
         content = folder.read(name)
         if name == _name_of(content) and metadata_of(content).get("store") == job.store.digest:
             return load(content)["order"]
-        progress.say(f"warning: {folder}/{name} is not what was written for these experts; it is made again")
+        progress.say(f"warning: {folder}/{name} is not what was written; it is made again")
         folder.remove(name)
     scores: dict[int, Tensor] = {}
     scorers = range(job.recipe.curriculum.num_scorers)
