@@ -1,11 +1,7 @@
 """Independent work as Ray tasks, on a local Ray that is started on demand or on a given cluster."""
 
-import logging
 import math
 import os
-import signal
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,12 +11,12 @@ from distributed_dd.allocator import keep_freed_memory
 from distributed_dd.backends.engines import ENGINES, Engine
 from distributed_dd.backends.local.engine import Local
 from distributed_dd.backends.ray.chained import chained
-from distributed_dd.errors import MissingInputError, UserError
+from distributed_dd.backends.ray.connection import connect
+from distributed_dd.errors import UserError
 from distributed_dd.family import choice, require, setting
 from distributed_dd.outer.ports import Link
 
 SECONDS_BETWEEN_LOOKS = 1.0
-SECONDS_TO_ANSWER = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,31 +123,7 @@ class RayCluster:
 
     def connect(self) -> None:
         """Join the cluster, or start a local Ray, unless one is joined already."""
-        import ray
-
-        if ray.is_initialized():
-            return
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        address = self.address or os.environ.get("RAY_ADDRESS")
-        if address:
-            _check_answers(address)
-            options: dict[str, Any] = {"address": address}
-        else:
-            # Said outright: without an address Ray would look for a cluster that once ran on this machine.
-            options = {"address": "local", "num_cpus": self.num_cpus, "include_dashboard": False}
-        handler = signal.getsignal(signal.SIGTERM)
-        try:
-            ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
-        except ConnectionError as error:
-            raise MissingInputError(
-                f"Ray cluster {address}",
-                f"cannot be reached: {error}",
-                fix="start it, or unset RAY_ADDRESS; if it wants a token, as every cluster of launch/ does: "
-                "export RAY_AUTH_MODE=token",
-            ) from None
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray's own would print its stack and abort
+        connect(self.address or os.environ.get("RAY_ADDRESS"), self.num_cpus)
 
     def resources_of_a_task(self) -> dict[str, float]:
         """What a task gets, as ``cpu`` and ``gpu``; the cluster is joined, and has room for one."""
@@ -223,25 +195,6 @@ def _nodes(ray: Any) -> list[dict[str, float]]:
 
 def _any_holds(nodes: Sequence[dict[str, float]], wanted: dict[str, float]) -> bool:
     return any(all(node.get(name, 0) >= value for name, value in wanted.items()) for node in nodes)
-
-
-def _check_answers(address: str) -> None:
-    """Refuse an address where no program listens; Ray itself would try for minutes.
-
-    Raises:
-        MissingInputError: nothing answers at this address.
-    """
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not (colon and port.isdigit()):
-        return  # such as "auto": Ray knows
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()
-    except OSError as error:
-        raise MissingInputError(
-            f"Ray cluster {address}",
-            f"cannot be reached: {error.strerror or error}",
-            fix="start it (ray start --head), correct RAY_ADDRESS, or unset it for a Ray on this machine",
-        ) from None
 
 
 def _in_words(resources: dict[str, float]) -> str:

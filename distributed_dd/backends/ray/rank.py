@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from distributed_dd.allocator import keep_freed_memory
-from distributed_dd.backends.deepspeed.process_group import join
+from distributed_dd.backends.deepspeed.process_group import Meeting, join, listen
 from distributed_dd.backends.deepspeed.tools import DeepSpeedTools
 from distributed_dd.backends.deepspeed.torch_ranks import TorchRanks
 from distributed_dd.backends.ray.rank_settings import RankSettings
@@ -37,20 +37,20 @@ class Rank:
         keep_freed_memory()
         self.rank, self.settings = rank, settings
         self.tools: DeepSpeedTools | None = None
+        self.listening: socket.socket | None = None
 
     def address(self) -> tuple[str, int]:
-        """Where the ranks can meet: this node, and a port that is free."""
+        """Where the ranks can meet: this node, and a port of it at which this rank listens from now on."""
         import ray
 
-        host = ray.util.get_node_ip_address()
-        with socket.socket() as free:
-            free.bind(("", 0))
-            return host, free.getsockname()[1]
+        self.listening = listen(ray.util.get_node_ip_address())
+        return self.listening.getsockname()[:2]
 
     def join(self, address: str, port: int) -> None:
         """Join the process group."""
-        join(address, port, self.rank, self.settings.num_ranks, self.settings.timeout)
-        self.ranks = TorchRanks(self.settings.groups)
+        settings = self.settings
+        join(Meeting(address, port, self.listening), self.rank, settings.num_ranks, settings.timeout)
+        self.ranks = TorchRanks(settings.groups)
 
     def start(self, job: Job) -> None:
         """Begin from the newest checkpoint."""
