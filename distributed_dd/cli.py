@@ -12,6 +12,7 @@ from pathlib import Path
 
 from distributed_dd.errors import UserError
 from distributed_dd.family import did_you_mean
+from distributed_dd.secrecy import without_secrets
 
 VERBS = {
     "run": "experts, distill, evaluate, report; what is done already is not done again",
@@ -81,7 +82,7 @@ def _machine_error(error: OSError | MemoryError | RecursionError) -> UserError:
 
 def _warned(message: Warning | str, *where: object) -> None:
     """A warning as a line for a person."""
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {without_secrets(str(message))}", file=sys.stderr)
 
 
 def _interrupted(number: int, frame: object) -> None:

@@ -17,6 +17,7 @@ from distributed_dd import nested
 from distributed_dd.durable import read_bytes
 from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError
 from distributed_dd.plain_values import DEEPEST, check_plain, shown
+from distributed_dd.secrecy import values_without_secrets
 from distributed_dd.yaml_limits import MOST_BYTES, check_interpolations, check_size
 
 KEY = re.compile(r"\w[\w-]*(\.\w[\w-]*)*")
@@ -62,8 +63,8 @@ def laid_over(values: Any, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def to_yaml(values: dict[str, Any]) -> str:
-    """Plain values as YAML text."""
-    return OmegaConf.to_yaml(OmegaConf.create(values))
+    """Plain values as YAML text, without the secrets in them."""
+    return OmegaConf.to_yaml(OmegaConf.create(values_without_secrets(values)))
 
 
 def _text_of(path: Path) -> str:

@@ -11,34 +11,44 @@ from pathlib import Path
 from typing import Any
 
 from distributed_dd.errors import IntegrityError, MissingInputError, UserError
+from distributed_dd.secrecy import values_without_secrets, without_secrets
 
 ELSEWHERE = "choose another place: output=, or experts.storage= for experts"
 RESTORE = "restore it or delete it"
 MOST_BYTES_OF_JSON = 2**28
+OWNER_ONLY = 0o600
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write_bytes(path: Path, content: bytes) -> str:
+def write_bytes(path: Path, content: bytes, private: bool = False) -> str:
     """Write ``content`` so that ``path`` is never seen half-written; returns its SHA-256.
+
+    Args:
+        private: whether its owner alone may read it.
 
     Raises:
         UserError: the disk is full, or the place cannot be written; what was there before is intact.
     """
-    _write(path, [content], len(content))
+    _write(path, [content], len(content), private)
     return hashlib.sha256(content).hexdigest()
+
+
+def write_text(path: Path, text: str, private: bool = False) -> None:
+    """`write_bytes` of text, without the secrets in it."""
+    write_bytes(path, without_secrets(text).encode(), private)
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """`write_bytes` of lines, which are made as they are written and may come from the file that they replace."""
-    _write(path, (line.encode() for line in lines), None)
+    _write(path, (line.encode() for line in lines), None, False)
 
 
-def _write(path: Path, pieces: Iterable[bytes], num_bytes: int | None) -> None:
+def _write(path: Path, pieces: Iterable[bytes], num_bytes: int | None, private: bool) -> None:
     # Unique on a shared disk too, where two nodes may have processes of the same number.
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
+        with open(part, "wb", opener=_owner_only if private else None) as file:
             for piece in pieces:
                 file.write(piece)
             file.flush()
@@ -50,15 +60,18 @@ def _write(path: Path, pieces: Iterable[bytes], num_bytes: int | None) -> None:
         raise _not_written(path, num_bytes, error) from None
 
 
-def append_text(path: Path, text: str) -> None:
-    """Add ``text`` to a file and hand it to the operating system; a kill may cut the last line short.
+def append_text(path: Path, text: str, private: bool = False) -> None:
+    """Add ``text``, without the secrets in it, to a file; a kill may cut the last line short.
+
+    Args:
+        private: whether a file that was not there is for its owner alone.
 
     Raises:
         UserError: the disk is full, or the file cannot be written.
     """
     try:
-        with open(path, "a") as file:
-            file.write(text)
+        with open(path, "a", opener=_owner_only if private else None) as file:
+            file.write(without_secrets(text))
     except OSError as error:
         raise _not_written(path, len(text), error) from None
 
@@ -68,14 +81,18 @@ def is_half_written(name: str) -> bool:
     return name.startswith(".") and name.endswith(".part")
 
 
-def write_json(path: Path, value: Any) -> str:
+def _owner_only(path: str, flags: int) -> int:
+    return os.open(path, flags, OWNER_ONLY)
+
+
+def write_json(path: Path, value: Any, private: bool = False) -> str:
     """Write ``value`` as readable JSON; returns the file's SHA-256."""
-    return write_bytes(path, as_json(value))
+    return write_bytes(path, as_json(value), private)
 
 
 def as_json(value: Any) -> bytes:
-    """``value`` as readable JSON."""
-    return (json.dumps(value, indent=2, sort_keys=False) + "\n").encode()
+    """``value`` as readable JSON, without the secrets in it."""
+    return (json.dumps(values_without_secrets(value), indent=2, sort_keys=False) + "\n").encode()
 
 
 def read_bytes(path: Path, most: int | None = None) -> bytes:

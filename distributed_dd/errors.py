@@ -1,5 +1,7 @@
 """Errors a user can act on, each with the exit code that the command line returns for it."""
 
+from distributed_dd.secrecy import without_secrets
+
 
 class UserError(Exception):
     """Base of every error that is explained instead of shown as a traceback."""
@@ -7,6 +9,7 @@ class UserError(Exception):
     exit_code = 1
 
     def __init__(self, where: str, problem: str, *, allowed: str = "", fix: str = "") -> None:
+        where, problem, allowed, fix = map(without_secrets, (where, problem, allowed, fix))
         self.where, self.problem, self.allowed, self.fix = where, problem, allowed, fix
         lines = [f"{where}: {problem}"]
         if allowed:

@@ -1,5 +1,6 @@
 """From the folder of a distilled set or generator to its evaluation on other networks."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,8 @@ def _experiment(folder: Path, data: Any) -> Experiment:
     if not there:
         raise MissingInputError(str(folder), "holds no distilled set", allowed="a run folder, or its distilled/ folder")
     values, places = manifest_of(there[0])["configuration"], {}
-    if (resolved := folder / "resolved.yaml").exists():
+    # For its owner alone: another person's run says nothing of its places.
+    if os.access(resolved := folder / "resolved.yaml", os.R_OK):
         run = experiment_of(config.read(resolved), of_a_record=True)
         places = places_of(run.data)
         _refuse_another(_at(values, places), run, there[0])

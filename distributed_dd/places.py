@@ -39,7 +39,7 @@ def local_folder(text: str, where: str) -> str:
     """
     if "://" in text:
         fix = "results=URI keeps a copy there" if where == "output" else "copy it here first"
-        raise ConfigError(where, f"is a URI: {_without_user(text)}", allowed="a folder of this machine", fix=fix)
+        raise ConfigError(where, f"is a URI: {text}", allowed="a folder of this machine", fix=fix)
     return _expanded(text, where)
 
 
@@ -67,10 +67,6 @@ def _expanded(text: str, where: str) -> str:
         return str(Path(text).expanduser())
     except RuntimeError:
         raise ConfigError(where, f"there is no such user: {Path(text).parts[0]}") from None
-
-
-def _without_user(uri: str) -> str:
-    return re.sub("://[^/@]+@", "://***@", uri)
 
 
 def displayable(text: str) -> str:

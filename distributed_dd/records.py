@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from distributed_dd.durable import RESTORE, as_json, digest, read_json, write_bytes
 from distributed_dd.errors import ConfigError, IntegrityError
 from distributed_dd.family import check_type
+from distributed_dd.secrecy import values_without_secrets
 
 SEAL = "record"
 SHOWN, LONGEST_PROBLEM = 16, 300
@@ -33,6 +34,7 @@ def sealed(kind: str, owner: str, values: Mapping[str, Any]) -> dict[str, Any]:
         owner: digest of what it belongs to, such as that of a run's configuration.
     """
     plain = json.loads(json.dumps({key: value for key, value in values.items() if key != SEAL}))
+    plain = values_without_secrets(plain)
     return {**plain, SEAL: {"kind": kind, "owner": owner, "sha256": _sha256(kind, owner, plain)}}
 
 
@@ -96,9 +98,9 @@ def require_keys(values: Mapping[str, Any], needs: Mapping[str, Any], where: str
             raise IntegrityError(where, problem, allowed=error.allowed, fix=fix) from None
 
 
-def write_record(path: Path, kind: str, owner: str, values: Mapping[str, Any]) -> str:
-    """Write a record; returns the file's SHA-256."""
-    return write_bytes(path, as_json(sealed(kind, owner, values)))
+def write_record(path: Path, kind: str, owner: str, values: Mapping[str, Any], private: bool = False) -> str:
+    """Write a record, for its owner alone if ``private``; returns the file's SHA-256."""
+    return write_bytes(path, as_json(sealed(kind, owner, values)), private)
 
 
 def _as_record(values: dict[str, Any], where: str, kind: str, owner: str | None) -> dict[str, Any]:

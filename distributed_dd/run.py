@@ -17,7 +17,7 @@ from distributed_dd.backends.ray.cluster import RayCluster
 from distributed_dd.backends.ray.node_meters import metered
 from distributed_dd.crew import RunCrew
 from distributed_dd.data.material import Material, prepare
-from distributed_dd.durable import digest, write_bytes, write_json
+from distributed_dd.durable import digest, write_bytes, write_json, write_text
 from distributed_dd.errors import MissingInputError
 from distributed_dd.evaluation import artefact, report, scoring
 from distributed_dd.evaluation.product import Product, Tensors
@@ -141,10 +141,10 @@ class Run:
                 self.progress.say(f"note on {self.material.splits.name}: {note}")
             for note in () if self.is_distilled else e.method.notes(self.world):
                 self.progress.say(note)
-            write_bytes(path / "resolved.yaml", config.to_yaml(values_of(e)).encode())
+            write_text(path / "resolved.yaml", config.to_yaml(values_of(e)), private=True)
             where = {"kind": CLUSTERS.kind_of(self.cluster), **plain(self.cluster)}
-            write_bytes(path / "cluster.yaml", config.to_yaml(where).encode())
-            write_json(path / "environment.json", environment())
+            write_text(path / "cluster.yaml", config.to_yaml(where), private=True)
+            write_json(path / "environment.json", environment(), private=True)
             if self.copies is not None:
                 self.copies.begin(anew)
             shared = {self.prelude.tag: self.prelude.digest} if self.prelude else {}
@@ -313,7 +313,7 @@ class Run:
         num_test = len(self.material.splits.test)
         result = report.assemble(about(self.experiment), rows, costs, manifest, num_test)
         result |= self.product.more_for_the_report()
-        write_bytes(self.folder.report_page, report.page(result, self.method.words.rows).encode())
+        write_text(self.folder.report_page, report.page(result, self.method.words.rows))
         report.write(self.folder.report, self.digest, seal_of(manifest), result)
         self.tracker.report(result)
         names = ("resolved.yaml", "environment.json", "log.txt")

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Column, Table
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from distributed_dd.backends.local.terminal import terminal
 from distributed_dd.bench.packing import CLASSES, FORMS, OurExpert, Problem, measure_packing
 from distributed_dd.bench.plain_expert import PlainExpert, PlainGSAM, PlainSGD, Update
 from distributed_dd.bench.rounds import Times, Worker, ask, cold_compiler, device_name, serve, start, stop, timed_rounds
@@ -77,7 +77,7 @@ def measure(
     forms: tuple = tuple(FORMS),
 ) -> dict[str, Any]:
     """Seconds, ratios to the plain loop and accuracies by side; images per second of several experts."""
-    console = Console(stderr=True, highlight=False)
+    console = terminal(stderr=True)
     with cold_compiler():
         rate, rows = measure_speed(speed, rounds, sides, console.print)
         packed = measure_packing(packing, packing_rounds, console.print, forms)
@@ -194,7 +194,7 @@ def _fraction(problem: Problem, row: dict[str, Any], rate: dict[str, float]) -> 
 
 
 def _print(result: dict[str, Any]) -> None:
-    console = Console(highlight=False)
+    console = terminal()
     rate = ", ".join(f"{name} {value / 1e12:.2f}" for name, value in result["matrix_rate"].items())
     title = f"{result['device']}, {result['threads']} threads; matrix products, TFLOP/s: {rate}"
     console.print(_speed_table(result, title))

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from distributed_dd.backends.local.cluster import InProcess
 from distributed_dd.backends.local.engine import Local, LocalWorkers
+from distributed_dd.backends.local.terminal import terminal
 from distributed_dd.backends.ray.cluster import RayCluster
 from distributed_dd.bench.plain_gan import Pictures, PlainLoop, with_torchs_norm
 from distributed_dd.bench.rounds import device_name
@@ -173,4 +173,4 @@ def _print(result: dict[str, Any]) -> None:
         usual = row["seconds"]["usual loop"]
         cells = [f"{value:.3f} ({usual / value:.2f}x)" for value in row["seconds"].values()]
         table.add_row(f"{row['size']}, batch {row['batch_size']}", *cells)
-    Console(highlight=False).print(table)
+    terminal().print(table)

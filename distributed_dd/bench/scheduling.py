@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from distributed_dd.backends.local.cluster import InProcess
 from distributed_dd.backends.local.console import ConsoleProgress
+from distributed_dd.backends.local.terminal import terminal
 from distributed_dd.backends.ray.cluster import RayCluster
 from distributed_dd.backends.ray.local_nodes import local_nodes
 from distributed_dd.bench.rounds import device_name
@@ -125,4 +125,4 @@ def _print(result: dict[str, Any]) -> None:
     }
     for what, value in rows.items():
         table.add_row(what, value)
-    Console(highlight=False).print(table)
+    terminal().print(table)

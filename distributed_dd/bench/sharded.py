@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from distributed_dd.backends.deepspeed.torch_ranks import TorchRanks
 from distributed_dd.backends.deepspeed.traffic import deepspeed_traffic
 from distributed_dd.backends.deepspeed.zero import Zero
 from distributed_dd.backends.local.learner import LocalLearner
+from distributed_dd.backends.local.terminal import terminal
 from distributed_dd.backends.ray.cluster import RayCluster
 from distributed_dd.backends.ray.gang import Gang
 from distributed_dd.bench.rounds import device_name
@@ -95,7 +95,7 @@ def measure(set_size: int, step: Size, deep: Size, numbers: Sequence[int], round
         "steps": [],
         "stored": [],
     }
-    tell = Console(stderr=True, highlight=False).print
+    tell = terminal(stderr=True).print
     with tempfile.TemporaryDirectory() as folder:
         places = {name: Path(folder) / name for name in ("set", "step", "deep")}
         shards = {"set": _random_set(places["set"], set_size)}
@@ -276,7 +276,7 @@ def stored_bytes(rank: Any, place: Any, folder: Path, shards: list[Shard], size:
 
 
 def _print(result: dict[str, Any]) -> None:
-    console = Console(highlight=False)
+    console = terminal()
     set_bytes = result["set_bytes"]
     title = f"an update of a set of {result['set_images']:,} images, {in_words(set_bytes)}: bytes of a rank"
     table = Table("ranks", "sharding", "between updates", "sets", "in an update", "sets", "s", title=title)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy
 import torch
-from rich.console import Console
 from rich.table import Column, Table
 
+from distributed_dd.backends.local.terminal import terminal
 from distributed_dd.bench.rounds import ask, device_name, receive, start, stop
 from distributed_dd.bench.sides import SIDES, Size, serve, serve_memory, with_exact_malloc
 from distributed_dd.children import spawn_context
@@ -43,7 +43,7 @@ def measure(timed: tuple[Size, ...], memory: tuple[Size, ...], rounds: int) -> d
         "times": [],
         "memory": [],
     }
-    tell = Console(stderr=True, highlight=False).print
+    tell = terminal(stderr=True).print
     workers = {side: start(context, serve, (side, threads)) for side in SIDES}
     for size in timed:
         tell(f"timing batch {size.batch}, {size.steps} student steps (the compiled sides compile first)")
@@ -95,7 +95,7 @@ def _memory_rows(context: Any, side: str, sizes: tuple[Size, ...], threads: int)
 
 
 def _print(result: dict[str, Any]) -> None:
-    console = Console(highlight=False)
+    console = terminal()
     title = f"{result['device']}, {result['threads']} threads, median of {result['rounds']} interleaved rounds"
     columns = ("batch", "steps", Column("side", no_wrap=True), "s / outer step", "ratio", "error", "cosine")
     table = Table(*columns, title=title, caption="ratio to plain; error and cosine of the image gradient")

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from distributed_dd.backends.clusters import CLUSTERS
+from distributed_dd.backends.local.terminal import terminal
 from distributed_dd.evaluation.elsewhere import Elsewhere
 from distributed_dd.experiment import Experiment, lifted_groups
 from distributed_dd.family import Family, describe_type
@@ -18,22 +20,22 @@ from distributed_dd.search.sweep import Sweep
 
 def kinds(options: Namespace) -> int:
     """The keys of a configuration, then every family with its members and their settings."""
-    console = Console(highlight=False, soft_wrap=True)
-    console.print("[bold]a configuration[/bold] (FILE of run, show ..)")
+    console = terminal(soft_wrap=True)
+    console.print(Text.from_markup("[bold]a configuration[/bold] (FILE of run, show ..)"))
     _settings(console, Experiment, "  ")
     for name, kinds_with_it in lifted_groups().items():
         console.print(f"  {name} (a group, with method.kind {' or '.join(kinds_with_it)})")
         group = METHODS.members[kinds_with_it[0]]
         _settings(console, typing.get_type_hints(group)[name], "      ")
     for elsewhere in _elsewheres():
-        console.print(f"\n[bold]evaluate FOLDER[/bold] key=value, the folder of {elsewhere.thing}")
+        console.print(Text.from_markup(f"\n[bold]evaluate FOLDER[/bold] key=value, the folder of {elsewhere.thing}"))
         _settings(console, elsewhere.settings, "  ")
-    console.print("\n[bold]sample FOLDER[/bold] key=value")
+    console.print(Text.from_markup("\n[bold]sample FOLDER[/bold] key=value"))
     _settings(console, Sampling, "  ")
-    console.print("\n[bold]a sweep[/bold] (FILE of tune)")
+    console.print(Text.from_markup("\n[bold]a sweep[/bold] (FILE of tune)"))
     _settings(console, Sweep, "  ")
     for family in _families([Experiment, *_elsewhere_settings(), Sampling, Sweep], [CLUSTERS, DIMENSIONS]):
-        console.print(f"\n[bold]{family.name}[/bold], chosen by kind")
+        console.print(Text.from_markup(f"\n[bold]{family.name}[/bold], chosen by kind"))
         for kind, cls in family.members.items():
             console.print(f"  {kind}: {(cls.__doc__ or '').strip().splitlines()[0]}", markup=False)
             _settings(console, cls, "      ")

@@ -8,7 +8,7 @@ from rich.table import Column, Table
 
 from distributed_dd.backends.local.terminal import terminal
 from distributed_dd.commands.run import print_report, run_of_options
-from distributed_dd.durable import write_bytes, write_json
+from distributed_dd.durable import write_bytes, write_json, write_text
 from distributed_dd.errors import MissingInputError
 from distributed_dd.evaluation import comparison, plots
 from distributed_dd.evaluation.series import Series, series_of
@@ -39,8 +39,8 @@ def _compare(paths: list[Path], to: Path | None) -> int:
     drawn = _draw(runs, words, to)
     lines = comparison.flat(runs)
     write_json(to / "report.json", {"schema": comparison.SCHEMA, "rows": lines})
-    write_bytes(to / "report.csv", comparison.as_csv(lines).encode())
-    write_bytes(to / "report.md", comparison.page(runs, drawn, words).encode())
+    write_text(to / "report.csv", comparison.as_csv(lines))
+    write_text(to / "report.md", comparison.page(runs, drawn, words))
     header, rows = comparison.table(runs, words)
     table = Table(Column(header[0], no_wrap=True), *header[1:])
     for row in rows:

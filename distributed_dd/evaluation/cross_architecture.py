@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distributed_dd.durable import write_bytes
+from distributed_dd.durable import write_text
 from distributed_dd.evaluation.report import TITLES
 from distributed_dd.evaluation.robustness import scores
 from distributed_dd.evaluation.rows import Entry, is_soft, without_augmentation
@@ -76,7 +76,7 @@ def cross_evaluate(
         by_name = {row["name"]: row["accuracy_mean"] for row in scored}
         result["networks"].append({"network": what, "rows": scored, "scores": scores(by_name, soft)})
         write_record(folder / FILE, KIND, seal_of(entry.distilled.manifest), result)
-    write_bytes(folder / PAGE, page(result).encode())
+    write_text(folder / PAGE, page(result))
     return result
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from distributed_dd import config
 from distributed_dd.backends.local.tracker import NoTracker
 from distributed_dd.backends.mlflow.tracker import MlflowTracker
-from distributed_dd.durable import write_bytes, write_json
+from distributed_dd.durable import write_bytes, write_json, write_text
 from distributed_dd.experiment import experiment_of, identity_of
 from distributed_dd.nested import laid_over
 from distributed_dd.outer.environment import commit, versions
@@ -38,7 +38,7 @@ def write_best(plan: Plan, study: Study) -> None:
         )
     yaml = config.to_yaml(identity_of(experiment_of(settings)))
     text = tables.best_file(study, yaml, provenance)
-    write_bytes(best_path(plan, study.images_per_class), text.encode())
+    write_text(best_path(plan, study.images_per_class), text)
 
 
 def write_report(
@@ -55,8 +55,8 @@ def write_report(
     left = len(plan.bases) - len(studies)
     notes = [f"{left} studies are still to come"] if left else []
     page = tables.page(plan.name, studies, tests, list(drawn), notes, axis)
-    write_bytes(folder / "report.md", page.encode())
-    write_bytes(folder / "trials.csv", tables.as_csv(studies).encode())
+    write_text(folder / "report.md", page)
+    write_text(folder / "trials.csv", tables.as_csv(studies))
     values = {
         "schema": tables.SCHEMA,
         "sweep": plan.name,

@@ -17,7 +17,7 @@ from distributed_dd.backends.ray.tune_events import Reported
 from distributed_dd.backends.ray.tune_search import TuneStudy
 from distributed_dd.data.cache import silent
 from distributed_dd.data.material import Material
-from distributed_dd.durable import write_bytes, write_json
+from distributed_dd.durable import write_bytes, write_json, write_text
 from distributed_dd.errors import ConfigError, UserError
 from distributed_dd.evaluation.tables import percent
 from distributed_dd.experiment import Experiment, experiment_of
@@ -69,8 +69,8 @@ class Sweeping:
         plan = self.plan
         with locked(self.folder, "sweep"):
             self.progress.log_to(self.folder / "log.txt")
-            write_bytes(self.folder / "sweep.yaml", config.to_yaml(plain(plan.sweep)).encode())
-            write_json(self.folder / "environment.json", environment())
+            write_text(self.folder / "sweep.yaml", config.to_yaml(plain(plan.sweep)), private=True)
+            write_json(self.folder / "environment.json", environment(), private=True)
             self.cluster.resources_of_a_task()
             self.tracker = tracker_of_sweep(plan, self.progress.say)
             status = "FAILED"

@@ -11,6 +11,7 @@ from distributed_dd.data.cache import cache_folder
 from distributed_dd.durable import read_bytes, sha256_of, write_bytes
 from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError, UserError
 from distributed_dd.locks import locked_when_free
+from distributed_dd.secrecy import BLOT
 
 Say = Callable[[str], None]
 # They have no folders to be made, and making one there would make a bucket of a mistyped name.
@@ -173,6 +174,9 @@ class RemoteFolder:
 
     def _files(self) -> tuple[Any, str]:
         if self._opened is None:
+            if BLOT in self._uri:
+                problem = f"holds {BLOT}, which stands for a secret that is in no file"
+                raise ConfigError(self._uri, problem, fix="give the address again; ${oc.env:NAME} takes in a variable")
             from fsspec.core import url_to_fs
 
             try:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,6 +16,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from distributed_dd.backends.local.terminal import terminal
 from distributed_dd.durable import append_text
 from distributed_dd.errors import UserError
 from distributed_dd.places import displayable
@@ -28,7 +28,7 @@ class ConsoleProgress:
     """Speaks on standard output, or standard error; `log_to` keeps a copy."""
 
     def __init__(self, to_stderr: bool = False) -> None:
-        self.console = Console(highlight=False, soft_wrap=True, stderr=to_stderr)
+        self.console = terminal(soft_wrap=True, stderr=to_stderr)
         self._log: Path | None = None
 
     def log_to(self, path: Path) -> None:
@@ -38,7 +38,7 @@ class ConsoleProgress:
     def say(self, text: str) -> None:
         """One line for a person."""
         text = displayable(text)  # a name that is no UTF-8 could be neither printed nor logged
-        self.console.print(text, markup=False)
+        self.console.print(text)
         self.note(text)
 
     def note(self, text: str) -> None:
@@ -46,10 +46,10 @@ class ConsoleProgress:
         if self._log is None:
             return
         try:
-            append_text(self._log, time.strftime("%Y-%m-%d %H:%M:%S ") + text + "\n")
+            append_text(self._log, time.strftime("%Y-%m-%d %H:%M:%S ") + text + "\n", private=True)
         except UserError as error:  # what a run says must not stop it
             self._log = None
-            self.console.print(f"warning: the log is not written any more: {error.where} {error.problem}", markup=False)
+            self.console.print(f"warning: the log is not written any more: {error.where} {error.problem}")
 
     @contextmanager
     def bar(self, what: str, total: int, done: int = 0) -> Iterator["_Counter"]:

@@ -4,7 +4,15 @@ from typing import Any
 
 from rich.console import Console
 
+from distributed_dd.secrecy import without_secrets
+
+
+class _Terminal(Console):
+    def print(self, *objects: Any, **settings: Any) -> None:
+        """Print, without the secrets in texts."""
+        super().print(*(without_secrets(value) if isinstance(value, str) else value for value in objects), **settings)
+
 
 def terminal(**settings: Any) -> Console:
     """A console that shows text as it is: ``[red]`` or ``:smile:`` in a name is no order to it."""
-    return Console(highlight=False, markup=False, emoji=False, **settings)
+    return _Terminal(highlight=False, markup=False, emoji=False, **settings)

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from distributed_dd.durable import refuse_irregular
+from distributed_dd.durable import OWNER_ONLY, refuse_irregular
 from distributed_dd.locks import locked_when_free
 from distributed_dd.outer.run_folder import free_name
 
@@ -47,6 +47,7 @@ def _make(database: Path) -> None:
     for path in (database, *_companions(database)):
         path.unlink(missing_ok=True)
     MlflowClient(f"sqlite:///{database.resolve()}").search_experiments(max_results=1)
+    database.chmod(OWNER_ONLY)
 
 
 def _is_usable(database: Path) -> bool:

@@ -4,10 +4,9 @@ import functools
 import hashlib
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ from distributed_dd.backends.mlflow.views import View
 from distributed_dd.errors import UserError
 from distributed_dd.outer.run_folder import Metrics
 from distributed_dd.records import read_record, write_record
+from distributed_dd.secrecy import values_without_secrets, without_secrets
 
 KIND = "tracker"
 NEEDS: dict[str, Any] = {
@@ -58,11 +58,6 @@ def never_stops_a_run(method: F) -> F:
     return guarded  # type: ignore[return-value]
 
 
-def without_secrets(text: str) -> str:
-    """``text`` with the user and password of every address in it blotted out."""
-    return re.sub(r"://[^/@\s]+@", "://***@", text)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Description:
     """What a run is, to a tracker.
@@ -101,7 +96,9 @@ class MlflowTracker:
     ) -> None:
         self.broken, self.warn, self.run_id = False, warn, ""
         self._pending: list[Any] = []
-        self._record, self.description, self._metrics = record, description, metrics
+        self._record, self._metrics = record, metrics
+        parameters, tags = map(values_without_secrets, (description.parameters, description.tags))
+        self.description = replace(description, parameters=parameters, tags=tags)
         self._ids: dict[str, str] = {}
         self._server, self._resumed, self._logged = "", False, -1
         self._begin(database)
@@ -118,7 +115,7 @@ class MlflowTracker:
 
     def _keep(self, status: str) -> None:
         values = {**asdict(self.description), "runs": self._ids, "status": status}
-        write_record(self._record, KIND, self.description.name, values)
+        write_record(self._record, KIND, self.description.name, values, private=True)
 
     def _open(self, database: Path) -> None:
         self.client, uri = client_of(database, self.warn)
@@ -274,7 +271,7 @@ class MlflowTracker:
     def tag(self, tags: Mapping[str, str]) -> None:
         """Words by which runs are found."""
         for key, value in tags.items():
-            self.client.set_tag(self.run_id, key, value[:TAG_LIMIT])
+            self.client.set_tag(self.run_id, key, without_secrets(value)[:TAG_LIMIT])
 
     @never_stops_a_run
     def end(self, status: str) -> None:

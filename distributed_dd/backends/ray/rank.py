@@ -15,6 +15,7 @@ from distributed_dd.backends.deepspeed.process_group import Meeting, join, liste
 from distributed_dd.backends.deepspeed.tools import DeepSpeedTools
 from distributed_dd.backends.deepspeed.torch_ranks import TorchRanks
 from distributed_dd.backends.ray.rank_settings import RankSettings
+from distributed_dd.durable import OWNER_ONLY
 from distributed_dd.errors import UserError
 from distributed_dd.learning.device import device
 from distributed_dd.outer.checkpoint import Shard
@@ -115,7 +116,7 @@ class Rank:
 def _into(log: Path) -> None:
     """Append all output of this process to ``log``."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, OWNER_ONLY)
     for stream in (1, 2):
         os.dup2(file, stream)
     os.close(file)

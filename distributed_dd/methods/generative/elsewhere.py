@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from distributed_dd.data import Fitted
-from distributed_dd.durable import write_bytes
+from distributed_dd.durable import write_text
 from distributed_dd.evaluation.cross_architecture import name_of
 from distributed_dd.evaluation.elsewhere import Elsewhere, Table
 from distributed_dd.evaluation.report import titled
@@ -116,7 +116,7 @@ def evaluate_generator(
                 }
             )
             write_record(folder / FILE, KIND, seal_of(generator.manifest), result)
-    write_bytes(folder / PAGE, page(result).encode())
+    write_text(folder / PAGE, page(result))
     return result
 
 
