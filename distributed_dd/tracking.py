@@ -15,6 +15,7 @@ from distributed_dd.methods.names import headline
 from distributed_dd.nested import flattened
 from distributed_dd.outer.prelude import SharedRun
 from distributed_dd.outer.run_folder import RunFolder
+from distributed_dd.places import name_in_path
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,7 @@ class Tracking:
     @property
     def _under(self) -> str:
         """The name of the experiment in the tracker under which the run is filed."""
-        e = self.experiment
-        return f"distributed_dd/{e.data.name}/{e.method.name}"
+        return experiment_name(self.experiment)
 
     @property
     def _tags(self) -> dict[str, str]:
@@ -110,3 +110,8 @@ class Tracking:
             "data_sha256": self.splits.sha256,
             "engine": self.engine,
         }
+
+
+def experiment_name(experiment: Experiment) -> str:
+    """The name under which a tracker files the runs of a data set and method, short enough for any database."""
+    return f"distributed_dd/{name_in_path(experiment.data.name)}/{name_in_path(experiment.method.name)}"

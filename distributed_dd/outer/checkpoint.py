@@ -30,6 +30,16 @@ class Shard:
     last: int
 
 
+@dataclass(frozen=True)
+class Packed:
+    """A `Shard` in memory: the name and the content of its file."""
+
+    file: str
+    content: bytes
+    first: int
+    last: int
+
+
 class Saved:
     """What shards hold, read row by row, so that no process has to hold all of it.
 
@@ -103,7 +113,11 @@ class Checkpoints:
         self.latest, self.previous = folder / "latest.json", folder / "previous.json"
 
     def write_shard(self, step: int, part: int, num_parts: int, first: int, tensors: Mapping[str, Tensor]) -> Shard:
-        """Write the rows of one rank, from row ``first`` on, and what is not kept row by row.
+        """`pack` and `write`."""
+        return self.write(self.pack(step, part, num_parts, first, tensors))
+
+    def pack(self, step: int, part: int, num_parts: int, first: int, tensors: Mapping[str, Tensor]) -> Packed:
+        """The rows of one rank, from row ``first`` on, and what is not kept row by row, as a file to write.
 
         Raises:
             DivergedError: a number is not finite; nothing is written, and the checkpoint before stays.
@@ -116,8 +130,12 @@ class Checkpoints:
                 fix=f"lower the learning rates and momenta in method; the state before is in {self.folder}",
             )
         name = f"step-{step:08d}-{part + 1:05d}-of-{num_parts:05d}.safetensors"
-        sha256 = write_bytes(self.folder / name, save({n: t.contiguous() for n, t in tensors.items()}))
-        return Shard(name, sha256, first, first + len(tensors.get("classes", ())))
+        content = save({n: t.contiguous() for n, t in tensors.items()})
+        return Packed(name, content, first, first + len(tensors.get("classes", ())))
+
+    def write(self, packed: Packed) -> Shard:
+        """Write a file of a checkpoint, which exists once `commit` names it."""
+        return Shard(packed.file, write_bytes(self.folder / packed.file, packed.content), packed.first, packed.last)
 
     def commit(self, step: int, shards: Mapping[str, Sequence[Shard]], facts: Mapping[str, Any]) -> None:
         """Make ``shards`` (of newest, best and start) the checkpoint, and the one before the one to fall back to.

@@ -9,7 +9,7 @@ from typing import Any
 
 from distributed_dd.durable import is_half_written, parsed, read_bytes, write_bytes
 from distributed_dd.errors import IntegrityError, MissingInputError, UserError
-from distributed_dd.locks import locked, locked_when_free
+from distributed_dd.locks import FILES, locked, locked_when_free
 from distributed_dd.outer.run_folder import free_name
 from distributed_dd.trajectories.folder import Folder, folder_at
 
@@ -17,7 +17,6 @@ from distributed_dd.trajectories.folder import Folder, folder_at
 # broken one, and one with the report is complete.
 LAST = ("previous.json", "latest.json", "manifest.json", "report.json")
 SECONDS_BEFORE_TRIES = (0.0, 1.0, 5.0)
-NOT_COPIED = (".lock",)
 NOTHING = (False, False, -1, False)
 
 Standing = tuple[bool, bool, int, bool]
@@ -112,7 +111,7 @@ class Copies:
         for name in sorted(there.names()):
             if "." not in name:  # folders: every file of a run has an ending
                 self._fetch(f"{place}/{name}", into / name)
-            elif not is_half_written(name) and name not in NOT_COPIED:
+            elif not is_half_written(name) and name not in FILES:
                 write_bytes(into / name, there.read(name))
 
     def _copy(self) -> None:
@@ -144,7 +143,7 @@ class Copies:
 
     def _files(self) -> Iterator[Path]:
         for path in self.folder.rglob("*") if self.deep else self.folder.glob("*"):
-            if path.is_file() and path.name not in NOT_COPIED and not is_half_written(path.name):
+            if path.is_file() and path.name not in FILES and not is_half_written(path.name):
                 yield path
 
     def _there(self, path: Path) -> Folder:
@@ -160,7 +159,7 @@ def _standing(place: str | Path) -> Standing:
     names = folder_at(place).names()
     has_result = "distilled" in names and "manifest.json" in folder_at(f"{place}/distilled").names()
     step = _step(f"{place}/checkpoint") if "checkpoint" in names else -1
-    return "report.json" in names, has_result, step, bool(names - {*NOT_COPIED})
+    return "report.json" in names, has_result, step, bool(names - {*FILES})
 
 
 def _step(place: str) -> int:

@@ -1,5 +1,6 @@
 """The outer loop in its driver: workers make steps, then the subject is scored and saved."""
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -77,6 +78,8 @@ class Distillation:
     unit: str = "outer step"
     facts: dict[str, Any] = field(default_factory=dict)
     shards: dict[str, Sequence[Shard]] = field(default_factory=dict)
+    counted: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Facts after each outer step since the last checkpoint."""
 
     def run(self) -> tuple[Tensors, Tensors, dict]:
         """Distil; returns the best by validation (the last, if none was scored), the last, and facts."""
@@ -92,10 +95,11 @@ class Distillation:
                         while step < self.num_outer_steps:
                             step, lost_in_a_row = self._stretch(step, bar), 0
                 except WorkersLost as lost:
-                    lost_in_a_row += 1
+                    lost_in_a_row = 1 if (spared := self._commit_spared()) else lost_in_a_row + 1
                     if lost_in_a_row > self.max_restarts:
                         raise self._given_up(lost) from None
-                    self.progress.say(f"warning: {lost}; all start again from the last checkpoint")
+                    where = "what the others kept in memory" if spared else "the last checkpoint"
+                    self.progress.say(f"warning: {lost}; all start again from {where}")
                     step = self._restore()
         finally:
             self.workers.stop()
@@ -118,8 +122,7 @@ class Distillation:
         last = min(self.judging.next_after(step), _next(step, self.checkpoint_every), self.num_outer_steps)
         for metrics in self.workers.outer_steps(step, last):
             step += 1
-            for message in self.subject.count(step, metrics, self.facts):
-                self.progress.say(message)
+            self._count(step, metrics)
             bar.reach(step, self.subject.note(metrics))
             if step < last:
                 self._record(step, metrics)
@@ -135,6 +138,27 @@ class Distillation:
         if "validation_accuracy" in metrics:
             self.judging.hear(step, metrics["validation_accuracy"])
         return step
+
+    def _count(self, step: int, metrics: dict[str, float]) -> None:
+        for message in self.subject.count(step, metrics, self.facts):
+            self.progress.say(message)
+        self.counted[step] = copy.deepcopy(self.facts)
+
+    def _commit_spared(self) -> bool:
+        """Make a checkpoint of what the workers that were left still held; whether there was anything."""
+        spared = self.workers.spared()
+        if spared is None:
+            return False
+        for step, metrics in spared.measured:
+            # The driver may have heard less than the ranks had done.
+            if step == max(self.counted) + 1 and step <= spared.step:
+                self._count(step, dict(metrics))
+                self._record(step, metrics)
+        if spared.step not in self.counted:
+            return False
+        self.facts = self.counted[spared.step] | {"seconds": time.monotonic() - self.since}
+        self._commit(spared.step, spared.shards)
+        return True
 
     def _record(self, step: int, metrics: Mapping[str, float]) -> None:
         self.folder.metrics.write(step, metrics)
@@ -159,6 +183,7 @@ class Distillation:
     def _commit(self, step: int, newest: Sequence[Shard]) -> None:
         self.shards["newest"] = newest
         self.folder.checkpoints.commit(step, self.shards, self.facts)
+        self.counted = {step: copy.deepcopy(self.facts)}
 
     def _restore(self) -> int:
         record, warning = self.folder.checkpoints.recover()
@@ -170,6 +195,7 @@ class Distillation:
             return self._begin()
         self.facts = {name: record[name] for name in self._no_facts()}
         self.shards = {which: record[which] for which in KEPT}
+        self.counted = {record["step"]: copy.deepcopy(self.facts)}
         self.folder.metrics.rewind(record["step"])
         if record["step"]:
             self.progress.say(f"{self.what}: going on from {self.unit} {record['step']} of {self.num_outer_steps}")

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from distributed_dd.learning.update_rules import UpdateRule
-from distributed_dd.outer.checkpoint import Checkpoints, Saved, Shard
+from distributed_dd.outer.checkpoint import Checkpoints, Packed, Saved, Shard
 from distributed_dd.outer.learner import Learner
+from distributed_dd.outer.spares import Spared
 from distributed_dd.unroll import Ranks, Stored
 
 Link = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -57,8 +58,12 @@ class Worker(Protocol):
         """One outer step; what it measured, the same on every rank."""
         ...
 
+    def packed(self, step: int) -> Packed | None:
+        """What is this rank's to keep after ``step`` outer steps, if anything. All ranks ask at once."""
+        ...
+
     def save(self, step: int) -> Shard | None:
-        """Write what is this rank's to keep, if anything."""
+        """Write it."""
         ...
 
 
@@ -107,6 +112,10 @@ class Workers(Cluster, Protocol):
 
     def save(self, step: int) -> list[Shard]:
         """Write what is needed to go on after ``step`` outer steps."""
+        ...
+
+    def spared(self) -> Spared | None:
+        """After `WorkersLost`: what the others still held of a step after the newest checkpoint, written."""
         ...
 
     def peak_memory_bytes(self) -> int:

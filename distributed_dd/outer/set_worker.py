@@ -10,7 +10,7 @@ from torch import Tensor
 from distributed_dd.errors import DivergedError
 from distributed_dd.learning.device import device
 from distributed_dd.learning.update_rules import UpdateRule
-from distributed_dd.outer.checkpoint import Checkpoints, Saved, Shard
+from distributed_dd.outer.checkpoint import Checkpoints, Packed, Saved, Shard
 from distributed_dd.outer.method import Found, Seat, Steps
 from distributed_dd.outer.ports import Chain, RankTools
 from distributed_dd.outer.world import World
@@ -129,7 +129,11 @@ class SetWorker:
                 value.lerp_(now[name], 1 - self.job.method.ema_decay)
 
     def save(self, step: int) -> Shard:
-        """Write the rows that this rank keeps, with their momenta and average; the first rank also the state."""
+        """Write what `packed` gives."""
+        return self.job.checkpoints.write(self.packed(step))
+
+    def packed(self, step: int) -> Packed:
+        """The rows that this rank keeps, with their momenta and average; on the first rank also the state."""
         layout = self.ranks.layout
         tensors = self.learner.kept() | self.learner.slots()
         tensors |= {f"{AVERAGE}{name}": value for name, value in (self.average or {}).items()}
@@ -138,4 +142,4 @@ class SetWorker:
             tensors |= {f"{STATE}{name}": value for name, value in state.items()}
         first, _ = layout.kept(self.learner.num_rows)
         tensors = {name: value.cpu() for name, value in tensors.items()}
-        return self.job.checkpoints.write_shard(step, layout.rank, layout.num_ranks, first, tensors)
+        return self.job.checkpoints.pack(step, layout.rank, layout.num_ranks, first, tensors)

@@ -10,6 +10,7 @@ from distributed_dd.family import plain
 from distributed_dd.methods.names import parameter, rank
 from distributed_dd.nested import flattened
 from distributed_dd.sweeps.plan import Plan
+from distributed_dd.tracking import experiment_name
 
 
 def tracker_of_sweep(plan: Plan, say: Callable[[str], None]) -> MlflowTracker | NoTracker:
@@ -27,7 +28,7 @@ def tracker_of_sweep(plan: Plan, say: Callable[[str], None]) -> MlflowTracker | 
     }
     parameters = {key: value for key, value in flattened(plain(sweep)) if value is not None}
     description = Description(
-        experiment=f"distributed_dd/{base.data.name}/{base.method.name}",
+        experiment=experiment_name(base),
         name=f"sweep {plan.folder.name}",
         parameters=parameters,
         tags=tags,

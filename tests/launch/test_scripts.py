@@ -211,7 +211,7 @@ def test_sbatch_parses():
 def test_sbatch_runs_the_verb_on_all_nodes_and_passes_its_exit_code(slurm):
     start, said = slurm
     job = start("run", "a file.yaml", "seed=1", CODE="4")
-    job.communicate(timeout=30)
+    job.communicate(timeout=120)
     assert job.returncode == 4, "a failed run must not look done"
     ray, driver = said.read_text().splitlines()
     assert ray.startswith("ray symmetric-run --address node1:23456 --min-nodes 2 --num-cpus 3 ")
@@ -224,9 +224,8 @@ def test_sbatch_ends_the_driver_gently_and_requeues_at_the_time_limit_only(slurm
     start, said = slurm
     job = start("distill", "file.yaml", LASTS="60")
     until(lambda: "distill" in said.read_text().partition("\n")[2])
-    time.sleep(0.3)
     job.send_signal(sent)
-    job.communicate(timeout=30)
+    job.communicate(timeout=120)
     assert ("requeue 123456" in said.read_text().splitlines()) == requeued
     assert job.returncode == (0 if requeued else 130)
 
@@ -237,9 +236,8 @@ def test_sbatch_passes_the_exit_code_of_a_driver_that_ends_at_once(slurm, tmp_pa
     (tmp_path / "slow").write_text('kill() { builtin kill "$@" && { [ "$1" != -TERM ] || sleep 1; }; }\n')
     job = start("distill", "file.yaml", LASTS="60", BASH_ENV=str(tmp_path / "slow"))
     until(lambda: "distill" in said.read_text().partition("\n")[2])
-    time.sleep(0.3)
     job.send_signal(signal.SIGTERM)
-    job.communicate(timeout=30)
+    job.communicate(timeout=120)
     assert job.returncode == 130
 
 
@@ -251,7 +249,7 @@ def test_sbatch_signals_itself_before_the_time_limit():
 def test_sbatch_refuses_to_run_open_or_without_a_verb(slurm, tmp_path):
     start, said = slurm
     job = start("run", "file.yaml", RAY_AUTH_TOKEN_PATH=str(tmp_path / "none"))
-    assert "get-auth-token" in job.communicate(timeout=30)[1] and job.returncode == 2
+    assert "get-auth-token" in job.communicate(timeout=120)[1] and job.returncode == 2
     job = start()
-    assert "usage" in job.communicate(timeout=30)[1] and job.returncode == 2
+    assert "usage" in job.communicate(timeout=120)[1] and job.returncode == 2
     assert not said.read_text()

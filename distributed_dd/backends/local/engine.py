@@ -113,6 +113,9 @@ class LocalWorkers:
         """What a handle of the cluster stands for."""
         return self.cluster.fetch(handle)
 
+    def spared(self) -> None:
+        """Nothing: this process is not survived."""
+
     def peak_memory_bytes(self) -> int:
         """The most that this process held."""
         return peak_bytes()

@@ -11,10 +11,12 @@ import torch
 from distributed_dd.backends.ray.chained import chained
 from distributed_dd.backends.ray.rank import Rank
 from distributed_dd.backends.ray.rank_settings import RankSettings
+from distributed_dd.backends.ray.salvage import GROUP, salvaged
 from distributed_dd.errors import UserError
 from distributed_dd.outer.ahead import Ahead
 from distributed_dd.outer.checkpoint import Shard
 from distributed_dd.outer.ports import Job, Link, WorkersLost
+from distributed_dd.outer.spares import Spared, peer_of
 
 SECONDS_TO_START = 120.0
 SECONDS_TO_ANSWER = 5.0
@@ -37,6 +39,7 @@ class Gang:
     group: Any = None
     lent: bool = False
     ahead: Ahead | None = None
+    left: Spared | None = None
 
     def __str__(self) -> str:
         return f"{self.settings}; they start, and say more in ranks/ in the run folder"
@@ -50,6 +53,7 @@ class Gang:
         self._all("start", ray.put(self.job))
         if self.job is not None:
             record = self.job.checkpoints.load(verify=False)
+            self.left = None
             self.ahead = Ahead.of(self.job.chain, record["step"] if record else 0, self)
 
     def gather(self) -> None:
@@ -64,7 +68,7 @@ class Gang:
         bundle = self.settings.bundle(self.cluster)
         gpus = int(bundle.get("GPU", 0))
         self._place(bundle)
-        remote: Any = ray.remote(Rank)
+        remote: Any = cast(Any, ray).remote(concurrency_groups={GROUP: 1})(Rank)
         for rank in range(self.settings.num_ranks):
             log = None if self.logs is None else self.logs / f"rank-{rank}.log"
             place = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(self.group, rank)
@@ -72,6 +76,9 @@ class Gang:
             self.actors.append(placed.remote(rank, self.settings, log, bool(gpus)))
         address, port = self._get([self.actors[0].address.remote()])[0]
         self._all("join", address, port)
+        if (num_ranks := len(self.actors)) > 1:
+            peers = [self.actors[peer_of(rank, num_ranks)] for rank in range(num_ranks)]
+            self._get([actor.befriend.remote(peer) for actor, peer in zip(self.actors, peers, strict=True)])
 
     def _place(self, bundle: dict[str, float]) -> None:
         import ray
@@ -91,13 +98,16 @@ class Gang:
         """Outer steps on all ranks; yields what the first rank measured."""
         assert self.ahead is not None
         for start, end, handle in self.ahead.spans(first, last):
-            yield from self._outer_steps(start, end, handle)
+            yield from self._outer_steps(start, end, handle, last)
 
-    def _outer_steps(self, first: int, last: int, prepared: Any) -> Iterator[dict[str, float]]:
-        """Outer steps with what was ``prepared`` for them: a reference, which Ray opens on every rank."""
+    def _outer_steps(self, first: int, last: int, prepared: Any, saved_at: int) -> Iterator[dict[str, float]]:
+        """Outer steps with what was ``prepared`` for them: a reference, which Ray opens on every rank.
+
+        After ``saved_at`` outer steps all is saved, and nobody need keep it in memory.
+        """
         import ray
 
-        arguments, first_actor = (first, last, prepared), self.actors[0]
+        arguments, first_actor = (first, last, prepared, saved_at), self.actors[0]
         measured = cast(Any, first_actor.outer_steps.options(num_returns="streaming").remote(*arguments))
         others = [actor.outer_steps_silently.remote(*arguments) for actor in self.actors[1:]]
         waiting: list[Any] = [measured, *others]
@@ -198,8 +208,21 @@ class Gang:
             return ray.get(references)
         except (ray.exceptions.RayError, UserError) as error:
             lost = self._why(error, [*references, *others])
+            if isinstance(lost, WorkersLost):
+                self.left = self._salvaged()
             self.stop()
             raise lost from None
+
+    def _salvaged(self) -> Spared | None:
+        """What the survivors hold of a step after the newest checkpoint, written; they still run."""
+        record = None
+        with contextlib.suppress(UserError):  # a damaged checkpoint is said where it is read
+            record = None if self.job is None else self.job.checkpoints.load(verify=False)
+        return None if record is None else salvaged(self.actors, record["step"])
+
+    def spared(self) -> Spared | None:
+        """What the ranks that were left still held when the last `WorkersLost` was raised."""
+        return self.left
 
     def _why(self, error: Exception, references: list[Any]) -> Exception:
         """The error to raise. A dead rank makes the others fail too, often sooner: its death explains theirs."""

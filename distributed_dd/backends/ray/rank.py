@@ -1,10 +1,11 @@
 """One rank of a gang, in a process of its own."""
 
+import contextlib
 import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from distributed_dd.backends.deepspeed.process_group import Meeting, join, liste
 from distributed_dd.backends.deepspeed.tools import DeepSpeedTools
 from distributed_dd.backends.deepspeed.torch_ranks import TorchRanks
 from distributed_dd.backends.ray.rank_settings import RankSettings
+from distributed_dd.backends.ray.salvage import GROUP
 from distributed_dd.durable import OWNER_ONLY
 from distributed_dd.errors import UserError
 from distributed_dd.learning.device import device
 from distributed_dd.outer.checkpoint import Shard
 from distributed_dd.outer.footprint import peak_bytes
 from distributed_dd.outer.ports import Job, Link
+from distributed_dd.outer.spares import Measured, Spare, Spares
 
 
 class Rank:
@@ -39,6 +42,8 @@ class Rank:
         self.rank, self.settings = rank, settings
         self.tools: DeepSpeedTools | None = None
         self.listening: socket.socket | None = None
+        self.spares = Spares()
+        self.peer: Any = None
 
     def address(self) -> tuple[str, int]:
         """Where the ranks can meet: this node, and a port of it at which this rank listens from now on."""
@@ -53,6 +58,10 @@ class Rank:
         join(Meeting(address, port, self.listening), self.rank, settings.num_ranks, settings.timeout)
         self.ranks = TorchRanks(settings.groups)
 
+    def befriend(self, peer: Any) -> None:
+        """From here on ``peer``, another rank, keeps what this one would save."""
+        self.peer = peer
+
     def start(self, job: Job) -> None:
         """Begin from the newest checkpoint."""
         record = job.checkpoints.load(verify=False)
@@ -63,6 +72,8 @@ class Rank:
                 fix="put output= on a disk that all nodes share",
             )
         saved = job.checkpoints.saved(record["newest"])
+        self.checkpoints = job.checkpoints
+        self.spares.clear()
         if self.tools is not None:
             self.tools.close()
         self.tools = DeepSpeedTools(self.settings.zero, self.settings.stored, self.ranks)
@@ -82,14 +93,50 @@ class Rank:
             flush=True,
         )
 
-    def outer_steps(self, first: int, last: int, prepared: Any = None) -> Iterator[dict[str, float]]:
+    def outer_steps(self, first: int, last: int, prepared: Any = None, saved_at: int = 0) -> Iterator[dict[str, float]]:
         """Make outer steps first .. last (exclusive); yields what each measured."""
         for step in range(first, last):
-            yield self.worker.outer_step(step, prepared)
+            metrics = self.worker.outer_step(step, prepared)
+            self.spares.recent.append((step + 1, metrics))
+            if step + 1 != saved_at:
+                self._spare(step + 1)
+            yield metrics
 
-    def outer_steps_silently(self, first: int, last: int, prepared: Any = None) -> None:
+    def _spare(self, step: int) -> None:
+        """Keep what this rank would save after ``step`` outer steps, and hand a copy to its peer.
+
+        It waits until the peer has it: a rank that finishes the next step knows that all have handed over this one.
+        """
+        every = self.settings.spare_every
+        if self.peer is None or every == 0 or step % every:
+            return
+        import ray
+
+        spare = Spare(step, self.worker.packed(step), tuple(self.spares.recent))
+        self.spares.keep(self.rank, spare)
+        with contextlib.suppress(ray.exceptions.RayError):  # whoever lost contact is found out by the next sum
+            handed = self.peer.keep_spare.options(concurrency_group=GROUP).remote(self.rank, spare)
+            ray.get(handed, timeout=self.settings.timeout)
+
+    def keep_spare(self, rank: int, spare: Spare) -> None:
+        """Keep what another rank would save."""
+        self.spares.keep(rank, spare)
+
+    def spare_steps(self) -> dict[int, list[int]]:
+        """Rank -> steps that it could go on from, of what is kept here."""
+        return self.spares.steps()
+
+    def write_spare(self, rank: int, step: int) -> tuple[Shard | None, Sequence[Measured]]:
+        """Write a rank's part of a checkpoint, if it has one; and what the last outer steps measured."""
+        spare = self.spares.of(rank, step)
+        if spare is None:
+            raise LookupError(f"no spare of rank {rank} after {step} outer steps")
+        shard = None if spare.packed is None else self.checkpoints.write(spare.packed)
+        return shard, spare.measured
+
+    def outer_steps_silently(self, first: int, last: int, prepared: Any = None, saved_at: int = 0) -> None:
         """The same on the ranks whose measurements are not needed."""
-        for _ in self.outer_steps(first, last, prepared):
+        for _ in self.outer_steps(first, last, prepared, saved_at):
             pass
 
     def save(self, step: int) -> Shard | None:

@@ -22,6 +22,11 @@ class RankSettings(Protocol):
         ...
 
     @property
+    def spare_every(self) -> int:
+        """Outer steps after which a rank hands what it would save to a peer; 0: never."""
+        ...
+
+    @property
     def groups(self) -> int:
         """Segments that are matched at a time."""
         ...

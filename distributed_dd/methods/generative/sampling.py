@@ -9,7 +9,7 @@ from distributed_dd.evaluation import artefact
 from distributed_dd.evaluation.artefact import load_distilled
 from distributed_dd.evaluation.preview import preview_png
 from distributed_dd.family import require, setting
-from distributed_dd.locks import locked
+from distributed_dd.locks import FILES, locked
 from distributed_dd.methods.generative.artefact import FOLDER, folder_of, load_generator
 from distributed_dd.methods.generative.source import frozen
 from distributed_dd.outer.ports import Progress
@@ -63,7 +63,7 @@ def _refuse_foreign(to: Path, manifest: dict[str, Any]) -> None:
     known = to / artefact.MANIFEST
     record = artefact.manifest_of(to) if known.exists() else {}
     same = all(record.get(key) == manifest[key] for key in ("sampled", "images_per_class"))
-    begun = {artefact.MANIFEST, artefact.PREVIEW, artefact.SET, ".lock"}
+    begun = {artefact.MANIFEST, artefact.PREVIEW, artefact.SET, *FILES}
     require(
         same if record else {path.name for path in there} <= begun,
         "--to",

@@ -22,7 +22,7 @@ from distributed_dd.methods.generative.losses import Adversaries, Losses, Matchi
 from distributed_dd.methods.generative.pool import PoolJob, Trained
 from distributed_dd.methods.generative.pool import chain as pool_chain
 from distributed_dd.methods.generative.settings import GenerativeSettings
-from distributed_dd.outer.checkpoint import Checkpoints, Saved, Shard
+from distributed_dd.outer.checkpoint import Checkpoints, Packed, Saved, Shard
 from distributed_dd.outer.ports import Chain, RankTools
 from distributed_dd.outer.world import World
 from distributed_dd.unroll import Layout
@@ -265,7 +265,12 @@ class GenerativeWorker:
             self.average.lerp_(self._theta("generator"), 1 - self.job.method.ema_decay)
 
     def save(self, step: int) -> Shard | None:
-        """Write both networks; what ranks hold in parts is put together for the first, which writes."""
+        """Write what `packed` gives."""
+        packed = self.packed(step)
+        return None if packed is None else self.job.checkpoints.write(packed)
+
+    def packed(self, step: int) -> Packed | None:
+        """Both networks; what ranks hold in parts is put together for the first, which writes."""
         tensors: dict[str, Tensor] = {}
         for learner in self.learners.values():
             tensors |= learner.kept() | learner.slots()
@@ -273,7 +278,7 @@ class GenerativeWorker:
             tensors[AVERAGE] = self.average
         if self.ranks.layout.rank != 0:
             return None
-        return self.job.checkpoints.write_shard(step, 0, 1, 0, {k: v.cpu() for k, v in tensors.items()})
+        return self.job.checkpoints.pack(step, 0, 1, 0, {k: v.cpu() for k, v in tensors.items()})
 
 
 def _finite(value: float) -> bool:

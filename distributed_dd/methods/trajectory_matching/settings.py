@@ -24,7 +24,7 @@ class TrajectorySettings:
     segments: Segments = choice(SEGMENTS, "window of start epochs")
     label_optimizer: SGD = setting("optimiser of the label logits, where they are learned", SGD(2.0, 0.9))
     name: str = setting("the method's name in reports", "datm")
-    student_steps: int = setting("N: SGD steps of the student per outer step", 80, at_least=1, at_most=1_000_000)
+    student_steps: int = setting("N: SGD steps of the student per outer step", 80, at_least=1, at_most=100_000)
     expert_epochs: float = setting("M: expert epochs from start to target", 2.0, at_least=1e-6)
     batch_size: int = setting("synthetic images per student step (all, if there are fewer)", 1000, at_least=1)
     student_learning_rate: float = setting("the student's learning rate at the start", 0.01, above=0)
