@@ -21,15 +21,12 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("DISTRIBUTED_DD_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.fixture
-def tiny_yaml(tmp_path: Path) -> Path:
+def tiny_text(output: Path) -> str:
     """An experiment of seconds: an MLP on digits, two experts, six outer steps."""
-    path = tmp_path / "tiny.yaml"
-    path.write_text(
-        f"""
+    return f"""
 images_per_class: 1
 num_outer_steps: 6
-output: {tmp_path / "runs"}
+output: {output}
 tracker: none
 checkpoint_every: 2
 data: {{kind: digits}}
@@ -48,7 +45,40 @@ method:
   augment: {{kind: dsa, operations: [crop, scale, rotate]}}
 evaluate: {{num_epochs: 3, num_networks: 5, num_validation_networks: 1, every: 3, num_epochs_full_data: 1}}
 """
-    )
+
+
+def tiny_gan_text(output: Path) -> str:
+    """A GAN of width 4 on digits, two outer steps a judge."""
+    return f"""
+images_per_class: 2
+num_outer_steps: 6
+output: {output}
+tracker: none
+checkpoint_every: 2
+data: {{kind: digits}}
+preprocessing: {{kind: standardise}}
+network: {{kind: convnet, depth: 2, width: 4}}
+method:
+  kind: generative
+  generator: {{width: 4, noise_size: 16}}
+  discriminator: {{width: 4}}
+  gan: {{num_steps: 4, batch_size: 8, show_every: 2}}
+  batch_size: 8
+  generator_optimizer: {{learning_rate: 1.0e-3}}
+  pool:
+    networks: [{{kind: convnet, depth: 2, width: 4}}, {{kind: mlp, depth: 2, width: 8}}]
+    steps_per_network: 4
+    net_steps: 2
+    batch_size: 8
+evaluate: {{num_epochs: 3, num_networks: 2, num_validation_networks: 1, every: 3, num_epochs_full_data: 1}}
+"""
+
+
+@pytest.fixture
+def tiny_yaml(tmp_path: Path) -> Path:
+    """`tiny_text` as a file, with its runs beside it."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(tiny_text(tmp_path / "runs"))
     return path
 
 

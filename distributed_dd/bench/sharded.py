@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
 from torch import Tensor
 
 from distributed_dd.backends.deepspeed.engine import DeepSpeedRanks
@@ -24,6 +23,7 @@ from distributed_dd.backends.local.terminal import terminal
 from distributed_dd.backends.ray.cluster import RayCluster
 from distributed_dd.backends.ray.gang import Gang
 from distributed_dd.bench.rounds import device_name
+from distributed_dd.bench.sharded_tables import print_tables
 from distributed_dd.data.whitening import Standardise
 from distributed_dd.evaluation.scoring import Evaluation
 from distributed_dd.learning.device import device
@@ -38,7 +38,6 @@ from distributed_dd.outer.environment import versions
 from distributed_dd.outer.learner import Learner
 from distributed_dd.outer.live_bytes import LiveBytes
 from distributed_dd.outer.set_worker import SetJob, SetWorker
-from distributed_dd.outer.work import size as in_words
 from distributed_dd.outer.world import World
 
 SHARDINGS = {"ZeRO 0": Zero(0), "ZeRO 1": Zero(1), "ZeRO 2": Zero(2), "ZeRO 3": Zero(3), "own rows": Zero(0, True)}
@@ -78,7 +77,7 @@ def main(as_json: bool, quick: bool) -> int:
     if as_json:
         print(json.dumps(result, indent=2))
     else:
-        _print(result)
+        print_tables(result)
     return 0
 
 
@@ -94,6 +93,7 @@ def measure(set_size: int, step: Size, deep: Size, numbers: Sequence[int], round
         "set": [],
         "steps": [],
         "stored": [],
+        "spares": [],
     }
     tell = terminal(stderr=True).print
     with tempfile.TemporaryDirectory() as folder:
@@ -112,6 +112,9 @@ def measure(set_size: int, step: Size, deep: Size, numbers: Sequence[int], round
                     result["set"].append({"ranks": num_ranks, "sharding": name, **_most(answers)})
                     answers = gang.call(outer_step, zero, places["step"], shards["step"], step, rounds)
                     result["steps"].append({"ranks": num_ranks, "sharding": name, **_most(answers)})
+                    if num_ranks > 1:
+                        answers = gang.call(handed_over, zero, places["set"], shards["set"], step, rounds)
+                        result["spares"].append({"ranks": num_ranks, "sharding": name, **_most(answers)})
                 for place in ("device", "spread") if num_ranks > 1 else ("device",):
                     answers = gang.call(stored_bytes, place, places["deep"], shards["deep"], deep)
                     result["stored"].append({"ranks": num_ranks, "stored": place, **_most(answers)})
@@ -275,32 +278,16 @@ def stored_bytes(rank: Any, place: Any, folder: Path, shards: list[Shard], size:
     return {"peak_bytes": counter.peak, "seconds": round(seconds, 2), "learning_rate": rate}
 
 
-def _print(result: dict[str, Any]) -> None:
-    console = terminal()
-    set_bytes = result["set_bytes"]
-    title = f"an update of a set of {result['set_images']:,} images, {in_words(set_bytes)}: bytes of a rank"
-    table = Table("ranks", "sharding", "between updates", "sets", "in an update", "sets", "s", title=title)
-    for row in result["set"]:
-        idle, peak = row["idle_bytes"], row["peak_bytes"]
-        table.add_row(
-            str(row["ranks"]),
-            row["sharding"],
-            in_words(idle),
-            f"{idle / set_bytes:.2f}",
-            in_words(peak),
-            f"{peak / set_bytes:.2f}",
-            f"{row['seconds']:.2f}",
-        )
-    console.print(table)
-    columns = ("ranks", "sharding", "s", "peak", "sums", "rows", "DeepSpeed")
-    table = Table(*columns, title=f"an outer step: {result['step']['name']}; calls and bytes of a rank")
-    for row in result["steps"]:
-        traffic = (f"{row[f'{kind}_calls']}: {in_words(row[f'{kind}_bytes'])}" for kind in ("sum", "row", "deepspeed"))
-        table.add_row(
-            str(row["ranks"]), row["sharding"], f"{row['seconds']:.3f}", in_words(row["peak_bytes"]), *traffic
-        )
-    console.print(table)
-    table = Table("ranks", "stored", "peak", "s", title=f"a deep unroll: {result['deep']['name']}")
-    for row in result["stored"]:
-        table.add_row(str(row["ranks"]), row["stored"], in_words(row["peak_bytes"]), f"{row['seconds']:.1f}")
-    console.print(table)
+def handed_over(rank: Any, zero: Zero, folder: Path, shards: list[Shard], size: Size, rounds: int) -> dict[str, Any]:
+    """Seconds in which a rank packs what it would save and its peer has a copy; bytes of it."""
+    rank.worker = _worker(_ranks(rank), zero, "device", folder, shards, size)
+    seconds = []
+    for step in range(1, rounds + 2):
+        _ranks(rank).sum(torch.zeros(1, device=device()))  # all begin together
+        started = time.monotonic()
+        rank.hand_over(step)
+        seconds.append(time.monotonic() - started)
+    (spare, *_) = rank.spares.held[rank.rank].values()
+    rank.worker.learner.close()
+    rank.spares.clear()
+    return {"seconds": round(sorted(seconds[1:])[rounds // 2], 4), "bytes": spare.num_bytes}

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from distributed_dd.bench import sharded
+from distributed_dd.bench.sharded_tables import print_tables
 from distributed_dd.learning.networks import ConvNet, ResNet18
 
 
@@ -23,6 +24,8 @@ def test_every_sharding_has_its_row(capsys):
         assert row["sum_calls"] == 3 and row["seconds"] > 0
         assert (row["row_calls"] > 0) == (row["sharding"] in ("ZeRO 3", "own rows"))
     assert {row["stored"] for row in result["stored"]} == {"device", "spread"}
-    sharded._print(result)
+    assert {row["sharding"] for row in result["spares"]} == set(sharded.SHARDINGS)
+    assert all(row["bytes"] > whole / 2 and row["seconds"] > 0 for row in result["spares"])
+    print_tables(result)
     out = capsys.readouterr().out
     assert all(name in out for name in sharded.SHARDINGS) and "spread" in out

@@ -16,7 +16,7 @@ import distributed_dd
 from distributed_dd.cli import main
 from distributed_dd.durable import sha256_of
 from distributed_dd.errors import IntegrityError, MissingInputError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, tiny_gan_text
 from tests.references.tables import unpadded
 from tests.test_experiment import OLD_EXPERTS
 
@@ -26,33 +26,8 @@ ROWS = ["generated_fresh", "generated_fresh_last_step", "distilled", "random_rea
 
 @pytest.fixture
 def tiny_gan(tmp_path):
-    """A GAN of width 4 on digits, two outer steps a judge."""
     path = tmp_path / "tiny_gan.yaml"
-    path.write_text(
-        f"""
-images_per_class: 2
-num_outer_steps: 6
-output: {tmp_path / "runs"}
-tracker: none
-checkpoint_every: 2
-data: {{kind: digits}}
-preprocessing: {{kind: standardise}}
-network: {{kind: convnet, depth: 2, width: 4}}
-method:
-  kind: generative
-  generator: {{width: 4, noise_size: 16}}
-  discriminator: {{width: 4}}
-  gan: {{num_steps: 4, batch_size: 8, show_every: 2}}
-  batch_size: 8
-  generator_optimizer: {{learning_rate: 1.0e-3}}
-  pool:
-    networks: [{{kind: convnet, depth: 2, width: 4}}, {{kind: mlp, depth: 2, width: 8}}]
-    steps_per_network: 4
-    net_steps: 2
-    batch_size: 8
-evaluate: {{num_epochs: 3, num_networks: 2, num_validation_networks: 1, every: 3, num_epochs_full_data: 1}}
-"""
-    )
+    path.write_text(tiny_gan_text(tmp_path / "runs"))
     return path
 
 

@@ -98,17 +98,17 @@ class Rank:
         for step in range(first, last):
             metrics = self.worker.outer_step(step, prepared)
             self.spares.recent.append((step + 1, metrics))
-            if step + 1 != saved_at:
-                self._spare(step + 1)
+            every = self.settings.spare_every
+            if every and (step + 1) % every == 0 and step + 1 != saved_at:
+                self.hand_over(step + 1)
             yield metrics
 
-    def _spare(self, step: int) -> None:
+    def hand_over(self, step: int) -> None:
         """Keep what this rank would save after ``step`` outer steps, and hand a copy to its peer.
 
         It waits until the peer has it: a rank that finishes the next step knows that all have handed over this one.
         """
-        every = self.settings.spare_every
-        if self.peer is None or every == 0 or step % every:
+        if self.peer is None:
             return
         import ray
 
