@@ -313,6 +313,7 @@ class Run:
         num_test = len(self.material.splits.test)
         result = report.assemble(about(self.experiment), rows, costs, manifest, num_test)
         result |= self.product.more_for_the_report()
+        result["metrics_sha256"] = facts.get("metrics_sha256", "")
         write_text(self.folder.report_page, report.page(result, self.method.words.rows))
         report.write(self.folder.report, self.digest, seal_of(manifest), result)
         self.tracker.report(result)

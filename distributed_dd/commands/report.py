@@ -1,7 +1,7 @@
 """One run's report, or many side by side."""
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rich.table import Column, Table
@@ -9,7 +9,7 @@ from rich.table import Column, Table
 from distributed_dd.backends.local.terminal import terminal
 from distributed_dd.commands.run import print_report, run_of_options
 from distributed_dd.durable import write_bytes, write_json, write_text
-from distributed_dd.errors import MissingInputError
+from distributed_dd.errors import MissingInputError, UserError
 from distributed_dd.evaluation import comparison, plots
 from distributed_dd.evaluation.series import Series, series_of
 from distributed_dd.evaluation.words import Words
@@ -34,9 +34,13 @@ def report(options: Namespace) -> int:
 
 def _compare(paths: list[Path], to: Path | None) -> int:
     console = terminal(soft_wrap=True)
-    runs, words = comparison.collect(paths, lambda text: console.print(text)), words_by_kind()
+
+    def say(text: str) -> None:
+        console.print(text)
+
+    runs, words = comparison.collect(paths, say), words_by_kind()
     to = to or paths[0] / "comparison"
-    drawn = _draw(runs, words, to)
+    drawn = _draw(runs, words, to, say)
     lines = comparison.flat(runs)
     write_json(to / "report.json", {"schema": comparison.SCHEMA, "rows": lines})
     write_text(to / "report.csv", comparison.as_csv(lines))
@@ -59,14 +63,21 @@ def _compare(paths: list[Path], to: Path | None) -> int:
     return 0
 
 
-def _draw(runs: list[comparison.Finished], words: Mapping[str, Words], to: Path) -> list[str]:
+def _draw(
+    runs: list[comparison.Finished], words: Mapping[str, Words], to: Path, say: Callable[[str], None]
+) -> list[str]:
     """Write the plots; their names. Each run's metrics are read once."""
     losses = {name: title for own in words.values() for name, title in own.losses.items()}
     points = {name: title for own in words.values() for name, title in own.series.items() if name not in losses}
     lines: dict[str, list[tuple[str, Series]]] = {name: [] for name in (*losses, *points)}
     for run in runs:
-        metrics = Metrics(run.folder / "metrics.jsonl").read()
-        for name, one in series_of(metrics, losses, points).items():
+        metrics = Metrics(run.folder / "metrics.jsonl")
+        try:
+            metrics.check(run.report.get("metrics_sha256", ""))
+        except UserError as error:
+            say(f"warning: {run.folder.name} has no curves: {error.where} {error.problem}")
+            continue
+        for name, one in series_of(metrics.read(), losses, points).items():
             lines[name].append((run.folder.name, one))
     write_bytes(to / "accuracy.png", plots.accuracy_png(runs, words))
     drawn = {name: title for name, title in {**losses, **points}.items() if lines[name]}

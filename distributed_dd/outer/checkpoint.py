@@ -246,7 +246,7 @@ class Checkpoints:
         for name in sorted(_files(shards)):
             write_bytes(self.folder / name, read_bytes(folder / name))
         facts = {name: value for name, value in record.items() if name != SEAL}
-        self.commit(facts.pop("step"), shards, facts | {"scores": {}})  # they were the donor's
+        self.commit(facts.pop("step"), shards, facts | {"scores": {}, "metrics_sha256": ""})  # the donor's
 
     def saved(self, shards: Sequence[Shard]) -> Saved:
         """What these shards hold."""

@@ -157,6 +157,7 @@ class Distillation:
         if spared.step not in self.counted:
             return False
         self.facts = self.counted[spared.step] | {"seconds": time.monotonic() - self.since}
+        self.folder.metrics.rewind(spared.step)
         self._commit(spared.step, spared.shards)
         return True
 
@@ -182,6 +183,7 @@ class Distillation:
 
     def _commit(self, step: int, newest: Sequence[Shard]) -> None:
         self.shards["newest"] = newest
+        self.facts["metrics_sha256"] = self.folder.metrics.digest
         self.folder.checkpoints.commit(step, self.shards, self.facts)
         self.counted = {step: copy.deepcopy(self.facts)}
 
@@ -193,10 +195,15 @@ class Distillation:
             if self.folder.metrics.rewind(0):
                 self.progress.say(f"warning: {self.folder.path} has no checkpoint: {self.what} begins anew")
             return self._begin()
-        self.facts = {name: record[name] for name in self._no_facts()}
+        self.facts = {name: record.get(name, default) for name, default in self._no_facts().items()}
         self.shards = {which: record[which] for which in KEPT}
         self.counted = {record["step"]: copy.deepcopy(self.facts)}
         self.folder.metrics.rewind(record["step"])
+        if self.facts["metrics_sha256"] not in ("", self.folder.metrics.digest):
+            self.progress.say(
+                f"warning: {self.folder.metrics.path} is not what was measured up to {self.unit} {record['step']}: "
+                "lines were lost or changed"
+            )
         if record["step"]:
             self.progress.say(f"{self.what}: going on from {self.unit} {record['step']} of {self.num_outer_steps}")
         return record["step"]
@@ -225,6 +232,7 @@ NO_FACTS: dict[str, Any] = {
     "best_accuracy": -1.0,
     "seconds": 0.0,
     "peak_memory_bytes": 0,
+    "metrics_sha256": "",
 }
 
 

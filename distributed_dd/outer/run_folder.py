@@ -1,5 +1,6 @@
 """The folder of one run: its files, and how to go on after a kill."""
 
+import hashlib
 import itertools
 import json
 import os
@@ -7,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from distributed_dd.durable import append_text, refuse_irregular, write_lines
+from distributed_dd.durable import append_text, refuse_irregular, sha256_of, write_lines
+from distributed_dd.errors import IntegrityError
 from distributed_dd.outer.checkpoint import Checkpoints
 
 
@@ -16,18 +18,24 @@ class Metrics:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._written = hashlib.sha256()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all lines, since the last `rewind`."""
+        return self._written.hexdigest()
 
     def rewind(self, step: int) -> int:
         """Forget what was recorded after ``step``: a resumed run records it again. How many lines went."""
+        self._written, num_lines = hashlib.sha256(), 0
         if not self.path.exists():
             return 0
-        num_lines = 0
 
         def kept() -> Iterator[str]:
             nonlocal num_lines
             for values in self.read():
                 if values["step"] <= step:
-                    yield json.dumps(values) + "\n"
+                    yield self._counted(json.dumps(values) + "\n")
                 else:
                     num_lines += 1
 
@@ -40,7 +48,20 @@ class Metrics:
         Raises:
             UserError: the disk is full.
         """
-        append_text(self.path, json.dumps({"step": step, **values}) + "\n")
+        append_text(self.path, self._counted(json.dumps({"step": step, **values}) + "\n"))
+
+    def _counted(self, line: str) -> str:
+        self._written.update(line.encode())
+        return line
+
+    def check(self, sha256: str) -> None:
+        """Compare the file with the digest that a run keeps of it; an empty one says nothing.
+
+        Raises:
+            IntegrityError: lines were lost, changed, or are another run's.
+        """
+        if sha256 and (not self.path.exists() or sha256_of(self.path) != sha256):
+            raise IntegrityError(str(self.path), "is not what the run measured (SHA-256 differs)")
 
     def read(self) -> Iterator[dict[str, Any]]:
         """All lines, one at a time; none where there is no file. What is no line of metrics is left out.

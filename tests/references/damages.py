@@ -121,6 +121,9 @@ def _change_leaf(path: Path, rng: random.Random, fits: Callable[[Any], bool], ch
             look(leaf)
 
     look(values)
+    if not leaves:
+        shape(path, path, rng)
+        return
     value, place = rng.choice(leaves)
     value[place] = change(value[place])
     _written(path, values)
