@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distributed_dd.backends.local.tracker import NoTracker
+from distributed_dd.backends.mlflow.description import Description, read_tracked
 from distributed_dd.backends.mlflow.replay import replay
-from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker, read_tracked
+from distributed_dd.backends.mlflow.tracker import MlflowTracker
 from distributed_dd.backends.mlflow.views import runs_view, shared_view
 from distributed_dd.data import Splits
 from distributed_dd.errors import UserError

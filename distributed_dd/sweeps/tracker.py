@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from distributed_dd.backends.local.tracker import NoTracker
-from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker
+from distributed_dd.backends.mlflow.description import Description
+from distributed_dd.backends.mlflow.tracker import MlflowTracker
 from distributed_dd.backends.mlflow.views import sweep_view
 from distributed_dd.family import plain
 from distributed_dd.methods.names import parameter, rank

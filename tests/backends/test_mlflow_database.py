@@ -5,7 +5,8 @@ import sqlite3
 import pytest
 
 from distributed_dd.backends.mlflow.database import make_ready
-from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker
+from distributed_dd.backends.mlflow.description import Description
+from distributed_dd.backends.mlflow.tracker import MlflowTracker
 
 
 def half_made(database):

@@ -34,7 +34,8 @@ def test_a_port_that_is_taken_is_refused(tmp_path, capsys):
 
 
 def test_the_pages_are_served_until_they_are_ended(tiny_yaml, tmp_path):
-    from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker
+    from distributed_dd.backends.mlflow.description import Description
+    from distributed_dd.backends.mlflow.tracker import MlflowTracker
 
     place = tmp_path / "mlflow.db", tmp_path / "tracker.json"
     description = Description(experiment="distributed_dd/digits/datm", name="a run", parameters={}, tags={})
@@ -60,7 +61,8 @@ def test_the_pages_are_served_until_they_are_ended(tiny_yaml, tmp_path):
 
 def test_an_address_for_each_saved_view_is_told(tmp_path):
     """Of ordinary runs and of each study; the tag is what MLflow's own pages write."""
-    from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker
+    from distributed_dd.backends.mlflow.description import Description
+    from distributed_dd.backends.mlflow.tracker import MlflowTracker
     from distributed_dd.backends.mlflow.ui import views
     from distributed_dd.backends.mlflow.views import TAG, runs_view, sweep_view
     from distributed_dd.methods import words_by_kind
@@ -87,7 +89,8 @@ def test_an_address_for_each_saved_view_is_told(tmp_path):
 
 
 def test_an_experiment_without_views_gets_the_plain_address(tmp_path):
-    from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker
+    from distributed_dd.backends.mlflow.description import Description
+    from distributed_dd.backends.mlflow.tracker import MlflowTracker
     from distributed_dd.backends.mlflow.ui import views
 
     MlflowTracker(

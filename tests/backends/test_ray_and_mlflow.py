@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from distributed_dd.backends.local.cluster import InProcess
-from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker, never_stops_a_run
+from distributed_dd.backends.mlflow.description import Description
+from distributed_dd.backends.mlflow.tracker import MlflowTracker, never_stops_a_run
 from distributed_dd.backends.ray.cluster import RayCluster
 from distributed_dd.backends.ray.node_meters import NodeMeters
 from distributed_dd.cli import main

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
-from distributed_dd.backends.mlflow.tracker import Description, MlflowTracker, read_tracked
+from distributed_dd.backends.mlflow.description import Description, read_tracked
+from distributed_dd.backends.mlflow.tracker import MlflowTracker
 from distributed_dd.errors import IntegrityError, MissingInputError, UserError
 from distributed_dd.outer.run_folder import Metrics
 from distributed_dd.records import read_record

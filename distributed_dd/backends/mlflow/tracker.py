@@ -3,31 +3,19 @@
 import functools
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distributed_dd.backends.mlflow.database import make_ready
+from distributed_dd.backends.mlflow.client import client_of
+from distributed_dd.backends.mlflow.description import Description, read_tracked
 from distributed_dd.backends.mlflow.views import View
 from distributed_dd.errors import UserError
 from distributed_dd.outer.run_folder import Metrics
-from distributed_dd.records import read_record, write_record
 from distributed_dd.secrecy import values_without_secrets, without_secrets
 
-KIND = "tracker"
-NEEDS: dict[str, Any] = {
-    "experiment": str,
-    "name": str,
-    "parameters": dict,
-    "tags": dict,
-    "dataset": dict | None,
-    "loss": str,
-    "picture": str,
-    "runs": dict,
-}
 PARAMETER_LIMIT, TAG_LIMIT = 6000, 5000
 METRICS_PER_BATCH, MOST_METRICS = 200, 1000
 CHILDREN_AT_A_TIME = 100
@@ -56,24 +44,6 @@ def never_stops_a_run(method: F) -> F:
             return None
 
     return guarded  # type: ignore[return-value]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Description:
-    """What a run is, to a tracker.
-
-    Attributes:
-        dataset: its name, ``sha256`` and numbers of images, where there is one.
-        loss: a metric that every outer step has. picture: what pictures on the way are called.
-    """
-
-    experiment: str
-    name: str
-    parameters: Mapping[str, Any]
-    tags: Mapping[str, str]
-    dataset: Mapping[str, Any] | None = None
-    loss: str = "matching_loss"
-    picture: str = "synthetic_set"
 
 
 class MlflowTracker:
@@ -114,8 +84,7 @@ class MlflowTracker:
         self._open(database)
 
     def _keep(self, status: str) -> None:
-        values = {**asdict(self.description), "runs": self._ids, "status": status}
-        write_record(self._record, KIND, self.description.name, values, private=True)
+        self.description.keep(self._record, self._ids, status)
 
     def _open(self, database: Path) -> None:
         self.client, uri = client_of(database, self.warn)
@@ -320,40 +289,6 @@ class MlflowTracker:
         self._pending = []
 
 
-def read_tracked(record: Path, name: str | None = None) -> dict[str, Any]:
-    """What a run's ``tracker.json`` says: its description, its id on each server, how it ended.
-
-    Raises:
-        IntegrityError: it was changed, or belongs to a run of another name.
-    """
-    return read_record(record, KIND, owner=name, needs=NEEDS, older=lambda values: values["name"])
-
-
-def client_of(database: Path, say: Callable[[str], None] = print) -> tuple[Any, str]:
-    """A client of the server in MLFLOW_TRACKING_URI, or of ``database``, which is made; and the address."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # A server that does not answer is given half a minute, not MLflow's several.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    quieten()
-    from mlflow import MlflowClient
-
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri:
-        make_ready(database, say)
-        uri = f"sqlite:///{database.resolve()}"
-    return MlflowClient(uri), uri
-
-
 def rounded(value: float) -> float:
     """Six digits: MLflow's table shows all that it is given; ``metrics.jsonl`` has the rest."""
     return float(f"{float(value):.6g}")
-
-
-def quieten() -> None:
-    """MLflow narrates the creation of its database; a person need not read it."""
-    import logging
-
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-    for name in ("mlflow", "mlflow.store.db.utils", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)

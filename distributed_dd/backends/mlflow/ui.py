@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from distributed_dd.backends.mlflow.tracker import quieten
+from distributed_dd.backends.mlflow.client import quieten
 from distributed_dd.backends.mlflow.views import TAG, address
 from distributed_dd.children import child_python
 from distributed_dd.errors import MissingInputError, UserError
