@@ -14,14 +14,15 @@ Damage = Callable[[Path, Path, random.Random], None]
 def flip(path: Path, other: Path, rng: random.Random) -> None:
     """One bit."""
     content = bytearray(path.read_bytes())
-    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    if content:
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
     path.write_bytes(content)
 
 
 def cut(path: Path, other: Path, rng: random.Random) -> None:
     """The end is missing."""
     content = path.read_bytes()
-    path.write_bytes(content[: rng.randrange(1, len(content))])
+    path.write_bytes(content[: rng.randrange(len(content) or 1)])
 
 
 def empty(path: Path, other: Path, rng: random.Random) -> None:
@@ -32,7 +33,7 @@ def empty(path: Path, other: Path, rng: random.Random) -> None:
 def zeros(path: Path, other: Path, rng: random.Random) -> None:
     """A block of zeros, as a disk leaves that lost power."""
     content = bytearray(path.read_bytes())
-    start = rng.randrange(len(content))
+    start = rng.randrange(len(content) or 1)
     content[start : start + 512] = bytes(len(content[start : start + 512]))
     path.write_bytes(content)
 

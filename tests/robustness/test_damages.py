@@ -9,7 +9,7 @@ import random
 import shutil
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from tests.conftest import ROOT, tiny_gan_text, tiny_text
 from tests.references.damages import Damage, damages_of
 
 HERE = ["--on", str(ROOT / "configs/clusters/in_process.yaml")]
-FAST, ALL = 24, 520
+FAST, ALL, LONGEST_LINE = 24, 520, 200
 FOR_PEOPLE = (".lock", ".png", ".md", ".txt", ".yaml", "environment.json", ".db")
 """Endings of files that nothing is computed from; runs write them anew, and no verb reads a result in them."""
 OTHER = "student_steps: 2"
@@ -193,17 +193,27 @@ def say(ended: list[tuple[int, str]]) -> None:
             raise Refused(said)
 
 
-VERBS: dict[str, tuple[str, Callable[[World], Any], int]] = {
-    "run, finished": ("whole", finish, 3),
-    "run, goes on": ("cut", finish, 3),
-    "evaluate": ("whole", evaluate, 1),
-    "report": ("whole", compare, 2),
-    "export": ("whole", export, 2),
-    "sample": ("whole", sample, 2),
-    "load": ("whole", load, 2),
-    "import to MLflow": ("whole", tell_mlflow, 1),
+@dataclass(frozen=True)
+class Verb:
+    """What is done in which world, the files that it reads (patterns), and how often it is drawn."""
+
+    world: str
+    act: Callable[[World], Any]
+    reads: tuple[str, ...]
+    weight: int
+
+
+GENERATOR = "gan/*/generator/*"
+VERBS: dict[str, Verb] = {
+    "run, finished": Verb("whole", finish, ("runs/*/*.json*", "runs/*/distilled/*", "gan/*/*.json*", "gan/*/*/*"), 3),
+    "run, goes on": Verb("cut", finish, ("*/*/checkpoint/*", "*/*/*.json*", "runs/experts/*/*", "gan/gans/*/*"), 4),
+    "evaluate": Verb("whole", evaluate, ("runs/*/distilled/*", "runs/*/scored.jsonl", "runs/*/cross*.json"), 1),
+    "report": Verb("whole", compare, ("runs/*/*.json*", "runs/*/distilled/*"), 2),
+    "export": Verb("whole", export, ("runs/*/distilled/*",), 2),
+    "sample": Verb("whole", sample, (GENERATOR,), 2),
+    "load": Verb("whole", load, ("runs/*/distilled/*", GENERATOR), 2),
+    "import to MLflow": Verb("whole", tell_mlflow, ("runs/*/*.json*",), 2),
 }
-"""Which world, what is done, and how often it is drawn."""
 
 
 @pytest.fixture(scope="module")
@@ -211,12 +221,12 @@ def undisturbed(worlds, tmp_path_factory):
     """What every verb gives where nothing is damaged."""
     with pytest.MonkeyPatch.context() as patch:
         results = {}
-        for verb, (name, act, _) in VERBS.items():
-            copy = copied(worlds[name], tmp_path_factory.mktemp("copy") / "world")
+        for verb, how in VERBS.items():
+            copy = copied(worlds[how.world], tmp_path_factory.mktemp("copy") / "world")
             patch.setenv("DISTRIBUTED_DD_CACHE", str(copy.folder / "cache"))
             if verb == "import to MLflow":
                 forget_server(copy)
-            results[verb] = act(copy)
+            results[verb] = how.act(copy)
         assert results["run, finished"] == results["run, goes on"], "a run that was stopped ends as one that was not"
         return results
 
@@ -234,16 +244,15 @@ def forget_server(world: World) -> None:
         path.unlink()
 
 
-def victims(world: World) -> list[Path]:
-    """Files that something is computed from, one of each kind per folder first."""
-    found = (path for path in sorted(world.folder.rglob("*")) if path.is_file())
-    below = [path for path in found if "runs" in path.parts or "gan" in path.parts]
-    return [path for path in below if not path.name.endswith(FOR_PEOPLE) and "mlartifacts" not in str(path)]
+def victims(world: World, patterns: Sequence[str]) -> list[Path]:
+    """Files of these patterns that something is computed from."""
+    found = {path for pattern in patterns for path in world.folder.glob(pattern) if path.is_file()}
+    return sorted(path for path in found if not path.name.endswith(FOR_PEOPLE))
 
 
 def stranger_of(path: Path, world: World, rng: random.Random) -> Path:
     """A file of the same kind that belongs elsewhere."""
-    kin = [other for other in victims(world) if other.suffix == path.suffix and other != path]
+    kin = [other for other in victims(world, ["**/*"]) if other.suffix == path.suffix and other != path]
     close = [other for other in kin if other.name == path.name] or kin
     return rng.choice(close)
 
@@ -251,19 +260,19 @@ def stranger_of(path: Path, world: World, rng: random.Random) -> Path:
 def verdict(worlds, undisturbed, tmp_path: Path, number: int) -> tuple[str, str]:
     """Damage one file, use it by one verb; (what came of it, the story)."""
     rng = random.Random(number)
-    verb = rng.choices(list(VERBS), [weight for *_, weight in VERBS.values()])[0]
-    name, act, _ = VERBS[verb]
-    world = copied(worlds[name], tmp_path / f"world-{number}")
+    verb = rng.choices(list(VERBS), [how.weight for how in VERBS.values()])[0]
+    how = VERBS[verb]
+    world = copied(worlds[how.world], tmp_path / f"world-{number}")
     os.environ["DISTRIBUTED_DD_CACHE"] = str(world.folder / "cache")
     if verb == "import to MLflow":
         forget_server(world)
-    path = rng.choice(victims(world))
+    path = rng.choice(victims(world, how.reads))
     damage: Damage = rng.choice(damages_of(path))
     damage(path, stranger_of(path, world, rng), rng)
     story = f"{number}: {verb}, {path.relative_to(world.folder)}, {damage.__name__}"
     _SAID.clear()
     try:
-        result = act(world)
+        result = how.act(world)
     except Refused:
         return "refused", story
     except Exception as error:
@@ -290,9 +299,9 @@ def of_many(worlds, undisturbed, tmp_path, numbers) -> Counter:
     for number in numbers:
         what, story = verdict(worlds, undisturbed, tmp_path, number)
         verdicts[what] += 1
+        print(f"{what}: {story}"[:LONGEST_LINE], flush=True)
         if what in ("silently wrong", "a traceback"):
             wrong.append(story)
-            print(story, flush=True)
     assert not wrong, "\n".join(wrong)
     return verdicts
 
