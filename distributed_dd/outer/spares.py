@@ -4,16 +4,21 @@ After an outer step every rank packs what it would write to a checkpoint, keeps 
 rank dies, those that are left still hold everything of a step that all had finished.
 """
 
+import math
 import threading
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from statistics import median
 
 from distributed_dd.outer.checkpoint import Packed, Shard
 
 GENERATIONS = 2
 """A rank that dies may have handed over one step less than the others."""
 MOST_METRICS = 100
+SHARE_OF_TIME, MOST_DURATIONS, SHORTEST_STEP = 0.1, 20, 1e-3
 
 Measured = tuple[int, Mapping[str, float]]
 """Outer steps made, and what the last of them measured."""
@@ -53,7 +58,22 @@ class Spares:
 
     held: dict[int, dict[int, Spare]] = field(default_factory=dict)
     recent: deque[Measured] = field(default_factory=lambda: deque(maxlen=MOST_METRICS))
+    durations: dict[str, deque[float]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Note how long a ``step``, or to ``hand over``, takes."""
+        started = time.monotonic()
+        yield
+        self.durations.setdefault(what, deque(maxlen=MOST_DURATIONS)).append(time.monotonic() - started)
+
+    def affordable_every(self) -> int:
+        """Outer steps between two of which one is handed over, such that this takes a tenth of the time at most."""
+        steps, handed = self.durations.get("step"), self.durations.get("hand over")
+        if not steps or not handed:
+            return 1
+        return max(1, math.ceil(median(handed) / (SHARE_OF_TIME * max(median(steps), SHORTEST_STEP))))
 
     def keep(self, rank: int, spare: Spare) -> None:
         """Keep a rank's newest spare, and let the oldest go."""

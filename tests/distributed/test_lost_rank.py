@@ -120,7 +120,8 @@ def story(tmp_path, cluster):
     def begun(name, num_ranks=2, events=(), **settings):
         folder = RunFolder(tmp_path / name, "config")
         folder.path.mkdir()
-        ranks = DeepSpeedRanks(num_ranks=num_ranks, timeout=120.0, zero=Zero(3), **settings)
+        every = {"spare_every": 1, **settings}
+        ranks = DeepSpeedRanks(num_ranks=num_ranks, timeout=120.0, zero=Zero(3), **every)
         return Story(folder, cluster, ranks, dict(events))
 
     return begun

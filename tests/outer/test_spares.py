@@ -1,5 +1,7 @@
 """What ranks keep of each other, and which step survivors can bring together."""
 
+from collections import deque
+
 import pytest
 
 from distributed_dd.outer.checkpoint import Packed
@@ -45,3 +47,12 @@ def test_ranks_of_a_node_have_their_spares_on_another():
 )
 def test_survivors_go_on_from_the_newest_step_that_is_whole(held, steps):
     assert newest_of_all(held, 2) == steps
+
+
+def test_handing_over_takes_a_tenth_of_the_time_at_most():
+    spares = Spares()
+    assert spares.affordable_every() == 1, "nothing is known yet"
+    spares.durations = {"step": deque([2.0, 2.0, 9.0]), "hand over": deque([0.1])}
+    assert spares.affordable_every() == 1
+    spares.durations["hand over"].extend([1.0, 1.0])
+    assert spares.affordable_every() == 5

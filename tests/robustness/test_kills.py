@@ -14,6 +14,7 @@ from tests.conftest import ROOT
 from tests.references.killed import MOMENTS
 
 HERE = ["--on", str(ROOT / "configs/clusters/in_process.yaml")]
+NUM_STEPS = 160
 SMALL = ["evaluate.num_networks=2", "num_outer_steps=4", "checkpoint_every=2", "evaluate.every=2"]
 
 
@@ -72,8 +73,8 @@ def test_twenty_kills_leave_no_gap_in_mlflow(tiny_yaml, tmp_path):
     from mlflow import MlflowClient
 
     rng = random.Random(7)
-    more = ["tracker=mlflow", "num_outer_steps=60", "checkpoint_every=4", "evaluate.every=30"]
-    plan = [(rng.randrange(20, 60), rng.choice(MOMENTS)) for _ in range(20)]
+    more = ["tracker=mlflow", f"num_outer_steps={NUM_STEPS}", "checkpoint_every=2", "evaluate.every=80"]
+    plan = [(rng.randrange(14, 28), rng.choice(MOMENTS)) for _ in range(20)]
     told = done(["run", str(tiny_yaml), *more], tmp_path / "outputs", [plan])
     assert told[1]["codes"] == [-9] * 20 + [0], told[1]["said"]
     check(told)
@@ -84,7 +85,7 @@ def test_twenty_kills_leave_no_gap_in_mlflow(tiny_yaml, tmp_path):
     (run,) = [run for run in runs if run.data.tags["role"] == "run"]
     (file,) = output.glob("digits-*/metrics.jsonl")
     lines = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(1, 61))
+    assert [line["step"] for line in lines] == list(range(1, NUM_STEPS + 1))
     for name in {name for line in lines for name in line} - {"step"}:
         wanted = [(line["step"], line[name]) for line in lines if name in line]
         history = sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, name))

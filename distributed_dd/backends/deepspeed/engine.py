@@ -34,10 +34,11 @@ class DeepSpeedRanks:
     cpus_per_rank: int = setting("cores, and so threads, of every rank", 1, at_least=1, at_most=65_536)
     gpus_per_rank: int | None = setting("0 or 1; null: 1 where the cluster has any", None)
     max_restarts: int = setting("times that lost ranks are replaced without a checkpoint between", 5)
-    spare_every: int = setting(
+    spare_every: int | None = setting(
         "outer steps after which each rank keeps its state in memory and hands a copy to a peer, from which all go on "
-        "when a rank dies; 0: never, they go on from the last checkpoint",
-        1,
+        "when a rank dies; null: 1, or as many as keep this below a tenth of the time; 0: never, all go on from the "
+        "last checkpoint",
+        None,
         at_least=0,
     )
     timeout: float = setting("seconds after which a rank that waits in vain for the others gives up", 1800.0, above=0)

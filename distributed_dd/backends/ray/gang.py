@@ -40,6 +40,7 @@ class Gang:
     lent: bool = False
     ahead: Ahead | None = None
     left: Spared | None = None
+    spare_every: int = 0
 
     def __str__(self) -> str:
         return f"{self.settings}; they start, and say more in ranks/ in the run folder"
@@ -54,6 +55,8 @@ class Gang:
         if self.job is not None:
             record = self.job.checkpoints.load(verify=False)
             self.left = None
+            asked = self.settings.spare_every
+            self.spare_every = 1 if asked is None else asked
             self.ahead = Ahead.of(self.job.chain, record["step"] if record else 0, self)
 
     def gather(self) -> None:
@@ -99,6 +102,8 @@ class Gang:
         assert self.ahead is not None
         for start, end, handle in self.ahead.spans(first, last):
             yield from self._outer_steps(start, end, handle, last)
+        if self.settings.spare_every is None and len(self.actors) > 1:
+            self.spare_every = self._get([self.actors[0].spare_every.remote()])[0]
 
     def _outer_steps(self, first: int, last: int, prepared: Any, saved_at: int) -> Iterator[dict[str, float]]:
         """Outer steps with what was ``prepared`` for them: a reference, which Ray opens on every rank.
@@ -107,7 +112,7 @@ class Gang:
         """
         import ray
 
-        arguments, first_actor = (first, last, prepared, saved_at), self.actors[0]
+        arguments, first_actor = (first, last, prepared, saved_at, self.spare_every), self.actors[0]
         measured = cast(Any, first_actor.outer_steps.options(num_returns="streaming").remote(*arguments))
         others = [actor.outer_steps_silently.remote(*arguments) for actor in self.actors[1:]]
         waiting: list[Any] = [measured, *others]

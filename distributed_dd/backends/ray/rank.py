@@ -93,14 +93,17 @@ class Rank:
             flush=True,
         )
 
-    def outer_steps(self, first: int, last: int, prepared: Any = None, saved_at: int = 0) -> Iterator[dict[str, float]]:
+    def outer_steps(
+        self, first: int, last: int, prepared: Any = None, saved_at: int = 0, spare_every: int = 0
+    ) -> Iterator[dict[str, float]]:
         """Make outer steps first .. last (exclusive); yields what each measured."""
         for step in range(first, last):
-            metrics = self.worker.outer_step(step, prepared)
+            with self.spares.timed("step"):
+                metrics = self.worker.outer_step(step, prepared)
             self.spares.recent.append((step + 1, metrics))
-            every = self.settings.spare_every
-            if every and (step + 1) % every == 0 and step + 1 != saved_at:
-                self.hand_over(step + 1)
+            if spare_every and (step + 1) % spare_every == 0 and step + 1 != saved_at:
+                with self.spares.timed("hand over"):
+                    self.hand_over(step + 1)
             yield metrics
 
     def hand_over(self, step: int) -> None:
@@ -118,6 +121,10 @@ class Rank:
             handed = self.peer.keep_spare.options(concurrency_group=GROUP).remote(self.rank, spare)
             ray.get(handed, timeout=self.settings.timeout)
 
+    def spare_every(self) -> int:
+        """As often as handing over takes at most a tenth of the time, by what this rank has seen."""
+        return self.spares.affordable_every()
+
     def keep_spare(self, rank: int, spare: Spare) -> None:
         """Keep what another rank would save."""
         self.spares.keep(rank, spare)
@@ -134,9 +141,11 @@ class Rank:
         shard = None if spare.packed is None else self.checkpoints.write(spare.packed)
         return shard, spare.measured
 
-    def outer_steps_silently(self, first: int, last: int, prepared: Any = None, saved_at: int = 0) -> None:
+    def outer_steps_silently(
+        self, first: int, last: int, prepared: Any = None, saved_at: int = 0, spare_every: int = 0
+    ) -> None:
         """The same on the ranks whose measurements are not needed."""
-        for _ in self.outer_steps(first, last, prepared, saved_at):
+        for _ in self.outer_steps(first, last, prepared, saved_at, spare_every):
             pass
 
     def save(self, step: int) -> Shard | None:

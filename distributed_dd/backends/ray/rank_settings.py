@@ -22,8 +22,8 @@ class RankSettings(Protocol):
         ...
 
     @property
-    def spare_every(self) -> int:
-        """Outer steps after which a rank hands what it would save to a peer; 0: never."""
+    def spare_every(self) -> int | None:
+        """Outer steps after which a rank hands what it would save to a peer; 0: never; None: by what it costs."""
         ...
 
     @property
