@@ -259,6 +259,18 @@ def verified(folder: Path, name: str, manifest: dict[str, Any]) -> dict[str, Ten
         MissingInputError: the file is missing. IntegrityError: its SHA-256 is not that of the manifest.
     """
     path = folder / name
-    if sha256_of(path) != manifest["sha256"].get(name):
-        raise IntegrityError(str(path), "is not the file that was written (SHA-256 differs)")
+    try:
+        sha256 = sha256_of(path)
+    except MissingInputError as error:
+        raise MissingInputError(error.where, error.problem, fix=again(folder)) from None
+    if sha256 != manifest["sha256"].get(name):
+        raise IntegrityError(str(path), "is not the file that was written (SHA-256 differs)", fix=again(folder))
     return load_tensors(path)
+
+
+def again(folder: Path) -> str:
+    """What helps where a result is damaged."""
+    return (
+        f"restore it; or delete {folder} and run the same command, which makes it again from the checkpoint beside it, "
+        "where that is still there"
+    )

@@ -89,9 +89,10 @@ def collect(paths: Sequence[Path], say: Callable[[str], None] = silent) -> list[
     """Every finished run in or below ``paths``, in the order of the table. A broken one is left out, and named.
 
     Raises:
-        MissingInputError: a path is not there, or none of them holds a finished run.
+        MissingInputError: a path is not there, or none of them holds a finished run. IntegrityError: all are broken.
     """
     by_folder: dict[Path, Finished] = {}
+    broken: list[UserError] = []
     for path in paths:
         if not path.is_dir():
             raise MissingInputError(str(path), "there is no such folder", allowed="run folders, or runs/")
@@ -101,7 +102,10 @@ def collect(paths: Sequence[Path], say: Callable[[str], None] = silent) -> list[
                 if run := _finished(file):
                     by_folder[file.parent.resolve()] = run
             except UserError as error:
+                broken.append(error)
                 say(f"warning: {file.parent.name} is left out: {error.where} {error.problem}")
+    if broken and not by_folder:
+        raise broken[0]
     if not by_folder:
         where = ", ".join(map(str, paths))
         raise MissingInputError(where, "no finished run there", fix="distributed-dd run FILE")

@@ -71,6 +71,14 @@ def test_a_broken_run_is_left_out_of_a_comparison_and_named(two, capsys):
     assert f"{first.name} is left out" in capsys.readouterr().out
 
 
+def test_a_broken_run_that_is_named_alone_is_an_error(two, capsys):
+    first, second, _ = two
+    replaced(first / "report.json", second / "report.json")
+    capsys.readouterr()
+    assert main(["report", str(first)]) == 5
+    assert str(first / "report.json") in capsys.readouterr().err
+
+
 def test_another_runs_set_is_not_evaluated_as_this_ones(two, capsys):
     first, second, _ = two
     replaced(first / "distilled", second / "distilled")

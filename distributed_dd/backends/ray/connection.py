@@ -65,6 +65,8 @@ def _init(**options: Any) -> None:
     job = JobConfig()
     job._py_driver_sys_path = _Places()
     ray.init(log_to_driver=False, logging_level=logging.CRITICAL, job_config=job, **options)
+    # A paragraph of Ray's about every process that dies, on the screen whatever it is told: ours says it in a line.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
 
 
 class _Places(list[str]):

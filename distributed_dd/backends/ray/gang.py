@@ -244,15 +244,19 @@ class Gang:
                 "unroll; distributed-dd show estimates what each needs",
             )
         deaths = (ray.exceptions.RayActorError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError)
-        died = isinstance(error, deaths) or any(word in str(error) for word in LOST_CONTACT)
-        if not died:
-            # A living rank that waits for a dead one does not answer either: only answers count.
-            asked = [actor.__ray_ready__.remote() for actor in self.actors]
-            answered, _ = ray.wait(asked, num_returns=len(asked), timeout=SECONDS_TO_ANSWER)
-            died = any(_is_death(ray, reference) for reference in answered)
-        if died:
-            return WorkersLost(f"a rank died ({str(error).splitlines()[0]})")
+        dead = self._dead()
+        if dead or isinstance(error, deaths) or any(word in str(error) for word in LOST_CONTACT):
+            who = f"rank {', '.join(map(str, dead))}" if dead else "a rank"
+            return WorkersLost(f"{who} died ({str(error).splitlines()[0]})")
         return error
+
+    def _dead(self) -> list[int]:
+        """Ranks that are known to be dead. One that does not answer may hang: only answers count."""
+        import ray
+
+        asked = [actor.spare_steps.options(concurrency_group=GROUP).remote() for actor in self.actors]
+        answered, _ = ray.wait(asked, num_returns=len(asked), timeout=SECONDS_TO_ANSWER) if asked else ([], [])
+        return [rank for rank, reference in enumerate(asked) if reference in answered and _is_death(ray, reference)]
 
 
 def _is_death(ray: Any, reference: Any) -> bool:
