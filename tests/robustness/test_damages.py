@@ -315,3 +315,4 @@ def test_some_damages(worlds, undisturbed, tmp_path, _cache_after):
 def test_many_damages(worlds, undisturbed, tmp_path, _cache_after):
     verdicts = of_many(worlds, undisturbed, tmp_path, range(FAST, ALL))
     print(dict(verdicts))
+    assert verdicts["refused"] > 100 and verdicts["told"] > 10
