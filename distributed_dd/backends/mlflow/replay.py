@@ -40,7 +40,7 @@ def recorded(source: Path, say: Callable[[str], None]) -> list[Path]:
 
 def _refuse_another(name: str, path: Path) -> None:
     """Refuse the record of another run. A folder that a person named anew says nothing of whose it is."""
-    folder = path.parent.name
+    folder, name = path.parent.name, name.removeprefix("sweep ")
     if NAME_OF_RUN.fullmatch(folder) and NAME_OF_RUN.fullmatch(name) and folder != name:
         raise IntegrityError(str(path), f"is of the run {name}", allowed=folder)
 
