@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from distributed_dd import config
 from distributed_dd.backends.clusters import CLUSTERS
 from distributed_dd.backends.local.cluster import InProcess
@@ -20,6 +22,7 @@ from distributed_dd.data.material import Material, prepare
 from distributed_dd.durable import digest, write_bytes, write_json, write_text
 from distributed_dd.errors import MissingInputError
 from distributed_dd.evaluation import artefact, report, scoring
+from distributed_dd.evaluation.coresets import Coreset, coresets
 from distributed_dd.evaluation.product import Product, Tensors
 from distributed_dd.evaluation.scored import Scored
 from distributed_dd.experiment import Experiment, identity_of, values_of
@@ -323,11 +326,35 @@ class Run:
             self.tracker.artefact(path)
         return result
 
+    def _coresets(self) -> list[Coreset]:
+        """Real images chosen as controls, as many as the set has; none where a class has fewer."""
+        e, train = self.experiment, self.material.train
+        if e.images_per_class > int(torch.bincount(train.targets).min()):
+            return []
+        identity = {"data_sha256": self.material.splits.sha256, "preprocessing": identity_of(e)["preprocessing"]}
+        return coresets(
+            e.evaluate.controls,
+            train.images,
+            train.targets,
+            e.images_per_class,
+            e.seed,
+            identity,
+            self.cluster,
+            self.progress,
+        )
+
     def _scored(self) -> tuple[list[dict[str, Any]], int]:
         """The rows of the report, scored on the test split, and the most bytes that a task held."""
         e, product = self.experiment, self.product
         scored = Scored(self.folder.scored, seal_of(self._manifest()))
         rows, peak = scoring.score_rows(
-            product.rows(), e.network, e.evaluate, e.seed, self.material, self.cluster, self.progress, scored
+            product.rows(self._coresets()),
+            e.network,
+            e.evaluate,
+            e.seed,
+            self.material,
+            self.cluster,
+            self.progress,
+            scored,
         )
         return [*map(product.finished, rows), *product.ready_rows()], peak

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from distributed_dd.evaluation.coresets import Coreset
 from distributed_dd.evaluation.scoring import Candidate, Fit
 from distributed_dd.outer.checkpoint import Saved
 
@@ -47,8 +48,8 @@ class Product(ABC):
         """
 
     @abstractmethod
-    def rows(self) -> list[Candidate]:
-        """The rows of the report before they are scored."""
+    def rows(self, coresets: Sequence[Coreset]) -> list[Candidate]:
+        """The rows of the report before they are scored, those of chosen real images among them."""
 
     def ready_rows(self) -> list[dict[str, Any]]:
         """Rows that need no fresh networks, scored."""

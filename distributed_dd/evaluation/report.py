@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed_dd.errors import IntegrityError
+from distributed_dd.evaluation.referee import against_controls
 from distributed_dd.evaluation.tables import markdown, percent
 from distributed_dd.outer.footprint import Footprint
 from distributed_dd.records import read_record, write_record
@@ -29,6 +30,14 @@ TITLES = {
     "distilled_last_step": "distilled, last outer step",
     "random_real": "random real images",
     "random_real_soft_labels": "random real images, same soft labels",
+    "herding": "herding",
+    "kmeans": "k-means, nearest real image",
+    "kmeans_centroids": "k-means centroids (synthetic)",
+    "k_center": "k-centre",
+    "herding_soft_labels": "herding, same soft labels",
+    "kmeans_soft_labels": "k-means, same soft labels",
+    "kmeans_centroids_soft_labels": "k-means centroids, same soft labels",
+    "k_center_soft_labels": "k-centre, same soft labels",
     "full_data": "full data",
     "expert": "experts",
 }
@@ -96,6 +105,7 @@ def remarks(report: dict[str, Any]) -> list[str]:
         f"Chosen on validation{chosen_by(report)}: outer step {report['best_step']} of "
         f"{report['num_outer_steps']} (validation accuracy {100 * report['validation_accuracy']:.1f} %).",
         f"Test set: {report['num_test']} images, touched once.",
+        *against_controls(report["rows"]),
         *report.get("remarks", ()),
         *(
             f"{row['num_diverged']} of the {row['num_networks']} networks of {titled(row['name'], {})} diverged, and "

@@ -1,10 +1,13 @@
 """The rows of a report about a set: the set and its controls."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from distributed_dd.data import Images
 from distributed_dd.evaluation.artefact import DistilledSet
+from distributed_dd.evaluation.coresets import Coreset
 from distributed_dd.evaluation.scoring import Candidate
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.classes import hard_logits, random_per_class
@@ -16,11 +19,12 @@ SURE = 0.999
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What is evaluated: the set, its last step, which may be absent, and the world that it was made in."""
+    """What is evaluated: the set, its last step, which may be absent, the world that it was made in, and controls."""
 
     distilled: DistilledSet
     last: dict[str, Tensor] | None
     world: World
+    coresets: Sequence[Coreset] = ()
 
 
 def is_soft(labels: Tensor) -> bool:
@@ -70,12 +74,32 @@ def candidates(entry: Entry, soft_labels: Tensor | None = None) -> list[Candidat
         rows.append(
             Candidate(name="random_real_soft_labels", label_kind="soft", sets=real(soft_labels), learning_rates=either)
         )
+    rows += coreset_rows(entry.coresets, train, hard, soft_labels, either)
     everything = ((train.images, train.targets),)
     epochs = evaluation.num_epochs_full_data
     return [
         *rows,
         Candidate(name="full_data", label_kind="hard", sets=everything, learning_rates=either, num_epochs=epochs),
     ]
+
+
+def coreset_rows(
+    coresets: Sequence[Coreset], train: Images, hard: Tensor, soft: Tensor | None, rates: tuple[float, ...]
+) -> list[Candidate]:
+    """Rows of chosen real images: with their classes as labels, and with the set's kind of labels where it is soft.
+
+    Args:
+        hard, soft: label logits (n, K) of all training images.
+    """
+    rows = []
+    for coreset in coresets:
+        images = coreset.mean_of(train.images)
+        for kind, labels in (("hard", hard), ("soft", soft)):
+            if labels is not None:
+                name = coreset.rule if kind == "hard" else f"{coreset.rule}_soft_labels"
+                sets = ((images, coreset.mean_of(labels)),)
+                rows.append(Candidate(name=name, label_kind=kind, sets=sets, learning_rates=rates))
+    return rows
 
 
 def without_augmentation(rows: list[Candidate]) -> list[Candidate]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from distributed_dd.data import Images
 from distributed_dd.errors import DivergedError
 from distributed_dd.evaluation.scored import Scored
-from distributed_dd.family import choice, plain, setting
+from distributed_dd.family import choice, plain, require, setting
 from distributed_dd.learning.augment import Identity
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.device import device
@@ -24,6 +24,8 @@ from distributed_dd.outer.footprint import footprint
 from distributed_dd.outer.ports import Cluster, Progress
 
 DIVERGED = -1.0
+RULES = ("herding", "kmeans", "kmeans_centroids", "k_center")
+"""By which real images may be chosen; `coresets` has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +43,18 @@ class Evaluation(Recipe):
         "fresh networks for every choice on validation", 2, at_least=1, at_most=10_000
     )
     every: int = setting("outer steps between scores on validation", 500, at_least=1)
+    controls: tuple[str, ...] = setting(
+        f"real images that the report scores beside random ones: any of {', '.join(RULES)}",
+        ("herding", "kmeans", "kmeans_centroids"),
+        identity=False,
+    )
     num_epochs_full_data: int = setting(
         "passes over all real images, for the full-data row", 100, at_least=1, at_most=1_000_000
     )
+
+    def __post_init__(self) -> None:
+        for rule in self.controls:
+            require(rule in RULES, "controls", f"unknown {rule!r}", ", ".join(RULES))
 
     def recipe(self) -> Recipe:
         """The training part alone."""
@@ -240,6 +251,7 @@ def row(name: str, network: str, label_kind: str, accuracies: Sequence[float]) -
         "labels": label_kind,
         "accuracy_mean": mean(accuracies),
         "accuracy_std": spread,
+        "accuracies": list(accuracies),
         "num_networks": len(accuracies),
     }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from distributed_dd.durable import write_bytes
 from distributed_dd.evaluation import artefact
+from distributed_dd.evaluation.coresets import Coreset
 from distributed_dd.evaluation.preview import preview_png
 from distributed_dd.evaluation.product import Describe, Product, Tensors
 from distributed_dd.evaluation.rows import Entry
@@ -72,21 +73,21 @@ class SetProduct(Product):
         artefact.load_distilled(self.folder)
         artefact.load_last_step(self.folder)
 
-    @property
-    def _entry(self) -> Entry:
+    def _entry(self, coresets: Sequence[Coreset] = ()) -> Entry:
         return Entry(
             distilled=artefact.load_distilled(self.folder),
             last=artefact.load_last_step(self.folder),
             world=self.world,
+            coresets=coresets,
         )
 
-    def rows(self) -> list[Candidate]:
+    def rows(self, coresets: Sequence[Coreset]) -> list[Candidate]:
         """The set and its controls."""
-        return self.rows_of(self._entry)
+        return self.rows_of(self._entry(coresets))
 
     def ready_rows(self) -> list[dict[str, Any]]:
         """Rows of the method that need no fresh networks."""
-        return self.ready_rows_of(self._entry)
+        return self.ready_rows_of(self._entry())
 
     @property
     def folders(self) -> Sequence[Path]:

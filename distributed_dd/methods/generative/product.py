@@ -9,6 +9,7 @@ from torch import Tensor
 
 from distributed_dd.durable import write_bytes
 from distributed_dd.evaluation import artefact
+from distributed_dd.evaluation.coresets import Coreset
 from distributed_dd.evaluation.preview import preview_png
 from distributed_dd.evaluation.product import Describe, Product, Tensors
 from distributed_dd.evaluation.scoring import Candidate, Fit
@@ -114,7 +115,7 @@ class GeneratorProduct(Product):
         generators.last_step(self.folders[0])
         artefact.load_distilled(self.folders[1])
 
-    def rows(self) -> list[Candidate]:
+    def rows(self, coresets: Sequence[Coreset]) -> list[Candidate]:
         """Fresh and frozen images, and the controls."""
         world = self.world
         generator, sample = generators.load_generator(self.folder), artefact.load_distilled(self.folders[1])
@@ -128,6 +129,7 @@ class GeneratorProduct(Product):
             frozen={"images": sample.images},
             images_per_class=world.images_per_class,
             seed=world.seed,
+            coresets=coresets,
         )
         return generator_rows.candidates(entry, world.real, world.evaluate)
 

@@ -1,11 +1,14 @@
 """The rows of a report about a generator: both protocols, always named, beside controls."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from distributed_dd.evaluation.coresets import Coreset
+from distributed_dd.evaluation.rows import coreset_rows
 from distributed_dd.evaluation.scoring import Candidate, Evaluation
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.classes import hard_logits, random_per_class
@@ -29,6 +32,7 @@ class Generated:
     frozen: dict[str, Tensor]
     images_per_class: int
     seed: int
+    coresets: Sequence[Coreset] = ()
 
 
 def candidates(entry: Generated, material: Any, evaluation: Evaluation) -> list[Candidate]:
@@ -55,6 +59,7 @@ def candidates(entry: Generated, material: Any, evaluation: Evaluation) -> list[
     if picks:
         real = tuple((train.images[pick], hard[pick]) for pick in picks)
         rows.append(Candidate(name="random_real", label_kind="hard", sets=real, learning_rates=rates))
+    rows += coreset_rows(entry.coresets, train, hard, None, rates)
     everything = ((train.images, train.targets),)
     return [
         *rows,
