@@ -5,6 +5,7 @@ takes a seed. Herding: Welling 2009, as in iCaRL (arXiv:1611.07725). k-centre: t
 (arXiv:1708.00489). k-means: scikit-learn's.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,11 +83,13 @@ def k_center(features: Tensor, number: int) -> Tensor:
 def clusters(features: Tensor, number: int, seed: int) -> tuple[Tensor, Tensor]:
     """k-means: the cluster (n,) of every row, and centroids (k, d). No cluster is empty."""
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
     values = features.numpy().astype(numpy.float64)
     # scikit-learn takes all cores unless told otherwise; a task has those that torch was told of.
-    with threadpool_limits(torch.get_num_threads()):
+    with threadpool_limits(torch.get_num_threads()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of images that are equal, which is dealt with below
         found = KMeans(number, n_init=NUM_STARTS, random_state=seed).fit(values)
     labels = torch.from_numpy(found.labels_).long()
     counts = torch.bincount(labels, minlength=number)

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from distributed_dd.evaluation.scoring import RULES
-
 CALLED = {
+    "starting_set": "the starting set",
     "random_real": "random real images",
     "herding": "herding",
     "kmeans": "k-means",
@@ -25,7 +24,7 @@ def called(row: str) -> str:
 
 def is_control(row: str) -> bool:
     """Whether a row is of real images, chosen or random, as many as the set has."""
-    return row.removesuffix(SOFT) in ("random_real", *RULES)
+    return row.removesuffix(SOFT) in CALLED
 
 
 def difference(row: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, float]:

@@ -28,6 +28,7 @@ TITLES = {
     "distilled": "distilled",
     "distilled_hard_labels": "distilled, hard labels",
     "distilled_last_step": "distilled, last outer step",
+    "starting_set": "starting set, nothing learned",
     "random_real": "random real images",
     "random_real_soft_labels": "random real images, same soft labels",
     "herding": "herding",

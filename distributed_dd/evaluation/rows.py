@@ -1,6 +1,6 @@
 """The rows of a report about a set: the set and its controls."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -19,12 +19,17 @@ SURE = 0.999
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What is evaluated: the set, its last step, which may be absent, the world that it was made in, and controls."""
+    """What is evaluated: the set, its last step, which may be absent, and the world that it was made in.
+
+    Attributes:
+        coresets: real images to compare it with. start: the set before the first outer step, likewise.
+    """
 
     distilled: DistilledSet
     last: dict[str, Tensor] | None
     world: World
     coresets: Sequence[Coreset] = ()
+    start: Mapping[str, Tensor] | None = None
 
 
 def is_soft(labels: Tensor) -> bool:
@@ -69,6 +74,8 @@ def candidates(entry: Entry, soft_labels: Tensor | None = None) -> list[Candidat
         last = ((entry.last["images"], entry.last["labels"]),)
         rate = float(entry.last.get("learning_rate", best.learning_rate))
         rows.append(Candidate(name="distilled_last_step", label_kind=kind, sets=last, learning_rates=(rate,)))
+    if entry.start is not None:
+        rows.append(_starting_row(entry.start, either))
     rows.append(Candidate(name="random_real", label_kind="hard", sets=real(hard), learning_rates=either))
     if soft_labels is not None:
         rows.append(
@@ -81,6 +88,18 @@ def candidates(entry: Entry, soft_labels: Tensor | None = None) -> list[Candidat
         *rows,
         Candidate(name="full_data", label_kind="hard", sets=everything, learning_rates=either, num_epochs=epochs),
     ]
+
+
+def _starting_row(start: Mapping[str, Tensor], rates: tuple[float, ...]) -> Candidate:
+    """The set before anything was learned: what it owes to its start alone."""
+    kind = "soft" if is_soft(start["labels"]) else "hard"
+    own = (float(start["learning_rate"]),) if "learning_rate" in start else ()
+    return Candidate(
+        name="starting_set",
+        label_kind=kind,
+        sets=((start["images"], start["labels"]),),
+        learning_rates=tuple(dict.fromkeys((*rates, *own))),
+    )
 
 
 def coreset_rows(

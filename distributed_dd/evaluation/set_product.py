@@ -73,17 +73,18 @@ class SetProduct(Product):
         artefact.load_distilled(self.folder)
         artefact.load_last_step(self.folder)
 
-    def _entry(self, coresets: Sequence[Coreset] = ()) -> Entry:
+    def _entry(self, coresets: Sequence[Coreset] = (), start: Tensors | None = None) -> Entry:
         return Entry(
             distilled=artefact.load_distilled(self.folder),
             last=artefact.load_last_step(self.folder),
             world=self.world,
             coresets=coresets,
+            start=start,
         )
 
     def rows(self, coresets: Sequence[Coreset]) -> list[Candidate]:
         """The set and its controls."""
-        return self.rows_of(self._entry(coresets))
+        return self.rows_of(self._entry(coresets, self.start()))
 
     def ready_rows(self) -> list[dict[str, Any]]:
         """Rows of the method that need no fresh networks."""
