@@ -19,8 +19,8 @@ from distributed_dd.backends.ray.cluster import RayCluster
 from distributed_dd.backends.ray.node_meters import metered
 from distributed_dd.crew import RunCrew
 from distributed_dd.data.material import Material, prepare
-from distributed_dd.durable import digest, write_bytes, write_json, write_text
-from distributed_dd.errors import MissingInputError
+from distributed_dd.durable import digest, read_json, write_bytes, write_json, write_text
+from distributed_dd.errors import MissingInputError, UserError
 from distributed_dd.evaluation import artefact, report, scoring
 from distributed_dd.evaluation.coresets import Coreset, coresets
 from distributed_dd.evaluation.product import Product, Tensors
@@ -178,8 +178,22 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the report is there."""
-        return self.folder.report.exists()
+        """Whether the report is there, with all controls that are asked for."""
+        return self.folder.report.exists() and not self._missing_controls()
+
+    def _missing_controls(self) -> list[str]:
+        """Controls that are asked for now, and were not when the report was written."""
+        try:
+            names = {row["name"] for row in read_json(self.folder.report)["rows"]}
+        except (UserError, LookupError, TypeError):
+            return []  # whoever opens the report says what is wrong with it
+        asked = self.experiment.evaluate.controls if self._has_room_for_coresets else ()
+        return [rule for rule in asked if rule not in names]
+
+    @property
+    def _has_room_for_coresets(self) -> bool:
+        """Whether every class has as many real images as the set has of it."""
+        return self.experiment.images_per_class <= int(torch.bincount(self.material.splits.train.targets).min())
 
     def report(self) -> dict[str, Any]:
         """The report of the finished run, which belongs to its result.
@@ -329,7 +343,7 @@ class Run:
     def _coresets(self) -> list[Coreset]:
         """Real images chosen as controls, as many as the set has; none where a class has fewer."""
         e, train = self.experiment, self.material.train
-        if e.images_per_class > int(torch.bincount(train.targets).min()):
+        if not self._has_room_for_coresets:
             return []
         identity = {"data_sha256": self.material.splits.sha256, "preprocessing": identity_of(e)["preprocessing"]}
         return coresets(

@@ -43,7 +43,13 @@ method:
   rate_optimizer: {{learning_rate: 1.0e-5}}
   segments: {{kind: window, max_start_epoch: 3}}
   augment: {{kind: dsa, operations: [crop, scale, rotate]}}
-evaluate: {{num_epochs: 3, num_networks: 5, num_validation_networks: 1, every: 3, num_epochs_full_data: 1}}
+evaluate:
+  controls: []
+  num_epochs: 3
+  num_networks: 5
+  num_validation_networks: 1
+  every: 3
+  num_epochs_full_data: 1
 """
 
 
@@ -70,7 +76,13 @@ method:
     steps_per_network: 4
     net_steps: 2
     batch_size: 8
-evaluate: {{num_epochs: 3, num_networks: 2, num_validation_networks: 1, every: 3, num_epochs_full_data: 1}}
+evaluate:
+  controls: []
+  num_epochs: 3
+  num_networks: 2
+  num_validation_networks: 1
+  every: 3
+  num_epochs_full_data: 1
 """
 
 

@@ -13,6 +13,7 @@ from distributed_dd.data.cache import silent
 from distributed_dd.durable import read_json
 from distributed_dd.errors import IntegrityError, MissingInputError, UserError
 from distributed_dd.evaluation import artefact
+from distributed_dd.evaluation.referee import best_coreset, called
 from distributed_dd.evaluation.report import KIND
 from distributed_dd.evaluation.tables import markdown, percent
 from distributed_dd.evaluation.words import Words
@@ -27,6 +28,7 @@ PUBLISHED = Path(__file__).with_name("published.json")
 COLUMNS = {
     "distilled": "distilled",
     "distilled_hard_labels": "its hard labels",
+    "starting_set": "its start",
     "random_real": "random real",
     "random_real_soft_labels": "random, soft labels",
     "full_data": "full data",
@@ -200,13 +202,17 @@ def table(runs: Sequence[Finished], words: Mapping[str, Words]) -> tuple[list[st
     own = {name: head for kind in _kinds(runs, words) for name, head in words[kind].columns.items()}
     columns = {**{name: head for name, head in own.items() if name not in COLUMNS}, **COLUMNS, **own}
     columns = {name: head for name, head in columns.items() if any(run.row(name) for run in runs)}
-    header = ["run", *columns.values(), "published"]
+    chosen = any(best_coreset(run.report["rows"]) for run in runs)
+    header = ["run", *columns.values(), *(["best coreset"] if chosen else []), "published"]
     lines, varied = [], _varied(runs)
     for run in runs:
         dataset, per_class, method, _ = run.place
         what = " ".join([f"{dataset} ipc{per_class} {method}", *_differences(run, varied.get(run.place[:3], set()))])
         figure = published(dataset, method).get(per_class)
         cells = [_cell(run.row(name)) for name in columns]
+        if chosen:
+            best = best_coreset(run.report["rows"])
+            cells.append(f"{_cell(best)} ({called(best['name'])})" if best else "-")
         doubt = " (unconfirmed)" if (dataset, method) in unconfirmed() else ""
         lines.append([what, *cells, "-" if figure is None else f"{figure:.1f}{doubt}"])
     return header, lines
@@ -256,5 +262,5 @@ def page(runs: Sequence[Finished], plots: Sequence[str], words: Mapping[str, Wor
     return text + "".join(f"\n![{name}]({name})\n" for name in plots)
 
 
-def _cell(row: dict[str, Any] | None) -> str:
+def _cell(row: Mapping[str, Any] | None) -> str:
     return "-" if row is None else percent(row)

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
+from distributed_dd.evaluation.scoring import RULES
+
 CALLED = {
     "starting_set": "the starting set",
     "random_real": "random real images",
@@ -25,6 +27,12 @@ def called(row: str) -> str:
 def is_control(row: str) -> bool:
     """Whether a row is of real images, chosen or random, as many as the set has."""
     return row.removesuffix(SOFT) in CALLED
+
+
+def best_coreset(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The row of chosen real images that did best; None where there is none."""
+    chosen = [row for row in rows if row["name"].removesuffix(SOFT) in RULES]
+    return max(chosen, key=lambda row: row["accuracy_mean"], default=None)
 
 
 def difference(row: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from distributed_dd.outer.footprint import Footprint
 from distributed_dd.records import read_record, write_record
 
 SCHEMA = 1
+MOST_CLASSES_SHOWN = 20
 KIND = "report"
 NEEDS: dict[str, Any] = {
     "method": str,
@@ -117,6 +118,21 @@ def remarks(report: dict[str, Any]) -> list[str]:
     ]
 
 
+def _by_class(rows: list[dict[str, Any]]) -> list[str]:
+    """Accuracy on each class, and what it is taken for most, of the row that says so."""
+    row = next((row for row in rows if row.get("confusion")), None)
+    if row is None or len(row["confusion"]) > MOST_CLASSES_SHOWN:
+        return []
+    lines = []
+    for number, (counts, right) in enumerate(zip(row["confusion"], row["per_class"], strict=True)):
+        others = {other: count for other, count in enumerate(counts) if other != number and count}
+        mistaken = max(others, key=lambda other: others[other], default=None)
+        share = "-" if mistaken is None else f"{mistaken} ({100 * others[mistaken] / sum(counts):.1f} %)"
+        lines.append([str(number), f"{100 * right:.1f}", share])
+    columns = ("class", f"accuracy of {titled(row['name'], {})}, %", "most often taken for")
+    return ["", markdown(columns, lines)]
+
+
 def page(report: dict[str, Any], own: Mapping[str, str]) -> str:
     """The report as Markdown; ``own`` are titles of rows that its method has of its own."""
     columns = ("trained on", "labels", "network", "test accuracy, % (mean ± std)", "networks")
@@ -134,6 +150,7 @@ def page(report: dict[str, Any], own: Mapping[str, str]) -> str:
             "",
             markdown(columns, rows),
             *remarks(report),
+            *_by_class(report["rows"]),
             "",
             markdown(("stage", "seconds", "peak memory of one process, MiB"), costs),
         ]

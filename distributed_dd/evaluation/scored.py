@@ -24,7 +24,7 @@ class Scored:
 
     path: Path
     owner: str
-    _outcomes: dict[str, tuple[float, int]] = field(init=False, default_factory=dict)
+    _outcomes: dict[str, tuple[float, int, Any]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.path.exists():
@@ -39,10 +39,10 @@ class Scored:
             record = opened(json.loads(line), str(self.path), KIND, owner=self.owner, needs=NEEDS)
         except (ValueError, RecursionError, IntegrityError):
             return  # cut short by a kill, or about another result: that network is trained again
-        self._outcomes[record["network"]] = (record["accuracy"], record["peak_bytes"])
+        self._outcomes[record["network"]] = (record["accuracy"], record["peak_bytes"], record.get("confusion", ()))
 
-    def get(self, key: Any) -> tuple[float, int] | None:
-        """The accuracy in [0, 1] of a network and the bytes that it took; None where it is not scored yet.
+    def get(self, key: Any) -> tuple[float, int, Any] | None:
+        """The accuracy in [0, 1] of a network, the bytes that it took, its confusion; None where it is not scored yet.
 
         ``key``: plain values that tell networks apart.
         """
@@ -50,7 +50,7 @@ class Scored:
 
     def keep(self, key: Any, outcome: Sequence[Any]) -> None:
         """Write down what a network reached."""
-        accuracy, peak_bytes = outcome
-        values = {"network": digest(key), "accuracy": accuracy, "peak_bytes": peak_bytes}
+        accuracy, peak_bytes, confusion = outcome
+        values = {"network": digest(key), "accuracy": accuracy, "peak_bytes": peak_bytes, "confusion": confusion}
         append_text(self.path, json.dumps(sealed(KIND, self.owner, values)) + "\n")
-        self._outcomes[values["network"]] = (accuracy, peak_bytes)
+        self._outcomes[values["network"]] = (accuracy, peak_bytes, confusion)

@@ -24,6 +24,8 @@ from distributed_dd.outer.footprint import footprint
 from distributed_dd.outer.ports import Cluster, Progress
 
 DIVERGED = -1.0
+CONFUSED, MOST_CONFUSED = "distilled", 100
+"""The row whose networks tell what they take for what, and the most classes of which they do."""
 RULES = ("herding", "kmeans", "kmeans_centroids", "k_center")
 """By which real images may be chosen; `coresets` has them."""
 
@@ -106,10 +108,12 @@ class Outcome:
     """Accuracy on the judge's images in [0, 1], and the most memory the fit's process held.
 
     ``accuracy`` is `DIVERGED` where the network's outputs are not finite: that is no accuracy, not even by chance.
+    ``confusion`` counts images (K, K) by their class and by what the network took them for; empty where nobody asked.
     """
 
     accuracy: float
     peak_bytes: int
+    confusion: Sequence[Sequence[int]] = ()
 
     @property
     def diverged(self) -> bool:
@@ -120,11 +124,23 @@ class Outcome:
 def run_fit(fit: Fit, contest: Contest) -> Outcome:
     """Train network number ``fit.member`` on the set and score it."""
     with footprint() as cost:
-        value = _accuracy(fit, contest)
-    return Outcome(value, cost.peak_bytes)
+        logits_nK = _judged(fit, contest).cpu()
+    if not is_finite(logits_nK):
+        return Outcome(DIVERGED, cost.peak_bytes)
+    targets_n = contest.judge.targets.cpu()
+    asked = fit.row == CONFUSED and contest.num_classes <= MOST_CONFUSED
+    confusion = _confusion(logits_nK, targets_n, contest.num_classes) if asked else ()
+    return Outcome(share_right(logits_nK, targets_n), cost.peak_bytes, confusion)
 
 
-def _accuracy(fit: Fit, contest: Contest) -> float:
+def _confusion(logits_nK: Tensor, targets_n: Tensor, num_classes: int) -> list[list[int]]:
+    """How many images (K, K) of a class were taken for which."""
+    pairs = targets_n * num_classes + logits_nK.argmax(1)
+    return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes).tolist()
+
+
+def _judged(fit: Fit, contest: Contest) -> Tensor:
+    """Logits (n, K) of the judge's images by a network that was trained on the set."""
     where = device()
     rng = generator(contest.seed, "evaluation", fit.member, "start")
     images, renewed = fit.images.to(where), None
@@ -141,8 +157,7 @@ def _accuracy(fit: Fit, contest: Contest) -> float:
     key = (contest.seed, "evaluation", fit.member)
     labels = fit.labels.to(where)
     Training(network, images, labels, recipe, key, fit.learning_rate, renewed=renewed).run_to_end()
-    logits_nK = predict(network, contest.judge.images.to(where))
-    return share_right(logits_nK, contest.judge.targets.to(where)) if is_finite(logits_nK) else DIVERGED
+    return predict(network, contest.judge.images.to(where))
 
 
 def score(
@@ -163,7 +178,7 @@ def score(
             index = missing[number]
             results[index] = outcome
             if scored:
-                scored.keep(keys[index], (outcome.accuracy, outcome.peak_bytes))
+                scored.keep(keys[index], (outcome.accuracy, outcome.peak_bytes, outcome.confusion))
             if bar:
                 bar.advance()
     return [results[index] for index in range(len(fits))]
@@ -256,6 +271,13 @@ def row(name: str, network: str, label_kind: str, accuracies: Sequence[float]) -
     }
 
 
+def _by_class(confusions: Sequence[Any]) -> dict[str, Any]:
+    """Accuracy by class, and how many images of a class were taken for which, over all networks of a row."""
+    counts = torch.tensor(confusions).sum(0)
+    right = counts.diag() / counts.sum(1).clamp(min=1)
+    return {"per_class": [round(value, 6) for value in right.tolist()], "confusion": counts.tolist()}
+
+
 def _diverged(outcomes: Sequence[Outcome], where: str) -> dict[str, int]:
     """How many networks of a row diverged; they count as right about nothing."""
     num_diverged = sum(outcome.diverged for outcome in outcomes)
@@ -305,5 +327,7 @@ def score_rows(
     for number, (candidate, rate) in enumerate(zip(rows, rates, strict=True)):
         own = outcomes[number * num : (number + 1) * num]
         entry = row(candidate.name, kind, candidate.label_kind, [max(0.0, outcome.accuracy) for outcome in own])
+        if any(outcome.confusion for outcome in own):
+            entry |= _by_class([outcome.confusion for outcome in own if outcome.confusion])
         result.append({**entry, "learning_rate": rate, **_diverged(own, f"{candidate.name}, learning rate {rate:g}")})
     return result, max([peak, *(outcome.peak_bytes for outcome in outcomes)])

@@ -24,6 +24,7 @@ ROWS = [
     "distilled",
     "distilled_hard_labels",
     "distilled_last_step",
+    "starting_set",
     "random_real",
     "random_real_soft_labels",
     "full_data",
@@ -333,3 +334,22 @@ def test_kinds_lists_every_member(capsys):
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").rglob("digits/*.yaml")), ids=lambda p: p.name)
 def test_every_shipped_configuration_shows(file, capsys, tmp_path):
     assert main(["show", str(file), f"output={tmp_path}"]) == 0
+
+
+def test_controls_that_are_asked_for_later_are_added_and_nothing_else_is_trained_again(tiny_yaml, capsys):
+    assert main(["run", str(tiny_yaml), *HERE]) == 0
+    folder = run_folder(tiny_yaml)
+    before = {row["name"]: row for row in json.loads((folder / "report.json").read_text())["rows"]}
+    num_scored = len((folder / "scored.jsonl").read_text().splitlines())
+    assert main(["run", str(tiny_yaml), "evaluate.controls=[herding, k_center]", *HERE]) == 0
+    assert run_folder(tiny_yaml) == folder, "controls do not decide what the run is"
+    after = {row["name"]: row for row in json.loads((folder / "report.json").read_text())["rows"]}
+    new = {"herding", "herding_soft_labels", "k_center", "k_center_soft_labels"}
+    assert after.keys() - before.keys() == new and {name: after[name] for name in before} == before
+    # Five networks a row on test, and one for each of two rates on validation.
+    assert len((folder / "scored.jsonl").read_text().splitlines()) == num_scored + len(new) * (5 + 2)
+    said = capsys.readouterr().out
+    assert "bove" in said and "of networks" in said
+    assert main(["run", str(tiny_yaml), "evaluate.controls=[herding]", *HERE]) == 0
+    assert "already finished" in capsys.readouterr().out
+    assert all(len(row["accuracies"]) == row["num_networks"] for row in after.values())
