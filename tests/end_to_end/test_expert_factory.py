@@ -249,6 +249,7 @@ def test_a_killed_driver_loses_nothing(tiny_yaml, tmp_path):
     assert trained(tiny_yaml, output, *SLOW) == undisturbed
 
 
+@pytest.mark.slow
 def test_two_drivers_on_one_store_do_not_disturb_each_other(tiny_yaml, tmp_path):
     undisturbed = trained(tiny_yaml, tmp_path / "whole", *SLOW)
     both = [

@@ -5,11 +5,14 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from distributed_dd.trajectories.folder import folder_at
 from distributed_dd.trajectories.store import TrajectoryStore
 from tests.end_to_end.test_expert_factory import SLOW, trained
 
 
+@pytest.mark.slow
 def test_experts_go_to_the_bucket_and_a_killed_driver_loses_nothing(tiny_yaml, tmp_path, bucket):
     undisturbed = trained(tiny_yaml, tmp_path / "here", *SLOW)
     command = [
