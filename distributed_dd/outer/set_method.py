@@ -80,12 +80,16 @@ class SetMethod(Method):
         return SetJob(self, world.for_ranks(self.carries), checkpoints)
 
 
+START = 1
+"""The starting set is a control."""
+
+
 def work_of_a_set(scale: Scale, passes: float, num_sets: int = 3) -> Work:
     """What a distillation with nothing made beforehand takes.
 
     Args:
         passes: forward passes of one image that an outer step is worth.
-        num_sets: sets that the report's networks train on, the full data aside.
+        num_sets: sets that the report's networks train on, chosen images, the start and the full data aside.
     """
     facts, asked = scale.facts, scale.asked
     forward = forward_flops_of(scale.network, facts)
@@ -97,5 +101,6 @@ def work_of_a_set(scale: Scale, passes: float, num_sets: int = 3) -> Work:
     ]
     if asked is not None and asked.num_ranks > 1:
         lines.append(f"          {asked.who}: {size(asked.copies * num_bytes / asked.num_ranks)}")
+    num_sets += START + len(scale.evaluate.controls)
     evaluate = evaluation_operations(scale, num_images, num_sets, forward)
     return Work(lines, {"distill": scale.num_outer_steps * passes * forward, "evaluate": evaluate})

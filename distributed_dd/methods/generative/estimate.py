@@ -42,7 +42,8 @@ def work_of(method: GenerativeSettings, scale: Scale) -> Work:
     distill = scale.num_outer_steps * method.batch_size * (step + judge * (1 + TRAIN_FACTOR))
     pool = scale.num_outer_steps * method.pool.net_steps * method.pool.batch_size * TRAIN_FACTOR * judge
     num_images = scale.images_per_class * facts.num_classes
-    evaluate = evaluation_operations(scale, num_images, NUM_SETS, forward_flops_of(scale.network, facts))
+    num_sets = NUM_SETS + len(scale.evaluate.controls)
+    evaluate = evaluation_operations(scale, num_images, num_sets, forward_flops_of(scale.network, facts))
     evaluate += FRESH_SETS * recipe.num_networks * recipe.num_epochs * num_images * generator
     operations = {"GAN": gan, "distill": distill, "pool": pool, "evaluate": evaluate}
     return Work([*_lines(method, scale, networks, asked)], operations)

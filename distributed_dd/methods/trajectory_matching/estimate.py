@@ -20,6 +20,8 @@ from distributed_dd.unroll.replayed import student_step
 
 # A replayed outer step repeats the inner gradient and back-propagates through it: 3 + 3 + 6 forward passes.
 UNROLL_FACTOR = 12
+START = 1
+"""Sets that controls train on beside chosen images: the one that was started from."""
 
 
 def work_of(method: TrajectorySettings, scale: Scale) -> Work:
@@ -32,7 +34,8 @@ def work_of(method: TrajectorySettings, scale: Scale) -> Work:
     missing = experts.num_experts if scale.missing is None else scale.missing
     expert = missing * experts.num_epochs * facts.num_train * experts.optimizer.passes * TRAIN_FACTOR * forward
     distill = scale.num_outer_steps * method.student_steps * batch * UNROLL_FACTOR * forward
-    evaluate = evaluation_operations(scale, num_images, method.num_sets, forward)
+    num_sets = method.num_sets + START + 2 * len(scale.evaluate.controls)  # with hard labels, and with soft ones
+    evaluate = evaluation_operations(scale, num_images, num_sets, forward)
     operations = {"experts": expert, "distill": distill, "evaluate": evaluate}
     return Work([*_lines(method, scale, network, batch)], operations)
 
