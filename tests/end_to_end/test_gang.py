@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def test_through_a_dead_rank_and_a_dead_driver_the_set_is_the_same(tiny_yaml, tw
     ranks = ranks_of(driver)
     os.kill(driver.pid, signal.SIGKILL)
     log = (run_folder(killed) / "log.txt").read_text()
-    assert "a rank died" in log and "going on from outer step" in log
+    assert re.search("rank [01] died", log) and "going on from outer step" in log
     _, alive = psutil.wait_procs(ranks, timeout=60)
     assert not alive, "ranks outlived their driver"
     assert checkpoint(killed)["step"] < 120
@@ -130,7 +131,7 @@ def test_a_node_that_goes_takes_the_ranks_down_and_another_node_brings_them_back
         assert driver.wait(timeout=300) == 0
     finally:
         cluster.shutdown()
-    assert "a rank died" in (run_folder(killed) / "log.txt").read_text()
+    assert "died" in (run_folder(killed) / "log.txt").read_text()
     assert sha_of_set(run_folder(killed)) == sha_of_set(run_folder(calm))
 
 
