@@ -36,7 +36,11 @@ def write_best(plan: Plan, study: Study) -> None:
         provenance["note"] = (
             "the rates changed on the way, these are the last ones; checkpoint/lineage.json of the run folder has all"
         )
-    yaml = config.to_yaml(identity_of(experiment_of(settings)))
+    experiment = experiment_of(settings)
+    values = identity_of(experiment)
+    # They decide nothing about the result, but the report has them: the same line finds the run finished.
+    values["evaluate"]["controls"] = list(experiment.evaluate.controls)
+    yaml = config.to_yaml(values)
     text = tables.best_file(study, yaml, provenance)
     write_text(best_path(plan, study.images_per_class), text)
 
