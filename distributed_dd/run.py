@@ -19,6 +19,7 @@ from distributed_dd.backends.ray.cluster import RayCluster
 from distributed_dd.backends.ray.node_meters import metered
 from distributed_dd.crew import RunCrew
 from distributed_dd.data.material import Material, prepare
+from distributed_dd.data.splits import content_sha256
 from distributed_dd.durable import digest, read_json, write_bytes, write_json, write_text
 from distributed_dd.errors import MissingInputError, UserError
 from distributed_dd.evaluation import artefact, report, scoring
@@ -345,7 +346,12 @@ class Run:
         e, train = self.experiment, self.material.train
         if not self._has_room_for_coresets:
             return []
-        identity = {"data_sha256": self.material.splits.sha256, "preprocessing": identity_of(e)["preprocessing"]}
+        # Of the training split itself: what is set aside for validation decides which image an index is.
+        stored = self.material.splits.train
+        identity = {
+            "train_sha256": content_sha256(stored.images, stored.targets),
+            "preprocessing": identity_of(e)["preprocessing"],
+        }
         return coresets(
             e.evaluate.controls,
             train.images,
