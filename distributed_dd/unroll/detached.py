@@ -5,8 +5,9 @@ from typing import ClassVar
 
 import torch
 
-from distributed_dd.unroll.problem import MatchingGradient, Problem
-from distributed_dd.unroll.replayed import replay, student_step
+from distributed_dd.unroll.problem import Problem, UnrolledGradient
+from distributed_dd.unroll.replayed import arrived, replay, student_step
+from distributed_dd.unroll.student_rules import Moment, PlainSGD
 
 
 @dataclass(frozen=True)
@@ -20,17 +21,20 @@ class Detached:
     exact: ClassVar[bool] = False
     shardable: ClassVar[bool] = True
 
-    def __call__(self, problem: Problem) -> MatchingGradient:
+    def __call__(self, problem: Problem) -> UnrolledGradient:
+        if not isinstance(problem.rule, PlainSGD) or problem.learning_rate.ndim or problem.of_start:
+            raise TypeError("the detached unroll is for plain SGD of one rate, by the set and the rate")
         gradient, reverse = student_step(problem.student, False)
-        stored, theta = problem.forward(gradient)
-        scale = problem.scale()
-        residual = theta - problem.theta_target_P
-        loss = residual.square().sum() / scale
-        weight = problem.weigh(loss)
-        lambda_P = weight * (2 * residual / scale)
+        student = problem.forward(gradient)
+        weight = problem.weigh(student.loss)
         out_rate = torch.zeros_like(problem.learning_rate)
+        carried: Moment | None = None
+        rate = problem.learning_rate.detach()
         for step in problem.steps_back(weight):
-            s, _ = replay(problem, step, stored.pop(), lambda_P, reverse)
-            out_rate -= s
-        gradients = problem.rows.gradients
-        return MatchingGradient(loss, gradients.images, gradients.labels, out_rate)
+            carried = arrived(problem, carried, student.slopes.get(step + 1), weight)
+            theta_P = student.stored.pop()
+            if carried is not None or problem.in_step:
+                vector_P = torch.zeros_like(theta_P) if carried is None else carried.theta_P
+                s, _ = replay(problem, step, theta_P, vector_P, -rate, reverse)
+                out_rate -= s
+        return UnrolledGradient(student.loss, problem.rows.gradients, out_rate, student.end)

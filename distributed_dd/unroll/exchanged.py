@@ -55,7 +55,7 @@ class Exchanged:
         self._plans = [_plan(step, num_rows, ranks, images.device) for step in batches]
         self._coming: tuple[int, Arrival] | None = None
 
-    def read(self, step: int, then: int) -> tuple[Tensor, Tensor]:
+    def read(self, step: int, then: int) -> tuple[Tensor, ...]:
         """The rows that this rank trains on in ``step``; starts to fetch those of ``then``."""
         number, arrival = self._coming or (step, self._fetch(step))
         if number != step:
@@ -64,9 +64,10 @@ class Exchanged:
         self._coming = None if then == step else (then, self._fetch(then))
         return self._split(rows)
 
-    def add(self, step: int, images: Tensor, labels: Tensor) -> None:
+    def add(self, step: int, *slopes: Tensor | None) -> None:
         """Send gradients to the ranks that keep the rows, and add those that come."""
-        plan = self._plans[step]
+        plan, (images, labels) = self._plans[step], slopes
+        assert images is not None and labels is not None  # both are numbers with a gradient
         together = torch.cat([images.flatten(1), labels], 1)
         rows = torch.empty_like(together)
         rows[plan.place] = together

@@ -1,9 +1,9 @@
 """Exact gradients with one student step's graph in memory at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,10 +11,11 @@ from torch.func import grad, vjp
 
 from distributed_dd.family import setting
 from distributed_dd.learning.flat import Student
-from distributed_dd.unroll.problem import MatchingGradient, Problem
+from distributed_dd.unroll.problem import Gradient, Problem, UnrolledGradient
+from distributed_dd.unroll.student_rules import Moment
 
-Gradient = Callable[[Tensor, Tensor, Tensor], Tensor]
-Reverse = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
+Reverse = Callable[..., tuple[Tensor, Tensor, list[Tensor | None]]]
+"""From theta (P,), the tensors of a batch and v (P,) to s = <g, v>, ds/dtheta and ds/d(tensors of the batch)."""
 
 
 @dataclass(frozen=True)
@@ -30,43 +31,76 @@ class Replayed:
     shardable: ClassVar[bool] = True
     compile: bool = setting("compile the student step (pays off after some hundred outer steps)", False)
 
-    def __call__(self, problem: Problem) -> MatchingGradient:
+    def __call__(self, problem: Problem) -> UnrolledGradient:
         gradient, reverse = student_step(problem.student, self.compile)
-        rate = problem.learning_rate.detach()
-        stored, theta = problem.forward(gradient)
-        scale = problem.scale()
-        residual = theta - problem.theta_target_P
-        loss = residual.square().sum() / scale
-        weight = problem.weigh(loss)
-        lambda_P = weight * (2 * residual / scale)
-        out_rate = torch.zeros_like(rate)
+        student = problem.forward(gradient)
+        weight = problem.weigh(student.loss)
+        out_rate = torch.zeros_like(problem.learning_rate)
+        carried: Moment | None = None
         for step in problem.steps_back(weight):
-            s, ds_theta = replay(problem, step, stored.pop(), lambda_P, reverse)
-            out_rate -= s
-            if step > 0:  # what theta_0 itself would change is not asked
-                lambda_P = lambda_P - rate * problem.reduce(ds_theta)
-        gradients = problem.rows.gradients
-        return MatchingGradient(loss, gradients.images, gradients.labels, out_rate)
+            carried = arrived(problem, carried, student.slopes.get(step + 1), weight)
+            kept = student.stored.pop()
+            if carried is not None or problem.in_step:
+                carried = _back(problem, step, kept, carried, reverse, out_rate)
+        start = None
+        if problem.of_start:
+            start = problem.share(0, carried.theta_P) if carried else torch.zeros_like(problem.theta_start_P)
+        return UnrolledGradient(student.loss, problem.rows.gradients, out_rate, student.end, start)
 
 
-def replay(problem: Problem, step: int, theta_P: Tensor, lambda_P: Tensor, reverse: Reverse) -> tuple[Tensor, Tensor]:
-    """Go back through one student step: adds the gradients of its rows; this rank's s and ds/dtheta."""
-    images, labels = problem.rows.read(step, max(step - 1, 0))
-    rate = problem.learning_rate.detach()
+def arrived(problem: Problem, carried: Moment | None, slope_P: Tensor | None, weight: float) -> Moment | None:
+    """What is carried back, with the slope of an end loss that is taken here."""
+    if slope_P is None:
+        return carried
+    slope_P = weight * slope_P
+    if carried is not None:
+        return Moment(carried.theta_P + slope_P, carried.slots)
+    return Moment(slope_P, tuple(torch.zeros_like(slope_P) for _ in range(problem.rule.num_slots)))
+
+
+def _back(
+    problem: Problem, step: int, kept: Tensor, carried: Moment | None, reverse: Reverse, out_rate: Tensor
+) -> Moment:
+    """Through one student step: what is carried to the step before it; gradients of rows and rate are added."""
+    rule, rate = problem.rule, problem.rate(step)
+    parts = kept.split(len(problem.theta_start_P))
+    before = Moment(parts[0], tuple(parts[1 : 1 + rule.num_slots]))
+    if carried is None:  # other ranks wait for the rows of a step that counts for nothing here
+        zero = torch.zeros_like(before.theta_P)
+        carried = Moment(zero, tuple(zero for _ in before.slots))
+    followed = parts[-1] if rule.num_kept > 1 else None
+    back = rule.back(carried, before, followed, rate, problem.update_number(step))
+    s, ds_theta = replay(problem, step, before.theta_P, back.vector_P, back.factor, reverse)
+    of_rate = -s if back.rate is None else problem.share(step, back.rate)
+    if out_rate.ndim:
+        out_rate[step] += of_rate
+    else:
+        out_rate += of_rate
+    if step == problem.first_back and not problem.of_start:
+        return back.before  # what the first theta itself would change is not asked
+    return Moment(back.before.theta_P + back.factor * problem.reduce(ds_theta), back.before.slots)
+
+
+def replay(
+    problem: Problem, step: int, theta_P: Tensor, vector_P: Tensor, factor: Tensor, reverse: Reverse
+) -> tuple[Tensor, Tensor]:
+    """Go back through one gradient: adds ``factor`` ds/d(rows) to those of its rows; this rank's s and ds/dtheta."""
+    images, *others = problem.rows.read(step, max(step - 1, problem.first_back))
     raw = images.requires_grad_()
     with torch.enable_grad():
         augmented = problem.augment[step](raw)
-    s, ds_theta, ds_images, ds_labels = reverse(theta_P, augmented.detach(), labels, lambda_P)
+    s, ds_theta, (ds_images, *ds_others) = reverse(theta_P, vector_P, augmented.detach(), *others)
     ds_raw = ds_images
     if augmented is not raw:
         (ds_raw,) = torch.autograd.grad(augmented, raw, ds_images)
-    problem.rows.add(step, -rate * problem.share(step, ds_raw), -rate * problem.share(step, ds_labels))
+    slopes = [None if ds is None else factor * problem.share(step, ds) for ds in (ds_raw, *ds_others)]
+    problem.rows.add(step, *slopes)
     return problem.share(step, s), problem.share(step, ds_theta)
 
 
 @lru_cache(maxsize=4)
-def student_step(student: Student, compiled: bool) -> tuple[Gradient, Reverse]:
-    """The two functions that an unroll repeats: g, and <g, lambda> with its three derivatives.
+def student_step(student: Any, compiled: bool) -> tuple[Gradient, Reverse]:
+    """The two functions that an unroll repeats: g, and <g, v> with its derivatives.
 
     All student steps share one shape, so one compiled pair serves them all.
     """
@@ -74,23 +108,38 @@ def student_step(student: Student, compiled: bool) -> tuple[Gradient, Reverse]:
         student = Student(student.network, student.precision, channels_last=True)
         gradient: Gradient = grad(student.loss)
 
-        def reverse(theta: Tensor, images: Tensor, labels: Tensor, lambda_P: Tensor):
+        def reverse(theta: Tensor, vector_P: Tensor, images: Tensor, labels: Tensor):
             g, pull = vjp(gradient, theta, images, labels)  # type: ignore[misc]
-            return (torch.dot(g, lambda_P), *pull(lambda_P))
+            ds_theta, *ds_batch = pull(vector_P)
+            return torch.dot(g, vector_P), ds_theta, ds_batch
 
         # A shorter last batch is a shape of its own: code for any shape would be slower for all.
         return torch.compile(gradient, dynamic=False), torch.compile(reverse, dynamic=False)
 
-    def eager_gradient(theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+    def eager_gradient(theta: Tensor, *batch: Tensor) -> Tensor:
         with torch.enable_grad():
             theta = theta.detach().requires_grad_()
-            return torch.autograd.grad(student.loss(theta, images, labels), theta)[0]
+            return torch.autograd.grad(student.loss(theta, *batch), theta)[0]
 
-    def eager_reverse(theta: Tensor, images: Tensor, labels: Tensor, lambda_P: Tensor):
+    def eager_reverse(theta: Tensor, vector_P: Tensor, *batch: Tensor):
         with torch.enable_grad():
-            leaves = [leaf.detach().requires_grad_() for leaf in (theta, images, labels)]
+            leaves = [_leaf(tensor) for tensor in (theta, *batch)]
             (g,) = torch.autograd.grad(student.loss(*leaves), leaves[0], create_graph=True)
-            s = torch.dot(g, lambda_P)
-            return (s.detach(), *torch.autograd.grad(s, leaves))
+            s = torch.dot(g, vector_P)
+            return _slopes(s, leaves)
 
     return eager_gradient, eager_reverse
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    """Whole numbers, such as class indices, have no gradient."""
+    tensor = tensor.detach()
+    return tensor.requires_grad_() if tensor.is_floating_point() else tensor
+
+
+def _slopes(s: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+    asked = [leaf for leaf in leaves if leaf.requires_grad]
+    slopes = iter(torch.autograd.grad(s, asked, allow_unused=True, materialize_grads=True))
+    ds_theta, *ds_batch = [next(slopes) if leaf.requires_grad else None for leaf in leaves]
+    assert ds_theta is not None
+    return s.detach(), ds_theta, ds_batch
