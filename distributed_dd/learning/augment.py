@@ -6,7 +6,7 @@ batch. The same `Drawn` gives the same bits, so replay is exact by construction.
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -105,6 +105,8 @@ def _shifted(fraction: Tensor, size: int) -> Tensor:
 class Cutout(_Parameters):
     """A zero square of half the side, its centre anywhere; parts outside the image are lost."""
 
+    side: ClassVar[float] = CUTOUT_FRACTION
+
     down: Tensor
     right: Tensor
 
@@ -113,15 +115,15 @@ class Cutout(_Parameters):
         return cls(uniform(rng, n, 0, 1), uniform(rng, n, 0, 1))
 
     def __call__(self, x: Tensor) -> Tensor:
-        rows = _covered(self.down, x.shape[2]).to(x.device)
-        columns = _covered(self.right, x.shape[3]).to(x.device)
+        rows = _covered(self.down, x.shape[2], self.side).to(x.device)
+        columns = _covered(self.right, x.shape[3], self.side).to(x.device)
         hole = rows[:, None, :, None] & columns[:, None, None, :]
         return x * (~hole).to(x.dtype)
 
 
-def _covered(fraction: Tensor, size: int) -> Tensor:
-    """Boolean (n, size): which rows or columns the square covers."""
-    side = int(size * CUTOUT_FRACTION + 0.5)
+def _covered(fraction: Tensor, size: int, share: float) -> Tensor:
+    """Boolean (n, size): which rows or columns the square, a share of the side wide, covers."""
+    side = int(size * share + 0.5)
     centre = (fraction * (size + (1 - side % 2))).long()
     first = (centre - side // 2)[:, None]
     place = torch.arange(size)
@@ -212,6 +214,35 @@ def _unchanged(images_BCHW: Tensor) -> Tensor:
     return images_BCHW
 
 
+class _SmallCutout(Cutout):
+    """A zero square of a quarter of the side."""
+
+    side: ClassVar[float] = 0.25
+
+
+@dataclass(frozen=True)
+class Gentle:
+    """FrePo's (NeurIPS 2022): one of flip, colour, zoom, turn, shift, cutout per batch, parameters for each image.
+
+    Colours change by a quarter at most, the square is a quarter of the side; images are enlarged by up to a quarter,
+    which is ours: how far the source zooms is not published.
+    """
+
+    flip: bool = setting("mirror left and right too; not for digits", True)
+
+    def draw(self, rng: torch.Generator, count: int) -> Drawn:
+        """One operation, uniformly, and its parameters for ``count`` images."""
+        number = int(torch.randint(6 if self.flip else 5, (1,), generator=rng))
+        if number == 0:
+            spread = [uniform(rng, count, -0.25, 0.25) for _ in range(3)]
+            return Color(spread[0], spread[1].exp(), spread[2].exp())
+        if number == 1:
+            factor = uniform(rng, count, 0.8, 1)
+            return Scale(factor, factor)
+        operations = (Rotate, Crop, _SmallCutout, Flip)
+        return operations[number - 2].draw(rng, count)
+
+
 def _check_known(operations: tuple[str, ...]) -> None:
     for name in operations:
         require(name in OPERATIONS, "operations", f"unknown {name!r}", ", ".join(OPERATIONS))
@@ -267,4 +298,4 @@ class InTurn:
         return _InTurn(tuple(operation.draw(rng, count) for operation in one_each))
 
 
-AUGMENTATIONS = Family("augmentation", {"dsa": Siamese, "diffaugment": InTurn, "none": Identity})
+AUGMENTATIONS = Family("augmentation", {"dsa": Siamese, "diffaugment": InTurn, "gentle": Gentle, "none": Identity})

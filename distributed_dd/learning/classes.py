@@ -19,3 +19,8 @@ def random_per_class(targets: Tensor, per_class: int, rng: torch.Generator) -> T
         own = (targets == number).nonzero().flatten()
         chosen.append(own[torch.randperm(len(own), generator=rng)[:per_class]])
     return torch.cat(chosen)
+
+
+def centred_targets(targets_n: Tensor, num_classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """What a regression predicts for hard labels (n, K): one-hot less 1 / K."""
+    return one_hot(targets_n, num_classes).to(dtype) - 1 / num_classes

@@ -16,6 +16,7 @@ from distributed_dd.learning.batches import endless_batch
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.flat import FlatNetwork, flatten, soft_cross_entropy, unflatten
 from distributed_dd.learning.optimizers import OPTIMIZERS, SGD, Optimizer
+from distributed_dd.learning.schedules import Drop, Moment, Schedule
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 Chosen = Callable[[int], Tensor]
@@ -37,6 +38,54 @@ class Recipe:
         """This recipe with changes, without what a subclass adds to it."""
         return Recipe(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Recipe)} | changes)
 
+    def fitted_to(self, num_images: int) -> "Recipe":
+        """This recipe for a set of so many images, where it counts otherwise than in epochs."""
+        return self
+
+    def at_most(self, num_epochs: int) -> "Recipe":
+        """This recipe, with no more passes than that over the set that it is fitted to."""
+        return dataclasses.replace(self, num_epochs=min(self.num_epochs, num_epochs))
+
+    def of_real_images(self, num_epochs: int) -> "Recipe":
+        """This recipe for all real images."""
+        return dataclasses.replace(self, num_epochs=num_epochs)
+
+    def of_targets(self) -> "Recipe":
+        """This recipe for labels that are targets of a regression; only one with a squared error has it."""
+        raise TypeError("cross-entropy takes no targets of a regression")
+
+    @property
+    def schedule(self) -> Schedule:
+        """How the learning rate changes."""
+        return Drop(self.drop)
+
+    def order(self, num_images: int, rng: torch.Generator) -> Tensor:
+        """The order in which an epoch sees its images, (n,)."""
+        return torch.randperm(num_images, generator=rng)
+
+    def mixed(self, x_BCHW: Tensor, y: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A batch, after augmentation, as it is trained on."""
+        return x_BCHW, y
+
+    def criterion(self, soft: bool) -> Callable[[Tensor, Tensor], Tensor]:
+        """The loss of logits (B, K) and labels: class numbers (B,), or logits (B, K) where they are soft."""
+        return soft_cross_entropy if soft else cross_entropy
+
+    @property
+    def takes_targets(self) -> bool:
+        """Whether labels may be targets of a regression."""
+        return False
+
+    @property
+    def loss_key(self) -> Any:
+        """What tells its `criterion` from those of other recipes."""
+        return "cross_entropy"
+
+    @property
+    def average_decay(self) -> float:
+        """Decay of the mean of parameters over steps that is the result; 0: the last parameters are."""
+        return 0.0
+
 
 class Training:
     """A network in training, epoch by epoch. Parameters and momentum are two flat vectors.
@@ -50,6 +99,7 @@ class Training:
         learning_rate: in place of the optimiser's own, such as the distilled one.
         chosen: indices of the images that an epoch trains on; all of them by default.
         renewed: the images of an epoch, where each has its own; ``images_nCHW`` are those of the first.
+        teacher: gives the label logits (B, K) of a batch as it is trained on, in place of the images' own.
     """
 
     def __init__(
@@ -62,16 +112,17 @@ class Training:
         learning_rate: float | None = None,
         chosen: Chosen | None = None,
         renewed: Chosen | None = None,
+        teacher: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.network, self.images_nCHW, self.labels = network.train(), images_nCHW, labels
         self.recipe, self.key, self.chosen, self.renewed = recipe, key, chosen, renewed
         self.rate = recipe.optimizer.learning_rate if learning_rate is None else learning_rate
         self.theta_P = flatten(network)
-        self.velocity_P = torch.zeros_like(self.theta_P)
-        self.epoch = 0
-        soft = labels.ndim == 2
-        self._loss = _loss(FlatNetwork(network, recipe.precision), soft)
-        self._full_batch_loss = _compiled_loss(network, recipe.precision, soft) if recipe.compile else self._loss
+        self.velocity_P = recipe.optimizer.start(self.theta_P)
+        self.epoch, self.teacher = 0, teacher
+        self._mean_P = self.theta_P if recipe.average_decay else None
+        self._loss = _loss(FlatNetwork(network, recipe.precision), recipe)
+        self._full_batch_loss = _compiled_loss(network, recipe) if recipe.compile else self._loss
 
     def run_epoch(self, stops: Sequence[float] = (1.0,)) -> Iterator[Tensor]:
         """Train for one epoch; yields theta_P at each of ``stops``, ascending fractions of the epoch.
@@ -79,19 +130,30 @@ class Training:
         A stop is after the whole number of batches that is nearest to it. The vector is not written
         to afterwards: it may be kept without a copy.
         """
-        optimizer = self._optimizer()
         if self.renewed is not None:
             self.images_nCHW = self.renewed(self.epoch)
         rng = generator(self.key[0], *self.key[1:], "epoch", self.epoch)
         batches = self._order(rng).to(self.images_nCHW.device).split(self.recipe.batch_size)
+        schedule = self.recipe.schedule
         waiting = [(round(stop * len(batches)), stop) for stop in stops]
         for number, batch in enumerate(batches, 1):
+            moment = Moment(
+                epoch=self.epoch, batch=number - 1, num_batches=len(batches), num_epochs=self.recipe.num_epochs
+            )
+            if schedule.forgets(moment):
+                self.velocity_P = self.recipe.optimizer.start(self.theta_P)
+            optimizer = self._optimizer(schedule.factor(moment))
             augment = self.recipe.augment.draw(rng, len(batch))
-            gradient = self._gradient(augment(self.images_nCHW[batch]), self.labels[batch])
+            images_BCHW, labels = self.recipe.mixed(augment(self.images_nCHW[batch]), self.labels[batch], rng)
+            if self.teacher is not None:
+                labels = self.teacher(images_BCHW)
+            gradient = self._gradient(images_BCHW, labels)
             self.theta_P, self.velocity_P = optimizer.update(self.theta_P, self.velocity_P, gradient)
+            if self._mean_P is not None:
+                self._mean_P = self.theta_P.lerp(self._mean_P, self.recipe.average_decay)
             if number == len(batches):
                 self.epoch += 1
-                unflatten(self.theta_P, self.network)
+                unflatten(self.theta_P if self._mean_P is None else self._mean_P, self.network)
             while waiting and waiting[0][0] <= number:
                 waiting.pop(0)
                 yield self.theta_P
@@ -101,7 +163,7 @@ class Training:
 
         What a step does depends on ``key``, its number, theta_P and the momentum alone.
         """
-        optimizer = dataclasses.replace(self.recipe.optimizer, learning_rate=self.rate)  # type: ignore[type-var]
+        optimizer = self._optimizer(1.0)
         for step in range(first, last):
             order = (*self.key[1:], "order")
             batch = endless_batch(len(self.images_nCHW), self.recipe.batch_size, step, self.key[0], *order).to(
@@ -125,20 +187,14 @@ class Training:
         self.theta_P, self.velocity_P, self.epoch = theta_P.to(where), velocity_P.to(where), epoch
         unflatten(self.theta_P, self.network)
 
-    def _optimizer(self) -> Optimizer:
-        """The update rule of this epoch."""
-        first_dropped = self.recipe.num_epochs // 2 + 1
-        rate = self.rate
-        if self.recipe.drop != 1.0 and self.epoch >= first_dropped:
-            rate *= self.recipe.drop
-            if self.epoch == first_dropped:
-                # The published protocol builds a new optimiser here, which also forgets momentum.
-                self.velocity_P = torch.zeros_like(self.velocity_P)
+    def _optimizer(self, factor: float) -> Optimizer:
+        """The update rule with its rate times a factor."""
+        rate = self.rate if factor == 1.0 else self.rate * factor
         return dataclasses.replace(self.recipe.optimizer, learning_rate=rate)  # type: ignore[type-var]
 
     def _order(self, rng: torch.Generator) -> Tensor:
         if self.chosen is None:
-            return torch.randperm(len(self.images_nCHW), generator=rng)
+            return self.recipe.order(len(self.images_nCHW), rng)
         indices = self.chosen(self.epoch)
         return indices[torch.randperm(len(indices), generator=rng)]
 
@@ -159,15 +215,19 @@ class Training:
         return gradient
 
 
-def _loss(network: FlatNetwork, soft: bool) -> Loss:
-    criterion = soft_cross_entropy if soft else cross_entropy
-    return lambda theta_P, x_BCHW, y: criterion(network.logits(theta_P, x_BCHW), y)
+def _loss(network: FlatNetwork, recipe: Recipe) -> Loss:
+    hard, soft = recipe.criterion(soft=False), recipe.criterion(soft=True)
+
+    def loss(theta_P: Tensor, x_BCHW: Tensor, y: Tensor) -> Tensor:
+        return (soft if y.ndim == 2 else hard)(network.logits(theta_P, x_BCHW), y)
+
+    return loss
 
 
 _COMPILED: dict[tuple, Loss] = {}
 
 
-def _compiled_loss(network: nn.Module, precision: str, soft: bool) -> Loss:
+def _compiled_loss(network: nn.Module, recipe: Recipe) -> Loss:
     """The compiled loss of ``network``, shared in this process by all networks of the same layers.
 
     A network with buffers, such as running statistics, keeps its own.
@@ -176,11 +236,12 @@ def _compiled_loss(network: nn.Module, precision: str, soft: bool) -> Loss:
     if next(network.parameters()).is_cuda:
         options["mode"] = "reduce-overhead"  # CUDA graphs: at these sizes launches cost as much as work
     if any(True for _ in network.buffers()):
-        return torch.compile(_loss(FlatNetwork(network, precision, channels_last=True), soft), **options)
-    key = (type(network), str(network), precision, soft, next(network.parameters()).device)
+        return torch.compile(_loss(FlatNetwork(network, recipe.precision, channels_last=True), recipe), **options)
+    where = next(network.parameters()).device
+    key = (type(network), str(network), recipe.precision, recipe.loss_key, where)
     if key not in _COMPILED:
-        own = FlatNetwork(copy.deepcopy(network), precision, channels_last=True)
-        _COMPILED[key] = torch.compile(_loss(own, soft), **options)
+        own = FlatNetwork(copy.deepcopy(network), recipe.precision, channels_last=True)
+        _COMPILED[key] = torch.compile(_loss(own, recipe), **options)
     return _COMPILED[key]
 
 

@@ -1,9 +1,13 @@
-"""Optimisers of the supervised loop, on one flat vector of parameters: SGD and GSAM."""
+"""Optimisers of the supervised loop, on one flat vector of parameters: SGD, GSAM, Adam, AdamW.
+
+Rules that treat a layer's weights as a matrix, such as Muon, have no place here: one vector has no matrices.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from distributed_dd.family import Family, setting
@@ -12,7 +16,7 @@ Gradient = Callable[[Tensor], Tensor]
 
 
 class Optimizer(Protocol):
-    """An update rule. Momentum is the caller's, so that it can be saved beside the parameters."""
+    """An update rule. What it keeps is the caller's, one vector that can be saved beside the parameters."""
 
     @property
     def learning_rate(self) -> float: ...
@@ -22,8 +26,15 @@ class Optimizer(Protocol):
         """Gradients taken per update."""
         ...
 
+    def start(self, theta_P: Tensor) -> Tensor:
+        """What it keeps before the first step, such as momentum (P,), as one vector."""
+        ...
+
     def update(self, theta_P: Tensor, velocity_P: Tensor, gradient: Gradient) -> tuple[Tensor, Tensor]:
-        """Parameters and momentum after one step; every call of ``gradient`` is for the same batch."""
+        """Parameters and what is kept after one step; every call of ``gradient`` is for the same batch.
+
+        Neither vector is written to.
+        """
         ...
 
 
@@ -38,6 +49,10 @@ class SGD:
     @property
     def passes(self) -> int:
         return 1
+
+    def start(self, theta_P: Tensor) -> Tensor:
+        """Momentum (P,), zero."""
+        return torch.zeros_like(theta_P)
 
     def update(self, theta_P: Tensor, velocity_P: Tensor, gradient: Gradient) -> tuple[Tensor, Tensor]:
         """v <- mu v + g + lambda theta;  theta <- theta - alpha v."""
@@ -70,6 +85,10 @@ class GSAM:
     def passes(self) -> int:
         return 2
 
+    def start(self, theta_P: Tensor) -> Tensor:
+        """Momentum (P,), zero."""
+        return torch.zeros_like(theta_P)
+
     def update(self, theta_P: Tensor, velocity_P: Tensor, gradient: Gradient) -> tuple[Tensor, Tensor]:
         """One step of the base SGD along the surrogate gradient."""
         first_P = gradient(theta_P)
@@ -90,8 +109,51 @@ class GSAM:
         return second_P - self.alpha * (first_P - along * second_P)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Adam:
+    """Steps of one size along the mean gradient over the root of its mean square (ICLR 2015), torch's."""
+
+    rule: ClassVar[Any] = torch.optim.Adam
+
+    learning_rate: float = setting("step size", 1e-3, above=0)
+    beta1: float = setting("decay of the mean of gradients", 0.9, at_least=0, below=1)
+    beta2: float = setting("decay of the mean of their squares", 0.999, at_least=0, below=1)
+    epsilon: float = setting("added to the root of the mean square", 1e-8, above=0)
+    weight_decay: float = setting("L2 penalty", 0.0)
+
+    @property
+    def passes(self) -> int:
+        return 1
+
+    def start(self, theta_P: Tensor) -> Tensor:
+        """Both means (P,) and the count of steps, in one vector (2P + 1,)."""
+        return theta_P.new_zeros(2 * len(theta_P) + 1)
+
+    def update(self, theta_P: Tensor, velocity_P: Tensor, gradient: Gradient) -> tuple[Tensor, Tensor]:
+        """One step of torch's rule on copies."""
+        parameter, kept = theta_P.clone(), velocity_P.clone()
+        parameter.grad = gradient(theta_P)
+        num = len(theta_P)
+        betas = (self.beta1, self.beta2)
+        rule = self.rule([parameter], self.learning_rate, betas, self.epsilon, self.weight_decay)
+        # Views: torch changes them in place, and with them the vector.
+        rule.state[parameter] = {"exp_avg": kept[:num], "exp_avg_sq": kept[num:-1], "step": kept[-1]}
+        rule.step()
+        parameter.grad = None
+        return parameter, kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Adam):
+    """Adam with weight decay apart from the gradient (ICLR 2019), torch's."""
+
+    rule: ClassVar[Any] = torch.optim.AdamW
+
+    weight_decay: float = setting("share of the parameters that a step takes away, times its size", 0.01)
+
+
 def _norm(vector_P: Tensor) -> Tensor:
     return vector_P.square().sum().sqrt()
 
 
-OPTIMIZERS = Family("optimizer", {"sgd": SGD, "gsam": GSAM})
+OPTIMIZERS = Family("optimizer", {"sgd": SGD, "gsam": GSAM, "adam": Adam, "adamw": AdamW})

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from distributed_dd.family import Family, require, setting
 
-ROWS = ("images", "labels", "classes")
+ROWS = ("images", "labels", "targets", "classes")
 """Last parts of the names of tensors that are kept row by row."""
 
 STEP, UPDATES = "step", "updates"
@@ -164,6 +164,16 @@ class UpdateRules(torch.optim.Optimizer):
         for group in self.param_groups:
             if group["params"]:
                 group["rule"].update(group["params"], self.state, self.factor, group["total"])
+
+
+def check_learns(rule: UpdateRule, where: str) -> None:
+    """Refuse a rule that leaves what it updates as it is.
+
+    Raises:
+        ConfigError: its learning rate is 0.
+    """
+    problem = f"got {rule.learning_rate}: nothing would be learned"
+    require(rule.learning_rate > 0, f"{where}.learning_rate", problem, "above 0")
 
 
 def slot_key(slot: str, name: str) -> str:

@@ -11,6 +11,7 @@ from distributed_dd.learning.networks import (
     VGG11,
     AlexNet,
     ConvNet,
+    FrePoConvNet,
     LeNet,
     ResNet10,
     ResNet18,
@@ -33,6 +34,9 @@ COUNTS = [
     (ConvNet(3, 128), (3, 32, 32), 100, 504_420),
     (ConvNet(4, 128), (3, 64, 64), 200, 857_160),
     (ConvNet(3, 128), (1, 28, 28), 10, 317_706),
+    (FrePoConvNet(), CIFAR, 10, 1_560_842),
+    (FrePoConvNet(norm="batch"), CIFAR, 10, 1_561_610),
+    (FrePoConvNet(), (1, 28, 28), 10, 1_558_538),
 ]
 
 
@@ -48,6 +52,8 @@ SMALL = [
     (ResNet10(width=8), (1, 28, 28)),
     (ConvNet(2, 8, norm="group", pooling="max"), CIFAR),
     (ConvNet(2, 8, norm="none", pooling="none"), (1, 9, 9)),
+    (FrePoConvNet(width=8, norm="instance"), (1, 28, 28)),
+    (FrePoConvNet(2, 4), (1, 8, 8)),
     (TorchvisionModel("vit_b_16"), (3, 64, 64)),
 ]
 
@@ -58,11 +64,27 @@ def test_every_stem_fits_its_image_size(network, shape):
     assert layers(torch.zeros(2, *shape)).shape == (2, 7)
 
 
-@pytest.mark.parametrize("make", [ResNet10, VGG11, ConvNet])
+@pytest.mark.parametrize("make", [ResNet10, VGG11, ConvNet, FrePoConvNet])
 def test_batch_norm_is_for_evaluation_and_refused_as_a_student(make):
     layers = make(norm="batch").build(CIFAR, 10)
     with pytest.raises(ConfigError, match="running statistics"):
         Student(layers)
+
+
+def test_frepos_network_normalises_what_goes_into_a_convolution_and_begins_by_lecuns_rule():
+    """Catches a norm in the first block or after a convolution, a rule of another fan, and torch's biases."""
+    layers = initialised(FrePoConvNet(norm="batch"), CIFAR, 10, generator(0, "x"))
+    kinds = [type(module).__name__ for module in layers if not isinstance(module, torch.nn.Identity)]
+    block = ["Conv2d", "ReLU", "AvgPool2d"]
+    assert kinds == [*block, *(["BatchNorm2d", *block] * 2), "Flatten", "Linear"]
+    norms = [module for module in layers if isinstance(module, torch.nn.BatchNorm2d)]
+    assert [(norm.num_features, norm.momentum) for norm in norms] == [(128, 0.9), (256, 0.9)]
+    for module in layers:
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            fan_in = module.weight[0].numel()
+            assert float(module.weight.detach().std()) == pytest.approx(fan_in**-0.5, rel=0.05)
+            assert module.weight.abs().max() <= 2.2738 * fan_in**-0.5, "cut at two deviations"
+            assert not module.bias.any()
 
 
 def test_average_and_stride_downsampling_differ_in_what_they_compute():
@@ -113,8 +135,9 @@ def test_parameter_counts_of_the_field(network, shape, classes, count):
 
 
 def test_too_many_blocks_for_the_image_are_refused():
-    with pytest.raises(ConfigError, match="at most 3"):
-        ConvNet(depth=4).build((1, 8, 8), 10)
+    for make in (ConvNet, FrePoConvNet):
+        with pytest.raises(ConfigError, match="at most 3"):
+            make(depth=4).build((1, 8, 8), 10)
 
 
 def test_fresh_parameters_depend_on_the_generator_alone():

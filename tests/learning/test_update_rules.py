@@ -6,8 +6,15 @@ import torch
 from distributed_dd.errors import ConfigError
 from distributed_dd.family import build_member, plain
 from distributed_dd.learning.update_rules import LAMB, SGD, UPDATE_RULES, Adam, UpdateRules, is_by_row, slot_key
+from distributed_dd.methods import METHODS
 
 NUM_STEPS = 5
+TRAJECTORIES = {
+    "kind": "trajectory_matching",
+    "image_optimizer": {"learning_rate": 0},
+    "rate_optimizer": {"learning_rate": 0},
+    "segments": {"kind": "window", "max_start_epoch": 3},
+}
 SHAPES = {"images": (4, 1, 3, 3), "learning_rate": ()}
 
 
@@ -232,6 +239,26 @@ def test_a_rule_that_cannot_work_is_refused_with_its_place(given, where):
     with pytest.raises(ConfigError) as told:
         build_member(UPDATE_RULES, given, "method.image_optimizer")
     assert told.value.where == f"method.image_optimizer.{where}"
+
+
+@pytest.mark.parametrize(
+    ("method", "refused"),
+    [
+        ({"kind": "distribution_matching", "image_optimizer": {"kind": "sgd", "learning_rate": 0}}, True),
+        ({"kind": "gradient_matching", "image_optimizer": {"kind": "sgd", "learning_rate": 0.0}}, True),
+        ({**TRAJECTORIES, "labels": "hard"}, True),
+        ({**TRAJECTORIES, "label_optimizer": {"learning_rate": 0}}, True),
+        ({**TRAJECTORIES, "label_optimizer": {"learning_rate": 1}}, False),  # labels alone are learned
+        ({**TRAJECTORIES, "labels": "hard", "image_optimizer": {"learning_rate": 1}}, False),  # a fixed rate
+    ],
+)
+def test_a_set_of_which_nothing_would_be_learned_is_refused(method, refused):
+    if not refused:
+        assert build_member(METHODS, method, "method")
+        return
+    with pytest.raises(ConfigError, match="nothing would be learned") as caught:
+        build_member(METHODS, method, "method")
+    assert caught.value.where == "method.image_optimizer.learning_rate" and caught.value.allowed == "above 0"
 
 
 def test_slots_are_called_as_in_files_that_are_there():

@@ -10,6 +10,7 @@ from distributed_dd.learning.chance import seed_from
 from distributed_dd.learning.networks.alexnet import AlexNet
 from distributed_dd.learning.networks.convnet import ConvNet
 from distributed_dd.learning.networks.fitting import check_fits, explained
+from distributed_dd.learning.networks.frepo_convnet import FrePoConvNet
 from distributed_dd.learning.networks.lenet import LeNet
 from distributed_dd.learning.networks.mlp import MLP
 from distributed_dd.learning.networks.resnet import ResNet10, ResNet18
@@ -29,6 +30,7 @@ NETWORKS = Family(
     "network",
     {
         "convnet": ConvNet,
+        "frepo_convnet": FrePoConvNet,
         "mlp": MLP,
         "lenet": LeNet,
         "alexnet": AlexNet,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from distributed_dd.errors import ConfigError
-from distributed_dd.family import did_you_mean
+from distributed_dd.family import did_you_mean, require
 from distributed_dd.learning.flat import FlatNetwork
 
 ATTRIBUTE = "block_names"
@@ -44,6 +44,22 @@ def layer_named(network: nn.Module, layer: str, where: str) -> str:
         f"no layer {layer!r}{did_you_mean(layer, modules)}",
         allowed=f"{numbers} such as {', '.join(modules[:8])}",
     )
+
+
+def feature_layer(network: nn.Module) -> str:
+    """The module whose output goes into the classifier.
+
+    Raises:
+        ConfigError: the network does not say where its features end.
+    """
+    known = block_names(network)
+    require(
+        bool(known),
+        "network",
+        "does not say where its features end",
+        "a network with blocks, such as convnet",
+    )
+    return known[-1]
 
 
 class FeatureNetwork(FlatNetwork):
