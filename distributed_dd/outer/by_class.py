@@ -99,11 +99,16 @@ class ByClass(Steps):
         counts = torch.bincount(seat.classes, minlength=world.num_classes).tolist()
         edges = [0, *torch.tensor(counts).cumsum(0).tolist()]
         self.rows_of = [(edges[number], edges[number + 1]) for number in numbers]
-        self.images = _resident(train.images, seat)
+        self.images = resident(train.images, seat)
+        self._kept: dict[tuple[int, int], Tensor] = {}
 
     @abstractmethod
     def begin(self, step: int, like: Tensor) -> None:
         """Make ready for outer step ``step``; numbers as ``like`` has them."""
+
+    def depends_on_set(self, step: int) -> bool:
+        """Whether statistics of real images in outer step ``step`` depend on the set."""
+        return False
 
     @abstractmethod
     def statistic(self, images: Tensor, number: int) -> Tensor:
@@ -137,12 +142,21 @@ class ByClass(Steps):
         for number in classes:
             draw = self.draw(step, number)
             first, last = (edge - held.first for edge in self.rows_of[number])
-            real = self.statistic(draw.augment(self._real(draw.real, held.images)), number).detach()
+            real = self._real_statistic(step, number, draw, held.images)
             leaf = held.images[first:last].detach().requires_grad_()
             loss = self.distance(self.statistic(draw.augment(leaf), number), real)
             (gradient[first:last],) = torch.autograd.grad(loss, leaf)
             total += loss.detach()
         return total, gradient
+
+    def _real_statistic(self, step: int, number: int, draw: ClassDraw, like: Tensor) -> Tensor:
+        """The statistic of a class's real images; it costs most, and other sets may ask for the same."""
+        if (step, number) in self._kept:
+            return self._kept[step, number]
+        real = self.statistic(draw.augment(self._real(draw.real, like)), number).detach()
+        if self.many_sets and not self.depends_on_set(step):
+            self._kept[step, number] = real
+        return real
 
     def _by_rows(self, step: int, held: Held) -> tuple[Tensor, Tensor]:
         """All classes, of each the rows that this rank has: synthetic statistics first, then real ones."""
@@ -209,7 +223,7 @@ def own_classes(layout: Layout, rows_of: list[tuple[int, int]], first: int, num_
     return range(edges.index(first), edges.index(first + num_held))
 
 
-def _resident(images: Tensor, seat: Seat) -> Tensor:
+def resident(images: Tensor, seat: Seat) -> Tensor:
     """Real images on the device where they leave room, in the host's memory otherwise."""
     room = FRACTION * memory_for_a_process(seat.ranks.layout.num_ranks)
     return images.to(device()) if images.nbytes <= room else images

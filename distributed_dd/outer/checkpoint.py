@@ -18,6 +18,9 @@ from distributed_dd.records import SEAL, owner_of, read_record, write_record
 
 KEPT = ("newest", "best", "start")
 KIND = "checkpoint"
+LEARNED_RATES = ("learning_rate", "raw_step_rates")
+"""What a set may have beside its rows: one rate (), or numbers (N,) whose softplus are the rates of N student steps."""
+FORM = "form."
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Saved:
 
     Names of a set: ``images``, ``labels``, ``classes`` by row, ``learning_rate`` where it is learned; the same
     after ``average.`` and after the slots of update rules, such as ``momentum.``; ``state.`` is the method's
-    own. A generator has no rows.
+    own, and ``form.`` what was chosen for the form of its images by looking at real ones. A generator has no rows.
     """
 
     def __init__(self, folder: Path, shards: Sequence[Shard]) -> None:
@@ -85,12 +88,19 @@ class Saved:
         return tuple(self._read(self.shards[0], lambda file: file.get_slice(name).get_shape()))[1:]
 
     def full_set(self, averaged: bool = False) -> dict[str, Tensor]:
-        """The set, or the average of sets over outer steps: images, labels, classes; a learned rate."""
+        """The set, or the average of sets over outer steps: images, labels, classes; targets, learned rates."""
         prefix = "average." if averaged else ""
         tensors = {name: self.rows(prefix + name, 0, self.num_rows) for name in ("images", "labels")}
+        targets = f"{prefix}targets"
+        tensors |= {"targets": self.rows(targets, 0, self.num_rows)} if targets in self.names() else {}
         tensors["classes"] = self.rows("classes", 0, self.num_rows)
-        rate = f"{prefix}learning_rate"
-        return tensors | ({"learning_rate": self.value(rate)} if rate in self.names() else {})
+        names = self.names()
+        return tensors | {rate: self.value(prefix + rate) for rate in LEARNED_RATES if prefix + rate in names}
+
+    def form_tensors(self) -> dict[str, Tensor]:
+        """What was chosen for the form that images are stored in; nothing for most forms."""
+        names = sorted(name for name in self.names() if name.startswith(FORM))
+        return {name.removeprefix(FORM): self.value(name) for name in names}
 
     def _read(self, shard: Shard, take: Any) -> Any:
         path = self.folder / shard.file

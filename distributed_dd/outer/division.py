@@ -35,6 +35,7 @@ class Division:
 
     Attributes:
         num_rows: of the synthetic set; 0 where rows are not what is learned.
+        pictures: rows of it that are kept as one.
         num_segments: independent parts of one outer step, whose gradients are averaged; None: there are none.
         segments_field: of the configuration, which says how many.
         batches: that ranks share.
@@ -48,6 +49,7 @@ class Division:
     segments_field: str = ""
     obstacles: Sequence[Obstacle] = ()
     mixing: Sequence[Obstacle] = ()
+    pictures: int = 1
 
 
 def mixing_layers(network: nn.Module, field: str, fix: str = "") -> list[Obstacle]:

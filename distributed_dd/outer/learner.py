@@ -25,6 +25,11 @@ class Held:
         return self.tensors["labels"]
 
     @property
+    def targets(self) -> Tensor:
+        """What a regression learns in place of labels (rows, K); KeyError where the set has none."""
+        return self.tensors["targets"]
+
+    @property
     def learning_rate(self) -> Tensor:
         """The student learning rate (); KeyError where the set has none."""
         return self.tensors["learning_rate"]
@@ -47,12 +52,13 @@ class Learner(Protocol):
         """
         ...
 
-    def step(self, gradients: Mapping[str, Tensor]) -> Tensor:
+    def step(self, gradients: Mapping[str, Tensor], rate_factor: float = 1.0) -> Tensor:
         """One update.
 
         Args:
             gradients: of every learned tensor, and of nothing else; shaped as `read` gave it. They are
                 parts, whose sum over ranks counts, and are used up.
+            rate_factor: multiplies the learning rates of this update.
 
         Returns:
             This rank's part of the squared norm () of the first rule's gradient, in float64.

@@ -20,6 +20,7 @@ from distributed_dd.learning.networks import Network
 from distributed_dd.outer.checkpoint import Checkpoints
 from distributed_dd.outer.division import Division
 from distributed_dd.outer.learner import Held, Learner
+from distributed_dd.outer.look import Look
 from distributed_dd.outer.ports import Job, Progress
 from distributed_dd.outer.prelude import Prelude
 from distributed_dd.outer.scale import Scale, Work
@@ -72,7 +73,13 @@ class Verdict:
 
 
 class Steps(ABC):
-    """The outer steps of one rank, between which it may hold what depends on the set."""
+    """The outer steps of one rank, between which it may hold what depends on the set.
+
+    Attributes:
+        many_sets: whether the same steps are asked at several sets: what does not depend on the set may be kept.
+    """
+
+    many_sets: bool = False
 
     @abstractmethod
     def gradient(self, step: int, held: Held, prepared: Any) -> Found:
@@ -85,6 +92,13 @@ class Steps(ABC):
     def verdict(self, sums: Mapping[str, Tensor]) -> Verdict:
         """What the sums over ranks of `Found.parts` say; by default the one loss, under its own name."""
         return Verdict({name: value.sum().item() for name, value in sums.items()})
+
+    def rate_factor(self, step: int) -> float:
+        """What multiplies all learning rates in the update of outer step ``step``; a function of it and of `state`.
+
+        The same on every rank; asked after `gradient` and `verdict`, where an update is made.
+        """
+        return 1.0
 
     def updated(self, step: int, learner: Learner) -> dict[str, float]:
         """Called after the update, for what learns from the set itself; returns further metrics."""
@@ -112,6 +126,8 @@ class Method(ABC):
     """Which of `World.real` every rank needs."""
     tried_elsewhere: ClassVar[tuple[type[Elsewhere], ...]] = (SetElsewhere,)
     """What of it ``evaluate FOLDER`` can try on other networks."""
+    learns_a_set: ClassVar[bool] = False
+    """Whether images are what is learned: they can be stored in any form, and some can be real ones."""
     unsearched: ClassVar[tuple[str, ...]] = ()
     """Fields that decide how trials are compared: a sweep may not vary them."""
     dimensions: ClassVar[Mapping[str, type]] = MappingProxyType({})
@@ -169,6 +185,17 @@ class Method(ABC):
     def elsewhere(self, folder: Path) -> Elsewhere:
         """What of a folder can be tried on other networks."""
         return SetElsewhere()
+
+    def with_fewer(self, num_experts: int) -> "Method":
+        """This method with at most so many experts, where it has any: for a first look."""
+        return self
+
+    def look(self, world: World) -> Look | None:
+        """What is needed to ask its loss of any set, in the driver; None where that cannot be asked.
+
+        ``world`` has the prelude, made. Methods that do not say how cannot be diagnosed.
+        """
+        return None
 
     def check(self, world: World) -> None:
         """Refuse, before anything starts, what cannot be done."""

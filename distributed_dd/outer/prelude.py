@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from torch import Tensor
+
 from distributed_dd.errors import ConfigError
 from distributed_dd.outer.footprint import Footprint
 from distributed_dd.outer.ports import Cluster, Job, Progress, Tracker, Workers
@@ -89,10 +91,14 @@ class Prelude(ABC):
 
     Attributes:
         stage: what reports and messages call it. tag: under which a tracker keeps its digest.
+        views: how it can show the real training images (`view`).
+        ranks_images: whether it knows how hard each of them is (`hardness`).
     """
 
     stage: ClassVar[str]
     tag: ClassVar[str]
+    views: ClassVar[tuple[str, ...]] = ()
+    ranks_images: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -111,6 +117,10 @@ class Prelude(ABC):
     def missing(self) -> float:
         """How much is still to be made: a number of experts, or 0 or 1."""
 
+    def seconds_missing(self) -> float | None:
+        """What that takes one process, as far as what is there tells; None where nothing does."""
+        return None if self.missing() else 0.0
+
     @abstractmethod
     def present(self) -> str:
         """What is there, in a line for `show`."""
@@ -122,6 +132,14 @@ class Prelude(ABC):
     def listing(self) -> Listing | None:
         """What it consists of."""
         return None
+
+    def view(self, name: str, cluster: Cluster, progress: Progress) -> Tensor:
+        """One of its `views`: a row (n, ..) for each training image."""
+        raise LookupError(name)
+
+    def hardness(self) -> Tensor:
+        """A number (n,) for each training image, larger where it is harder."""
+        raise LookupError("hardness")
 
     def carried(self) -> Any:
         """What every rank needs of it; it must be small, or read where it is used."""

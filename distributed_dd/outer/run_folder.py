@@ -60,7 +60,11 @@ class Metrics:
         Raises:
             IntegrityError: lines were lost, changed, or are another run's.
         """
-        if sha256 and (not self.path.exists() or sha256_of(self.path) != sha256):
+        if not sha256:
+            return
+        if not self.path.exists():
+            raise IntegrityError(str(self.path), "is missing: what the run measured is not beside its report")
+        if sha256_of(self.path) != sha256:
             raise IntegrityError(str(self.path), "is not what the run measured (SHA-256 differs)")
 
     def read(self) -> Iterator[dict[str, Any]]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from distributed_dd.data import Facts
-from distributed_dd.evaluation.scoring import Evaluation
+from distributed_dd.evaluation.settings import Evaluation
 from distributed_dd.learning.networks import Network
+from distributed_dd.learning.set_forms import Pixels, SetForm
 from distributed_dd.outer.sharing import Sharing
 
 
@@ -14,6 +16,7 @@ class Scale:
     """The size of an experiment.
 
     Attributes:
+        images_per_class: pictures of every class, as networks see them. form: how they are stored.
         missing: how much of the prelude is still to be made, as `Prelude.missing`; None: all of it.
         asked: the sharing whose memory is listed first.
     """
@@ -25,6 +28,20 @@ class Scale:
     evaluate: Evaluation
     missing: float | None = None
     asked: Sharing | None = None
+    form: SetForm = Pixels()
+
+    @property
+    def learned_numbers(self) -> int:
+        """Numbers of all images as they are learned."""
+        shape = self.facts.image_shape
+        stored = self.images_per_class * self.facts.num_classes // self.form.pictures(shape)
+        return stored * self.form.numbers(shape)
+
+    @property
+    def seen_numbers(self) -> int:
+        """Numbers of all pictures and of their gradients, where they are not what is learned; 0 where they are."""
+        num_images = self.images_per_class * self.facts.num_classes
+        return 0 if self.form.plain else 2 * num_images * prod(self.facts.image_shape)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,14 @@ from torch import Tensor
 
 from distributed_dd.errors import DivergedError
 from distributed_dd.learning.device import device
+from distributed_dd.learning.set_forms import one_by_one
 from distributed_dd.learning.update_rules import UpdateRule
-from distributed_dd.outer.checkpoint import Checkpoints, Packed, Saved, Shard
+from distributed_dd.outer.checkpoint import FORM, Checkpoints, Packed, Saved, Shard
+from distributed_dd.outer.frozen_rows import hold_still, still_rows
+from distributed_dd.outer.learner import Learner
 from distributed_dd.outer.method import Found, Seat, Steps
 from distributed_dd.outer.ports import Chain, RankTools
+from distributed_dd.outer.seen_learner import SeenLearner
 from distributed_dd.outer.world import World
 
 STATE, AVERAGE = "state.", "average."
@@ -52,16 +56,24 @@ class SetJob:
 
 
 class SetWorker:
-    """Makes outer steps: differentiate, agree, update."""
+    """Makes outer steps: differentiate, agree, update.
+
+    Attributes:
+        learner: what is stored, updated and saved. seen: the same as the method sees it.
+    """
 
     def __init__(self, job: SetJob, saved: Saved, tools: RankTools) -> None:
         self.job, self.ranks = job, tools.ranks
         method = job.method
         self.learner = tools.learner(saved, method.optimizers())
-        classes = saved.rows("classes", 0, saved.num_rows)
+        form = job.world.form
+        self.codec = form.codec(job.world.image_shape, saved.form_tensors())
+        self.seen: Learner = self.learner if form.plain else SeenLearner(self.learner, self.codec)
+        classes = one_by_one("classes", saved.rows("classes", 0, saved.num_rows), self.codec.pictures)
         self.steps = method.steps(job.world, Seat(tools.ranks, classes, tools.stored))
         kept = [name for name in saved.names() if name.startswith(STATE)]
         self.steps.load({name.removeprefix(STATE): saved.value(name) for name in kept})
+        self.still = still_rows(job.world)
         self.average: dict[str, Tensor] | None = None
         if method.ema_decay is not None:
             prefix = AVERAGE if f"{AVERAGE}images" in saved.names() else ""
@@ -78,17 +90,18 @@ class SetWorker:
             DivergedError: on all ranks, where a number stopped being finite on any; nothing was updated.
         """
         method = self.job.method
-        local = self.steps.gradient(step, self.learner.read(), prepared)
+        held = self.seen.read()
+        local = self.steps.gradient(step, held, prepared)
         for name, rows in local.renewed.items():
-            self.learner.replace(name, rows)
+            self.seen.replace(name, rows)
         verdict = self.steps.verdict(self._agreed(step, local))
         norm, floored = 0.0, False
         if verdict.num_counted:
-            norm = self._update(local, verdict.num_counted)
+            norm = self._update(step, local, verdict.num_counted, held.first)
             for name, floor in method.floors().items():
                 floored = self.learner.lift(name, floor) or floored
             self._update_average()
-        more = self.steps.updated(step, self.learner)
+        more = self.steps.updated(step, self.seen)
         metrics = {**verdict.metrics, **more, "image_gradient_norm": norm}
         return metrics | ({"floored": int(floored)} if method.floors() else {})
 
@@ -114,12 +127,15 @@ class SetWorker:
             )
         return named
 
-    def _update(self, local: Found, num_counted: float) -> float:
-        """Update with the mean over what counts; the norm of the image gradient."""
+    def _update(self, step: int, local: Found, num_counted: float, first: int) -> float:
+        """Update with the mean over what counts; the norm of the image gradient. ``first``: row of the gradients."""
+        if self.still is not None:
+            hold_still(local.gradients, self.still, first)
         if num_counted > 1:
             for gradient in local.gradients.values():
                 gradient.div_(num_counted)
-        return self.ranks.sum(self.learner.step(local.gradients)).sqrt().item()
+        norm = self.seen.step(local.gradients, self.steps.rate_factor(step))
+        return self.ranks.sum(norm).sqrt().item()
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -133,13 +149,17 @@ class SetWorker:
         return self.job.checkpoints.write(self.packed(step))
 
     def packed(self, step: int) -> Packed:
-        """The rows that this rank keeps, with their momenta and average; on the first rank also the state."""
+        """The rows that this rank keeps, with their momenta and average.
+
+        On the first rank also the state, and what the form chose.
+        """
         layout = self.ranks.layout
         tensors = self.learner.kept() | self.learner.slots()
         tensors |= {f"{AVERAGE}{name}": value for name, value in (self.average or {}).items()}
         state = self.steps.state()
         if layout.rank == 0:
             tensors |= {f"{STATE}{name}": value for name, value in state.items()}
+            tensors |= {f"{FORM}{name}": value for name, value in self.codec.tensors().items()}
         first, _ = layout.kept(self.learner.num_rows)
         tensors = {name: value.cpu() for name, value in tensors.items()}
         return self.job.checkpoints.pack(step, layout.rank, layout.num_ranks, first, tensors)

@@ -20,6 +20,12 @@ def forward_flops_of(member: Network, facts: Facts) -> int:
     return forward_flops(initialised(member, facts.image_shape, facts.num_classes, torch.Generator()), facts)
 
 
+def num_parameters_of(member: Network, facts: Facts) -> int:
+    """Parameters of a network as it is configured."""
+    layers = initialised(member, facts.image_shape, facts.num_classes, torch.Generator())
+    return sum(parameter.numel() for parameter in layers.parameters())
+
+
 def forward_flops(network: nn.Module, facts: Facts) -> int:
     """Floating-point operations of one image's forward pass; convolutions and products only."""
     counter = FlopCounterMode(display=False)
@@ -30,9 +36,10 @@ def forward_flops(network: nn.Module, facts: Facts) -> int:
 
 def evaluation_operations(scale: Scale, num_images: int, num_sets: int, forward: float) -> float:
     """Training so many sets' networks, and those of the full data."""
-    recipe = scale.evaluate
-    images = num_sets * recipe.num_epochs * num_images + recipe.num_epochs_full_data * scale.facts.num_train
-    return recipe.num_networks * images * TRAIN_FACTOR * forward
+    evaluate = scale.evaluate
+    num_epochs = evaluate.recipe(scale.facts.num_classes, num_images).num_epochs
+    images = num_sets * num_epochs * num_images + evaluate.num_epochs_full_data * scale.facts.num_train
+    return evaluate.num_networks * images * TRAIN_FACTOR * forward
 
 
 def work_line(operations: Mapping[str, float]) -> str:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from distributed_dd.data import Fitted, Images, Preprocessing
-from distributed_dd.evaluation.scoring import Evaluation
+from distributed_dd.evaluation.settings import Evaluation
 from distributed_dd.learning.networks import Network
+from distributed_dd.learning.set_forms import Pixels, SetForm
+from distributed_dd.outer.frozen import Frozen
 
 
 class Real(Protocol):
@@ -43,8 +45,11 @@ class World:
     Attributes:
         real: the training images; in the driver made when first asked for.
         image_shape: (C, H, W).
+        images_per_class: pictures of every class, as methods and networks see them.
+        form: how they are stored.
         evaluate: how a result is scored; its optimiser has the learning rate of sets that learn none.
         output: the folder of all results.
+        frozen: which rows are real images that never change.
         shared: what was made before the distillation: in the driver the method's `Prelude`, on a rank what that
             carries there.
     """
@@ -60,11 +65,18 @@ class World:
     output: Path
     real: Any
     shared: Any = None
+    frozen: Frozen = Frozen()
+    form: SetForm = Pixels()
 
     @property
     def num_images(self) -> int:
-        """Rows of the synthetic set."""
+        """Rows of the synthetic set as methods see it."""
         return self.images_per_class * self.num_classes
+
+    @property
+    def stored_per_class(self) -> int:
+        """Images of every class that take the bytes of the set: as many real ones are its controls."""
+        return self.images_per_class // self.form.pictures(self.image_shape)
 
     def with_shared(self, shared: Any) -> "World":
         """This world with what was made beforehand."""

@@ -11,15 +11,17 @@ from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.backends.local.engine import Local, LocalWorkers
 from distributed_dd.backends.local.tracker import NoTracker
 from distributed_dd.data.whitening import Standardise
-from distributed_dd.evaluation.scoring import Evaluation
+from distributed_dd.evaluation.settings import Evaluation
 from distributed_dd.learning.augment import Identity
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.flat import flatten
 from distributed_dd.learning.networks import MLP, initialised
 from distributed_dd.learning.update_rules import SGD
 from distributed_dd.methods.trajectory_matching.expert import Experts
+from distributed_dd.methods.trajectory_matching.labels import Hard
 from distributed_dd.methods.trajectory_matching.method import TrajectoryMatching
 from distributed_dd.methods.trajectory_matching.segments import Window
+from distributed_dd.methods.trajectory_matching.steps import TrajectorySteps
 from distributed_dd.outer.judging import Judging
 from distributed_dd.outer.loop import Distillation, Subject
 from distributed_dd.outer.run_folder import RunFolder
@@ -163,6 +165,27 @@ def test_a_gate_that_nothing_passes_is_said_once(folder, capsys):
     """Hours of skipped steps would otherwise look like work."""
     _, _, facts = Small(folder, gate=0.0).loop(60, every=60).run()
     assert facts["skipped"] == 60 and capsys.readouterr().out.count("changed nothing") == 1
+
+
+def test_a_factor_of_the_steps_multiplies_the_rates_of_one_update(folder, monkeypatch):
+    """Catches a factor that is not asked, is asked for another step, or stays for the updates after it."""
+
+    def images(name, num_steps):
+        (folder / name / "run").mkdir(parents=True)
+        world = Small(folder / name, images=SGD(0.5, 0.0), rate=SGD(0.0, 0.0), labels=Hard())
+        world.loop(num_steps).run()
+        return world.now()["images"]
+
+    one, two = images("one", 1), images("two", 2)
+    asked = []
+    monkeypatch.setattr(TrajectorySteps, "rate_factor", lambda self, step: asked.append(step) or (1.0, 0.25, 1.0)[step])
+    assert torch.allclose(images("a quarter of the second", 2) - one, (two - one) / 4, rtol=1e-4, atol=1e-7)
+    assert asked == [0, 1]
+    third = images("three", 3)
+    monkeypatch.setattr(TrajectorySteps, "rate_factor", lambda self, step: (1.0, 0.25, 0.5)[step])
+    half = images("half of the third", 3)
+    before = one + (two - one) / 4
+    assert torch.allclose(third - before, 2 * (half - before), rtol=1e-3, atol=1e-6)
 
 
 def test_validation_chooses_the_best_step_and_the_last_is_kept_beside_it(folder):
