@@ -1,7 +1,7 @@
 """The table of methods. To add one: write its file here, and its line below (docs/extend.md).
 
-MTT, FTD, TESLA and DATM are one kind with other settings; so are DC and DSA; so are DiM, a conditional GAN and the
-distillation of global structure and local details.
+MTT, FTD, TESLA and DATM are one kind with other settings; so are DC and DSA; so are FrePo and RFAD; so are DD, BPTT
+and RaT-BPTT; so are DiM, a conditional GAN and the distillation of global structure and local details.
 """
 
 from collections.abc import Mapping
@@ -9,10 +9,14 @@ from collections.abc import Mapping
 from distributed_dd.evaluation.words import Words
 from distributed_dd.family import Family
 from distributed_dd.methods.distribution_matching import DistributionMatching
+from distributed_dd.methods.feature_alignment.method import FeatureAlignment
 from distributed_dd.methods.generative.artefact import load_generator
 from distributed_dd.methods.generative.method import Generative
 from distributed_dd.methods.generative.sampling import Sampling, write_sample
 from distributed_dd.methods.gradient_matching import GradientMatching
+from distributed_dd.methods.kernel_regression.method import KernelRegression
+from distributed_dd.methods.neural_features.method import NeuralFeatures
+from distributed_dd.methods.performance_matching.method import PerformanceMatching
 from distributed_dd.methods.trajectory_matching.method import TrajectoryMatching
 from distributed_dd.search.space import SIMPLE_DIMENSIONS
 
@@ -23,6 +27,10 @@ METHODS = Family(
         "generative": Generative,
         "distribution_matching": DistributionMatching,
         "gradient_matching": GradientMatching,
+        "neural_features": NeuralFeatures,
+        "feature_alignment": FeatureAlignment,
+        "kernel_regression": KernelRegression,
+        "performance_matching": PerformanceMatching,
     },
 )
 

@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 from distributed_dd.evaluation.product import Tensors
 from distributed_dd.evaluation.words import Words
-from distributed_dd.family import choice, require, setting
+from distributed_dd.family import choice, setting
 from distributed_dd.learning.augment import AUGMENTATIONS, Augmentation, Siamese
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.device import device
 from distributed_dd.learning.flat import flatten
 from distributed_dd.learning.networks import initialised
-from distributed_dd.learning.networks.blocks import FeatureNetwork, block_names
-from distributed_dd.learning.update_rules import SGD, UPDATE_RULES, UpdateRule
+from distributed_dd.learning.networks.blocks import FeatureNetwork, feature_layer
+from distributed_dd.learning.update_rules import SGD, UPDATE_RULES, UpdateRule, check_learns
 from distributed_dd.outer.by_class import ByClass, check_no_mixing, check_shared, division_by_class, notes_on_batches
 from distributed_dd.outer.division import Division, mixing_layers
 from distributed_dd.outer.method import Seat
@@ -42,6 +42,7 @@ class DistributionMatching(SetMethod):
 
     def __post_init__(self) -> None:
         check_shared(self.augment)
+        check_learns(self.image_optimizer, "image_optimizer")
 
     def optimizers(self) -> dict[str, UpdateRule]:
         """Of the images alone."""
@@ -102,19 +103,3 @@ class DistributionSteps(ByClass):
 
 def _layers(world: World) -> nn.Module:
     return initialised(world.network, world.image_shape, world.num_classes, generator(0, "layout"))
-
-
-def feature_layer(layers: nn.Module) -> str:
-    """The module whose output goes into the classifier.
-
-    Raises:
-        ConfigError: the network does not say where its features end.
-    """
-    known = block_names(layers)
-    require(
-        bool(known),
-        "network",
-        "does not say where its features end",
-        "a network with blocks, such as convnet",
-    )
-    return known[-1]

@@ -17,7 +17,7 @@ from distributed_dd.learning.chance import generator
 from distributed_dd.learning.device import device
 from distributed_dd.learning.flat import Student, flatten
 from distributed_dd.learning.networks import initialised
-from distributed_dd.learning.update_rules import SGD, UPDATE_RULES, UpdateRule
+from distributed_dd.learning.update_rules import SGD, UPDATE_RULES, UpdateRule, check_learns
 from distributed_dd.outer.by_class import (
     ByClass,
     check_no_mixing,
@@ -78,6 +78,7 @@ class GradientMatching(SetMethod):
 
     def __post_init__(self) -> None:
         check_shared(self.augment)
+        check_learns(self.image_optimizer, "image_optimizer")
 
     def loops(self, images_per_class: int) -> tuple[int, int]:
         """Outer steps with one network, and its epochs on the set after each but the last.
@@ -123,6 +124,10 @@ class GradientMatching(SetMethod):
         """A network for some outer steps, which learns from the set between them."""
         return GradientSteps(self, world, seat)
 
+    def turn(self, world: World) -> int:
+        """Outer steps with one network."""
+        return self.loops(world.images_per_class)[0]
+
     def division(self, world: World) -> Division:
         """Classes, or rows."""
         return division_by_class(world)
@@ -157,6 +162,10 @@ class GradientSteps(ByClass):
         if self.theta_P is None:
             raise RuntimeError(f"outer step {step} needs the network of the step before it")
         self.theta_P = self.theta_P.to(like.device, like.dtype)
+
+    def depends_on_set(self, step: int) -> bool:
+        """Where the network learned from it before."""
+        return step % self.num_steps != 0
 
     def statistic(self, images: Tensor, number: int) -> Tensor:
         """The gradient (P,) of the mean cross-entropy of images of one class."""

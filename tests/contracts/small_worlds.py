@@ -21,7 +21,7 @@ from distributed_dd.backends.local.learner import LocalLearner
 from distributed_dd.data import Images
 from distributed_dd.data.whitening import Standardise
 from distributed_dd.errors import ConfigError
-from distributed_dd.evaluation.scoring import Evaluation
+from distributed_dd.evaluation.settings import Evaluation
 from distributed_dd.experiment import Experiment, experiment_of
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.networks import ConvNet, Network
@@ -95,9 +95,73 @@ TURNS = {
     "network_learning_rate": 0.05,
 }
 ALIKE = {"kind": "dsa", "shared": True}
+# As above: the most updates of a turn come before there are accuracies enough to end it.
+ALIGNED = {
+    "kind": "feature_alignment",
+    "batch_size": 7,
+    "max_updates_per_turn": 3,
+    "max_inner_epochs": 2,
+    "network_batch_size": 5,
+    "network_learning_rate": 0.05,
+}
+# Bilevel: a window that cuts the student's training, students that carry on, learned steps.
+BILEVEL = {
+    "kind": "performance_matching",
+    "student_steps": 4,
+    "student_learning_rate": 0.05,
+    "batch_size": 9,
+    "batches": {"kind": "shuffled", "size": 7},
+}
 
 POINTS: dict[str, dict[str, Any]] = {
+    "bptt": {
+        "method": {
+            **BILEVEL,
+            "final_rate": 0.1,
+            "rule": {"kind": "momentum"},
+            "rates": {"kind": "one", "optimizer": {"kind": "sgd", "learning_rate": 1e-4}},
+            "labels": {"kind": "learned"},
+            "students_per_outer_step": 2,
+            "ema_decay": 0.9,
+            "augment": {"kind": "dsa"},
+        },
+    },
+    "rat_bptt": {
+        "method": {
+            **BILEVEL,
+            "name": "rat_bptt",
+            "rule": {"kind": "momentum"},
+            "window": {"kind": "random", "num_steps": 2},
+            "source": {"kind": "pool", "num_networks": 3, "max_age": 6},
+            "students_per_outer_step": 2,
+        },
+    },
+    "dd": {
+        "method": {
+            **BILEVEL,
+            "name": "dd",
+            "batches": {"kind": "blocks"},
+            "rates": {"kind": "each"},
+            "source": {"kind": "known"},
+            "start": {"kind": "noise"},
+            "augment_real": {"kind": "dsa"},
+        },
+    },
     "datm": {
+        "experts": EXPERTS,
+        "method": {
+            **TRAJECTORY,
+            "segments_per_outer_step": 2,
+            "ema_decay": 0.9,
+            "labels": {"kind": "expert_ensemble"},
+            "label_optimizer": {"learning_rate": 0.1, "momentum": 0.9},
+            "start": {"kind": "correctly_predicted"},
+        },
+    },
+    # Soft labels that are learned, an average, a mask that was chosen on real images; two pictures in an image.
+    "datm_frequency": {
+        "images_per_class": 2,
+        "set": {"form": {"kind": "frequency", "share": 0.45}},
         "experts": EXPERTS,
         "method": {
             **TRAJECTORY,
@@ -111,6 +175,22 @@ POINTS: dict[str, dict[str, Any]] = {
     "mtt": {
         "experts": EXPERTS,
         "method": {**TRAJECTORY, "name": "mtt", "labels": {"kind": "hard"}, "start": {"kind": "real"}},
+    },
+    "att": {
+        "experts": EXPERTS,
+        "method": {
+            **TRAJECTORY,
+            "name": "att",
+            "labels": {"kind": "hard"},
+            "start": {"kind": "real"},
+            "segments_per_outer_step": 2,
+            "counted": {"kind": "deep"},
+            "compared": {"kind": "nearest"},
+        },
+    },
+    "edf": {
+        "experts": EXPERTS,
+        "method": {**TRAJECTORY, "name": "edf", "counted": {"kind": "furthest"}},
     },
     "labels_of_the_target": {
         "experts": EXPERTS,
@@ -127,6 +207,12 @@ POINTS: dict[str, dict[str, Any]] = {
     },
     "cgan": {"method": {**GAN, "name": "cgan", "pool": POOL, "global_weight": 0.0, "local_weight": 0.0}},
     "dm": {"method": {"kind": "distribution_matching", "batch_size": 7}},
+    # Two tiles by two in an image: four pictures of each class in one row.
+    "dm_formation": {
+        "images_per_class": 1,
+        "set": {"form": {"kind": "formation"}},
+        "method": {"kind": "distribution_matching", "batch_size": 7},
+    },
     "dm_adam": {
         "method": {
             "kind": "distribution_matching",
@@ -151,10 +237,93 @@ POINTS: dict[str, dict[str, Any]] = {
         "network": {"kind": "mlp", "depth": 2, "width": 6},
         "method": {**TURNS, "distance": "squared_error", "start": {"kind": "real"}, "augment": ALIKE},
     },
+    # Two networks that grow old within the seven steps; batches that the set and the real images fill more than once.
+    "frepo": {
+        "method": {
+            "kind": "neural_features",
+            "batch_size": 7,
+            "pool": {"num_networks": 2, "max_age": 1, "batch_size": 9},
+            "image_optimizer": {"learning_rate": 0.01},
+            "target_optimizer": {"learning_rate": 0.01},
+            "ridge": 1e-3,
+            "rows_at_once": 5,
+        },
+    },
+    # Running statistics in the state, and mirrored images.
+    "frepo_mirrored": {
+        "network": {"kind": "frepo_convnet", "depth": 2, "width": 4, "norm": "batch"},
+        "method": {"kind": "neural_features", "flip": True, "ridge": 1e-2},
+    },
+    "rfad": {
+        "method": {
+            "kind": "neural_features",
+            "name": "rfad",
+            "batch_size": 9,
+            "pool": {"kind": "fresh", "num_networks": 3},
+            "image_optimizer": {"kind": "adam", "learning_rate": 1e-3},
+            "target_optimizer": {"kind": "adam", "learning_rate": 1e-3},
+            "final_rate": 1.0,
+            "ridge": 5e-3,
+            "kernel_scale": 2.0,
+            "kernel_offset": 0.01,
+            "margin": False,
+        },
+    },
+    "cafe": {"method": ALIGNED},
+    # Accuracies end turns and the network's epochs; the rate of the images is halved on the way.
+    "cafe_watched": {
+        "method": {
+            **ALIGNED,
+            "max_updates_per_turn": 6,
+            "max_inner_epochs": 6,
+            "num_accuracies": 2,
+            "turn_spread": 0.2,
+            "inner_spread": 0.05,
+            "num_watched_images": 6,
+            "watched": "plain",
+            "halved_at": [1, 2],
+            "weights": [0.5, 0.2, 0.0, 2.0],
+            "start": {"kind": "real"},
+            "augment": ALIKE,
+            "network_augment": {"kind": "dsa"},
+        },
+    },
+    "kip": {"method": {"kind": "kernel_regression", "batch_size": 20}},
+    "kip_targets": {
+        "method": {"kind": "kernel_regression", "batch_size": 15, "learned_targets": True, "augment": {"kind": "dsa"}},
+    },
+    "kip_conv": {
+        "images_per_class": 2,
+        "method": {
+            "kind": "kernel_regression",
+            "kernel": {"kind": "conv", "blocks": [1, 1]},
+            "batch_size": 9,
+            "start": {"kind": "noise"},
+        },
+    },
+    # Two rows of four: within class blocks, and within the parts of ranks.
+    "datm_frozen": {
+        "experts": EXPERTS,
+        "method": {
+            **TRAJECTORY,
+            "name": "selmatch",
+            "ema_decay": 0.9,
+            "labels": {"kind": "expert_ensemble"},
+            "label_optimizer": {"learning_rate": 0.1, "momentum": 0.9},
+            "start": {"kind": "real"},
+        },
+        "set": {"frozen": {"share": 0.5, "rest": "chosen", "images": {"kind": "difficulty", "start": 0.1, "end": 0.9}}},
+    },
+    "dm_frozen": {
+        "method": {"kind": "distribution_matching", "batch_size": 7, "start": {"kind": "noise"}},
+        "set": {"frozen": {"share": 0.25}},
+    },
     "dc_cosine": {"method": {**TURNS, "distance": "cosine", "image_optimizer": {"kind": "lamb"}}},
 }
 """Name -> what a point says beside COMMON. The first of a kind stands for it where every verb is tried."""
 
+TRUNCATED = ("rat_bptt",)
+"""Points whose window leaves out what earlier student steps change: their gradient is not that of the loss."""
 CONSTANT_LABELS = ("labels_of_the_target",)
 """Labels follow the images but count as constants, as published: the gradient is not that of the loss."""
 
@@ -531,7 +700,7 @@ class RankLearner:
         tensors = self.inner.read().tensors
         return Held(self.shown[0], {name: self._cut(name, value, self.shown) for name, value in tensors.items()})
 
-    def step(self, gradients: Mapping[str, Tensor]) -> Tensor:
+    def step(self, gradients: Mapping[str, Tensor], rate_factor: float = 1.0) -> Tensor:
         """An update with the sum over ranks."""
         require_gradients(gradients, self.rules)
         whole = {}
@@ -543,7 +712,7 @@ class RankLearner:
                 place.copy_(part)
             whole[name] = self.sum(place)
         self.gradients.append({name: value.clone() for name, value in whole.items()})
-        norm = self.inner.step(whole)
+        norm = self.inner.step(whole, rate_factor)
         return norm if self.ranks.layout.rank == 0 else torch.zeros_like(norm)
 
     def replace(self, name: str, rows: Tensor) -> None:

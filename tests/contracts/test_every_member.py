@@ -83,7 +83,7 @@ def test_an_augmentation_replays_and_keeps_the_shape(kind, operation):
 @of(OPTIMIZERS)
 def test_an_optimizer_descends(kind):
     theta, optimizer = torch.tensor([3.0, -2.0]), OPTIMIZERS.members[kind](learning_rate=0.05)
-    velocity, calls = torch.zeros(2), []
+    velocity, calls = optimizer.start(theta), []
     for _ in range(100):
         theta, velocity = optimizer.update(theta, velocity, lambda at: calls.append(1) or 2 * at)
     assert theta.abs().max() < 0.1 and len(calls) == 100 * optimizer.passes
@@ -165,11 +165,15 @@ def test_labels_prefer_the_class_when_experts_do(kind):
 def test_preprocessing_inverts(kind):
     images = torch.rand(50, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     fitted = PREPROCESSINGS.members[kind]().fit(images)
-    assert torch.allclose(fitted.invert(fitted.apply(images)), images, atol=1e-4)
+    seen = fitted.apply(images)
+    back = fitted.invert(seen)
+    assert torch.allclose(fitted.apply(back), seen, atol=1e-4)
+    # What brings each image to one norm cannot know its own again.
+    assert fitted.scale is not None or torch.allclose(back, images, atol=1e-4)
 
 
 @of(DATA_SETS)
-def test_a_data_set_names_itself_and_loads_the_same_every_time(kind, tmp_path, monkeypatch):
+def test_a_data_set_names_itself_and_loads_the_same_every_time(warm_readers, kind, tmp_path, monkeypatch):
     source = source_of(kind, tmp_path, monkeypatch)
     first, again = source.load(), source.load()
     assert first.name == source.name and first.sha256 == again.sha256

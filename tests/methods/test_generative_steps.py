@@ -14,7 +14,7 @@ from distributed_dd.backends.local.tracker import NoTracker
 from distributed_dd.data import Images
 from distributed_dd.data.whitening import Standardise
 from distributed_dd.errors import DivergedError
-from distributed_dd.evaluation.scoring import Contest, Fit, run_fit
+from distributed_dd.evaluation.fits import Contest, Fit, run_fit
 from distributed_dd.learning.augment import InTurn
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.loop import Recipe, Training

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from dataclasses import MISSING
 from typing import Any
 
+from distributed_dd.diagnosing import Diagnose
 from distributed_dd.experiment import Experiment
 from distributed_dd.methods import METHODS, Sampling
 from distributed_dd.ranges import LARGEST_INT, Range
 from distributed_dd.search.sweep import Sweep
 from tests.references.families import families
 
-GROUPS = [Experiment, Sweep, Sampling]
+GROUPS = [Experiment, Sweep, Sampling, Diagnose]
 KIND = "kind"
 
 

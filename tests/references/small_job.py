@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from distributed_dd.backends.deepspeed.torch_ranks import TorchRanks
 from distributed_dd.data.whitening import Standardise
-from distributed_dd.evaluation.scoring import Evaluation
+from distributed_dd.evaluation.settings import Evaluation
 from distributed_dd.learning.augment import Siamese
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.networks import ConvNet, Network
@@ -148,7 +148,7 @@ class Caught:
         """The set as it was at the start."""
         return self.held
 
-    def step(self, gradients: Mapping[str, Tensor]) -> Tensor:
+    def step(self, gradients: Mapping[str, Tensor], rate_factor: float = 1.0) -> Tensor:
         """Put the parts of all ranks together, as the contract of learners says: they add up."""
         require_gradients(gradients, self.rules)
         first, last = self.span

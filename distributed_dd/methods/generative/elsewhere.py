@@ -1,18 +1,21 @@
 """One generator, many set sizes and networks: both protocols beside controls."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from distributed_dd.data import Fitted
 from distributed_dd.durable import write_text
+from distributed_dd.evaluation.controls import controls_of
 from distributed_dd.evaluation.cross_architecture import name_of
 from distributed_dd.evaluation.elsewhere import Elsewhere, Table
+from distributed_dd.evaluation.protocols import PROTOCOLS, ScoringProtocol
 from distributed_dd.evaluation.report import titled
 from distributed_dd.evaluation.scoring import score_rows
+from distributed_dd.evaluation.settings import RULES, Evaluation
 from distributed_dd.evaluation.tables import markdown, percent
-from distributed_dd.family import build_member, choices, plain, setting
+from distributed_dd.family import build_member, choice, choices, did_you_mean, plain, require, setting
 from distributed_dd.learning.networks import NETWORKS, Network
 from distributed_dd.methods.generative.artefact import WEIGHTS, Generator, load_generator
 from distributed_dd.methods.generative.rows import TITLES, Generated, candidates, with_protocol
@@ -22,12 +25,12 @@ from distributed_dd.outer.world import World
 from distributed_dd.records import owner_of, read_record, seal_of, write_record
 
 SCHEMA = 1
-FILE, PAGE = "generator_evaluation.json", "generator_evaluation.md"
+FILE = "generator_evaluation.json"
 FULL = "full_data"
 KIND = "generator evaluation"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GeneratorEvaluation:
     """Which set sizes and networks a generator is tried on. Training follows the recipe frozen in it."""
 
@@ -35,6 +38,28 @@ class GeneratorEvaluation:
     networks: tuple[Network, ...] = choices(NETWORKS, "networks to train (empty: that of its run)")
     num_networks: int = setting("fresh networks per row", 5, at_least=1, at_most=10_000)
     full_data: bool = setting("train on all real images too, once for each network", True)
+    protocol: ScoringProtocol | None = choice(PROTOCOLS, "way of scoring (null: that of the generator's run)", None)
+    controls: tuple[str, ...] = setting(
+        f"chosen real images that are scored beside random ones: any of {', '.join(RULES)}", Evaluation.controls
+    )
+
+    def __post_init__(self) -> None:
+        for rule in self.controls:
+            require(rule in RULES, "controls", f"unknown {rule!r}{did_you_mean(rule, RULES)}", ", ".join(RULES))
+
+    @property
+    def file(self) -> str:
+        """The record's name, one for each protocol that is asked for."""
+        return FILE if self.protocol is None else f"generator_evaluation-{PROTOCOLS.kind_of(self.protocol)}.json"
+
+    @property
+    def page(self) -> str:
+        """The name of the page for people."""
+        return str(Path(self.file).with_suffix(".md"))
+
+    def fitted_to(self, world: World) -> World:
+        """The world whose recipe trains as many networks as are asked for, by the protocol that is."""
+        return replace(world, evaluate=world.evaluate.tried(self.num_networks, self.controls, self.protocol))
 
 
 class GeneratorElsewhere(Elsewhere):
@@ -42,7 +67,6 @@ class GeneratorElsewhere(Elsewhere):
 
     thing: ClassVar[str] = "a generator"
     settings: ClassVar[type] = GeneratorEvaluation
-    page: ClassVar[str] = PAGE
     num_real: ClassVar[int | None] = 1
 
     def opened(self, folder: Path) -> tuple[dict[str, Any], Fitted]:
@@ -61,6 +85,14 @@ class GeneratorElsewhere(Elsewhere):
         """Every size on every network."""
         return evaluate_generator(settings, load_generator(folder), world, cluster, progress, folder)
 
+    def page(self, settings: GeneratorEvaluation) -> str:
+        """One for each protocol that is asked for."""
+        return settings.page
+
+    def sizes(self, settings: GeneratorEvaluation, manifest: dict[str, Any]) -> Sequence[int]:
+        """As many as were asked for, or as its run had."""
+        return settings.images_per_class or super().sizes(settings, manifest)
+
     def table(self, result: dict[str, Any]) -> Table:
         """A line a size and row, a column a network."""
         return table(result)
@@ -75,8 +107,8 @@ def evaluate_generator(
     folder: Path,
 ) -> dict[str, Any]:
     """Score the generator at every size on every network; ``folder`` keeps what is done, entry by entry."""
+    world = settings.fitted_to(world)
     evaluation, seed, material = world.evaluate, world.seed, world.real
-    evaluation = replace(evaluation, num_networks=settings.num_networks)
     identity = {
         "generator_sha256": generator.manifest["sha256"][WEIGHTS],
         "recipe": plain(evaluation),
@@ -84,7 +116,11 @@ def evaluate_generator(
         "num_test": len(material.splits.test),
         "storage_bytes": generator.num_bytes,
     }
-    result = {"schema": SCHEMA, **identity, "entries": _known(folder / FILE, seal_of(generator.manifest), identity)}
+    result = {
+        "schema": SCHEMA,
+        **identity,
+        "entries": _known(folder / settings.file, seal_of(generator.manifest), identity),
+    }
     sizes = settings.images_per_class or (generator.manifest["images_per_class"],)
     own = build_member(NETWORKS, generator.manifest["network"], "network")
     for network in settings.networks or (own,):
@@ -102,21 +138,23 @@ def evaluate_generator(
                 frozen={"images": sample.images},
                 images_per_class=number,
                 seed=seed,
+                coresets=controls_of(world, cluster, progress, number),
             )
             rows = [row for row in candidates(entry, material, evaluation) if row.name != FULL or full]
             rows = [row for row in rows if row.name == FULL or not done]
             scored, _ = score_rows(rows, network, evaluation, seed, material, cluster, progress)
             count = number * generator.num_classes
+            num_epochs = evaluation.recipe(generator.num_classes, count).num_epochs
             result["entries"].append(
                 {
                     "images_per_class": number,
                     "network": what,
                     "set_bytes": sample.images.nbytes,
-                    "rows": [with_protocol(row, count, evaluation.num_epochs) for row in scored],
+                    "rows": [with_protocol(row, count, num_epochs) for row in scored],
                 }
             )
-            write_record(folder / FILE, KIND, seal_of(generator.manifest), result)
-    write_text(folder / PAGE, page(result))
+            write_record(folder / settings.file, KIND, seal_of(generator.manifest), result)
+    write_text(folder / settings.page, page(result))
     return result
 
 
@@ -155,11 +193,11 @@ def page(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     header, lines = table(result)
     text = markdown(header, lines)
-    count = result["recipe"]["num_networks"]
+    count, protocol = result["recipe"]["num_networks"], result["recipe"]["protocol"]["kind"]
     sets = {e["images_per_class"]: e["set_bytes"] for e in result["entries"]}
     told_sets = ", ".join(f"{size(value)} at {number} per class" for number, value in sorted(sets.items()))
     return (
         f"Test accuracy in %, mean ± standard deviation over {count} fresh networks, "
-        f"{result['num_test']} test images.\n\n{text}\n"
+        f"{result['num_test']} test images. Protocol: {protocol}.\n\n{text}\n"
         f"Storage: the generator takes {size(result['storage_bytes'])}, a frozen set {told_sets} (float32).\n"
     )

@@ -10,9 +10,10 @@ from torch import Tensor
 from distributed_dd.durable import write_bytes
 from distributed_dd.evaluation import artefact
 from distributed_dd.evaluation.coresets import Coreset
+from distributed_dd.evaluation.fits import Fit
 from distributed_dd.evaluation.preview import preview_png
 from distributed_dd.evaluation.product import Describe, Product, Tensors
-from distributed_dd.evaluation.scoring import Candidate, Fit
+from distributed_dd.evaluation.scoring import Candidate
 from distributed_dd.methods.generative import artefact as generators
 from distributed_dd.methods.generative import rows as generator_rows
 from distributed_dd.methods.generative.settings import GenerativeSettings
@@ -135,7 +136,13 @@ class GeneratorProduct(Product):
 
     def finished(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row with its protocol and the number of images that its networks saw."""
-        return generator_rows.with_protocol(row, self.world.num_images, self.world.evaluate.num_epochs)
+        return generator_rows.with_protocol(row, self.world.num_images, self._num_epochs)
+
+    @property
+    def _num_epochs(self) -> int:
+        """Epochs that networks are trained for."""
+        world = self.world
+        return world.evaluate.recipe(world.num_classes, world.num_images).num_epochs
 
     def more_for_the_report(self) -> dict[str, Any]:
         """What generator and set take to keep, and by which protocol the step was chosen."""
@@ -144,7 +151,7 @@ class GeneratorProduct(Product):
         num_frozen = self.world.num_images
         remarks = [
             f"Storage: the generator takes {size(kept['generator'])}, the frozen set {size(kept['set'])} (float32).",
-            f"A network saw {num_frozen * self.world.evaluate.num_epochs:,} different images with fresh noise, "
+            f"A network saw {num_frozen * self._num_epochs:,} different images with fresh noise, "
             f"{num_frozen:,} of the frozen sample or of random real images.",
         ]
         judged_by: str = self.method.judged_by
@@ -154,6 +161,11 @@ class GeneratorProduct(Product):
             "chosen_by": judged_by,
             "chosen_by_protocol": f"the {CALLED[judged_by]} protocol",
         }
+
+    def bytes_per_class(self) -> dict[str, int] | None:
+        """The generator's share of a class stands for images, whatever their number; its classes need no labels."""
+        generator = generators.load_generator(self.folder)
+        return {"images": generator.num_bytes // generator.num_classes, "labels": 0}
 
     @property
     def folders(self) -> Sequence[Path]:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from distributed_dd.evaluation.coresets import Coreset
 from distributed_dd.evaluation.rows import coreset_rows
-from distributed_dd.evaluation.scoring import Candidate, Evaluation
+from distributed_dd.evaluation.scoring import Candidate
+from distributed_dd.evaluation.settings import Evaluation
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.classes import hard_logits, random_per_class
 from distributed_dd.methods.generative.source import Source
@@ -41,7 +42,8 @@ def candidates(entry: Generated, material: Any, evaluation: Evaluation) -> list[
     ``generated_fresh`` sees classes x images per class images that are new in every epoch, as the papers
     evaluate; ``distilled`` is one frozen sample of as many, as every other method is evaluated.
     """
-    train, rates = material.train, (evaluation.optimizer.learning_rate,)
+    train, rates = material.train, (evaluation.own_rate,)
+    kind = "teacher" if evaluation.protocol.labels == "teacher" else "hard"
     hard = hard_logits(train.targets, material.splits.num_classes)
     # A generator may give more images than there are real ones to compare with.
     enough = entry.images_per_class <= int(torch.bincount(train.targets).min())
@@ -50,22 +52,22 @@ def candidates(entry: Generated, material: Any, evaluation: Evaluation) -> list[
         for member in range(evaluation.num_networks if enough else 0)
     ]
     classes = entry.source.classes
-    rows = [Candidate(name=FRESH, label_kind="hard", sets=((entry.source, classes),), learning_rates=rates)]
+    rows = [Candidate(name=FRESH, label_kind=kind, sets=((entry.source, classes),), learning_rates=rates)]
     if entry.last is not None:
-        rows.append(Candidate(name=FRESH_LAST, label_kind="hard", sets=((entry.last, classes),), learning_rates=rates))
+        rows.append(Candidate(name=FRESH_LAST, label_kind=kind, sets=((entry.last, classes),), learning_rates=rates))
     rows.append(
-        Candidate(name=FROZEN, label_kind="hard", sets=((entry.frozen["images"], classes),), learning_rates=rates)
+        Candidate(name=FROZEN, label_kind=kind, sets=((entry.frozen["images"], classes),), learning_rates=rates)
     )
     if picks:
         real = tuple((train.images[pick], hard[pick]) for pick in picks)
-        rows.append(Candidate(name="random_real", label_kind="hard", sets=real, learning_rates=rates))
-    rows += coreset_rows(entry.coresets, train, hard, None, rates)
+        rows.append(Candidate(name="random_real", label_kind=kind, sets=real, learning_rates=rates))
+    rows += coreset_rows(entry.coresets, train, {kind: hard}, rates)
     everything = ((train.images, train.targets),)
     return [
         *rows,
         Candidate(
             name="full_data",
-            label_kind="hard",
+            label_kind=kind,
             sets=everything,
             learning_rates=rates,
             num_epochs=evaluation.num_epochs_full_data,

@@ -1,6 +1,5 @@
 """All chance of an outer step: which expert, from which epoch, on which batches, with which augmentations."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -25,13 +24,3 @@ def expert_in_turn(number: int, num_experts: int, seed: int) -> int:
     number_of_pass, place = divmod(number, num_experts)
     order = torch.randperm(num_experts, generator=generator(seed, "expert order", number_of_pass))
     return int(order[place])
-
-
-def student_batches(num_images: int, batch_size: int, num_steps: int, rng: torch.Generator) -> tuple[Tensor, ...]:
-    """The rows of each student step, by passes through the set in random order."""
-    per_pass = math.ceil(num_images / batch_size)
-    batches: list[Tensor] = []
-    for _ in range(math.ceil(num_steps / per_pass)):
-        chunks = torch.randperm(num_images, generator=rng).split(batch_size)
-        batches += reversed(chunks)  # taken from the end: the short remainder comes first
-    return tuple(batches[:num_steps])

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import ceil, prod
+from math import ceil
 
 import torch
 from torch import nn
@@ -68,11 +68,11 @@ def memory(method: TrajectorySettings, scale: Scale, network: nn.Module, sharing
     facts = scale.facts
     num_images = scale.images_per_class * facts.num_classes
     labels = facts.num_classes if method.labels.learned else 0
-    row = (prod(facts.image_shape) + labels) * FLOAT
+    own = sharing.copies * (scale.learned_numbers / num_images + labels) + scale.seen_numbers / num_images
     batch = ceil(min(num_images, method.batch_size) / sharing.group_size)
     student = Student(network)
     stored = method.student_steps * student.num_parameters * FLOAT // sharing.group_size
-    held = int(sharing.copies * row * ceil(num_images / sharing.num_ranks))
+    held = int(FLOAT * own * ceil(num_images / sharing.num_ranks))
     return Memory(held, stored, _student_step(student, facts, batch))
 
 
@@ -83,7 +83,7 @@ def _student_step(student: Student, facts: Facts, batch: int) -> int:
         theta = torch.zeros(student.num_parameters)
         images, labels = torch.zeros(count, *facts.image_shape), torch.zeros(count, facts.num_classes)
         _, reverse = student_step(student, False)
-        return peak_live_bytes(lambda: reverse(theta, images, labels, theta))
+        return peak_live_bytes(lambda: reverse(theta, theta, images, labels))
 
     one, two = peak(1), peak(2)
     return one + (batch - 1) * (two - one)

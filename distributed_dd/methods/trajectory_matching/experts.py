@@ -87,10 +87,12 @@ def summary(store: TrajectoryStore, num_experts: int) -> tuple[str, list[dict[st
     if not known:
         return "", records
     values = [100 * record["validation_accuracy"] for record in known]
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    if len(values) == 1:
+        return f"validation accuracy {values[0]:.1f} % of one expert", records
+    mean, spread = statistics.mean(values), statistics.stdev(values)
     lowest = min(known, key=lambda record: record["validation_accuracy"])
     line = (
-        f"validation accuracy {statistics.mean(values):.1f} ± {spread:.1f} % over {len(values)} experts, "
+        f"validation accuracy {mean:.1f} ± {spread:.1f} % over {len(values)} experts, "
         f"lowest {min(values):.1f} % (expert {lowest['expert']}), highest {max(values):.1f} %"
     )
     return line, records

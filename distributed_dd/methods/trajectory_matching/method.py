@@ -1,7 +1,7 @@
 """Trajectory matching as a method: what it needs beforehand, what its ranks do, and what people see of it."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -14,12 +14,15 @@ from distributed_dd.evaluation.product import Tensors
 from distributed_dd.evaluation.rows import Entry, candidates
 from distributed_dd.evaluation.scoring import Candidate, row
 from distributed_dd.evaluation.words import SweepAxis, Words
+from distributed_dd.family import require
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.networks import NETWORKS, Network, initialised
 from distributed_dd.methods.trajectory_matching.estimate import work_of
+from distributed_dd.methods.trajectory_matching.labels import TargetNetwork
 from distributed_dd.methods.trajectory_matching.prelude import ExpertsPrelude
 from distributed_dd.methods.trajectory_matching.settings import TrajectorySettings
 from distributed_dd.methods.trajectory_matching.steps import TrajectorySteps, student_of
+from distributed_dd.methods.trajectory_matching.views import early
 from distributed_dd.methods.trajectory_matching.window import MatchingWindow
 from distributed_dd.outer.division import Batch, Division, Obstacle, mixing_layers
 from distributed_dd.outer.method import Seat
@@ -68,7 +71,7 @@ class TrajectoryMatching(TrajectorySettings, SetMethod):
 
     def prelude(self, world: World, varied: Collection[str] = ()) -> ExpertsPrelude:
         """The experts, with the epochs that this method reads and those that trials of a sweep may."""
-        needed = {*self.epochs_used(), *self._epochs_of_trials(varied)}
+        needed = {*self.epochs_used(), *self._epochs_of_trials(varied), *self._epochs_that_rank(world, varied)}
         return ExpertsPrelude(self.experts, world, tuple(sorted(needed)))
 
     def _epochs_of_trials(self, varied: Collection[str]) -> tuple[float, ...]:
@@ -77,6 +80,21 @@ class TrajectoryMatching(TrajectorySettings, SetMethod):
             return ()
         step = self.segments.step
         return tuple(round(number * step, 6) for number in range(int(self.experts.num_epochs / step + 1e-9) + 1))
+
+    def _epochs_that_rank(self, world: World, varied: Collection[str]) -> tuple[float, ...]:
+        """The epoch at which experts rank real images, where rows are chosen so or a trial may choose them so."""
+        ranked = world.frozen.images.ranked or any(f"{key}.".startswith("set.") for key in varied)
+        return (float(early(self.experts.num_epochs)),) if ranked else ()
+
+    def check(self, world: World) -> None:
+        """Refuse labels that follow the target network beside rows that never change."""
+        require(
+            not (world.frozen.share and isinstance(self.labels, TargetNetwork)),
+            "set.frozen.share",
+            "frozen rows keep their labels, and method.labels.kind=target_network labels all rows anew in every step",
+            "0",
+            "other labels, such as method.labels.kind=hard",
+        )
 
     def prelude_found(
         self, world: World, manifest: Mapping[str, Any], place: str, say: Callable[[str], None]
@@ -121,6 +139,19 @@ class TrajectoryMatching(TrajectorySettings, SetMethod):
             "classes": train.targets[index],
             "learning_rate": torch.tensor(self.student_learning_rate, dtype=torch.float32),
         }
+
+    def training_labels(self, world: World) -> torch.Tensor:
+        """As `labels` makes them, of which the experts are asked."""
+        return world.shared.jury.labels(self.labels)
+
+    def with_fewer(self, num_experts: int) -> "TrajectoryMatching":
+        """The first of the experts: they lie in the same store."""
+        fewer = min(num_experts, self.experts.num_experts)
+        return replace(self, experts=replace(self.experts, num_experts=fewer))
+
+    def measuring(self) -> "TrajectoryMatching":
+        """Behind a closed gate no unroll goes back: the loss costs a third."""
+        return replace(self, gate=0.0)
 
     def rows(self, entry: Entry) -> list[Candidate]:
         """Also random real images with the experts' soft labels."""

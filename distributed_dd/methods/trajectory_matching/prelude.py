@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from distributed_dd.data.material import identity_of_data
 from distributed_dd.errors import ConfigError, MissingInputError
 from distributed_dd.evaluation import exporting
@@ -14,7 +16,8 @@ from distributed_dd.learning.networks import initialised
 from distributed_dd.methods.trajectory_matching import experts as stage
 from distributed_dd.methods.trajectory_matching.expert import ExpertJob, Experts
 from distributed_dd.methods.trajectory_matching.jury import Jury
-from distributed_dd.outer.ports import Progress
+from distributed_dd.methods.trajectory_matching.views import VIEWS, Seeing, early, hardness, view
+from distributed_dd.outer.ports import Cluster, Progress
 from distributed_dd.outer.prelude import Crew, Listing, Made, Prelude
 from distributed_dd.outer.world import World
 from distributed_dd.trajectories.store import TrajectoryStore
@@ -38,6 +41,8 @@ class ExpertsPrelude(Prelude):
 
     stage: ClassVar[str] = "experts"
     tag: ClassVar[str] = "expert_store"
+    views: ClassVar[tuple[str, ...]] = VIEWS
+    ranks_images: ClassVar[bool] = True
 
     @staticmethod
     def in_store(
@@ -116,6 +121,14 @@ class ExpertsPrelude(Prelude):
         """How many are still to be trained."""
         return len(self.store.missing(self.recipe.num_experts))
 
+    def seconds_missing(self) -> float | None:
+        """As many as are missing, each as long as those that are there took on average."""
+        missing, records = self.missing(), self.store.records(self.recipe.num_experts).values()
+        known = [record["seconds"] for record in records if "seconds" in record]
+        if missing and not known:
+            return None
+        return missing * sum(known) / max(1, len(known))
+
     def present(self) -> str:
         """How many are there."""
         num = self.recipe.num_experts
@@ -129,6 +142,23 @@ class ExpertsPrelude(Prelude):
         """What each expert reached."""
         _, records = stage.summary(self.store, self.recipe.num_experts)
         return Listing(COLUMNS, [*map(_line, records)], f"content {self.store.content_sha256[:16]}")
+
+    def view(self, name: str, cluster: Cluster, progress: Progress) -> Tensor:
+        """How experts see the training images."""
+        return view(name, self._seeing, self.recipe.num_experts, cluster, progress)
+
+    @property
+    def _seeing(self) -> Seeing:
+        world = self.world
+        return Seeing(self.store, world.network, world.real.train, world.num_classes)
+
+    def hardness(self) -> Tensor:
+        """EL2N of experts that were trained for a few epochs."""
+        return self._hardness
+
+    @cached_property
+    def _hardness(self) -> Tensor:
+        return hardness(self._seeing, self.recipe.num_experts, early(self.recipe.num_epochs))
 
     def carried(self) -> TrajectoryStore:
         """The store, which every rank reads itself."""

@@ -5,9 +5,11 @@ from typing import ClassVar, Literal
 
 from distributed_dd.family import choice, require, setting
 from distributed_dd.learning.augment import AUGMENTATIONS, Augmentation, Siamese
+from distributed_dd.learning.batches import student_batches
 from distributed_dd.learning.chance import generator
-from distributed_dd.learning.update_rules import SGD, UpdateRule
-from distributed_dd.methods.trajectory_matching.draws import Draw, expert_in_turn, student_batches
+from distributed_dd.learning.update_rules import SGD, UpdateRule, check_learns
+from distributed_dd.methods.trajectory_matching.compared import COMPARED, COUNTED, All, Compared, Counted, Last
+from distributed_dd.methods.trajectory_matching.draws import Draw, expert_in_turn
 from distributed_dd.methods.trajectory_matching.expert import Experts
 from distributed_dd.methods.trajectory_matching.labels import LABELS, ExpertEnsemble, Labels, TargetNetwork
 from distributed_dd.methods.trajectory_matching.segments import SEGMENTS, Segments
@@ -41,6 +43,8 @@ class TrajectorySettings:
     labels: Labels = choice(LABELS, "starting labels", ExpertEnsemble())
     augment: Augmentation = choice(AUGMENTATIONS, "augmentation in every student step", Siamese())
     unroll: Unroll = choice(UNROLLS, "way of differentiating", Replayed())
+    counted: Counted = choice(COUNTED, "parameters that count in the matching loss", All(), added=True)
+    compared: Compared = choice(COMPARED, "student step that is compared with the target", Last(), added=True)
     experts: Experts = setting("expert training", default_factory=Experts, lifted=True)
 
     num_sets: ClassVar[int] = 5
@@ -60,6 +64,8 @@ class TrajectorySettings:
             f"labels.kind=target_network labels the set by one target, here are {self.segments_per_outer_step}",
             "1",
         )
+        if not (self.labels.learned and self.label_optimizer.learning_rate):  # learned labels alone are a set too
+            check_learns(self.image_optimizer, "image_optimizer")
         self._check_window()
         for name, asked in (("start", self.start), ("labels", self.labels)):
             self._check_epoch(f"{name}.epoch", getattr(asked, "epoch", -1))

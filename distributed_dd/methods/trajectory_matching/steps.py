@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distributed_dd.learning.augment import part_of
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.device import device
 from distributed_dd.learning.flat import Student
@@ -16,7 +15,7 @@ from distributed_dd.methods.trajectory_matching.settings import TrajectorySettin
 from distributed_dd.outer.learner import Held, Learner
 from distributed_dd.outer.method import Found, Seat, Steps, Verdict
 from distributed_dd.outer.world import World
-from distributed_dd.unroll import Exchanged, MatchingGradient, Problem, RowGradients, Rows, Whole
+from distributed_dd.unroll import Divided, Exchanged, Problem, RowGradients, UnrolledGradient
 
 LEARNING_RATE = "learning_rate"
 
@@ -61,7 +60,7 @@ class TrajectorySteps(Steps):
 
     def _match(
         self, held: Held, draws: list[Draw], gradients: RowGradients
-    ) -> tuple[MatchingGradient, Mapping[str, Tensor]]:
+    ) -> tuple[UnrolledGradient, Mapping[str, Tensor]]:
         """The loss of this group's segment; its gradients, where it is accepted, are added. Renewed labels."""
         method, layout = self.method, self.ranks.layout
         draw = draws[layout.group]
@@ -70,40 +69,24 @@ class TrajectorySteps(Steps):
         target = trajectory.checkpoint(draw.start_epoch + method.expert_epochs).to(device())
         renewed = self._renewed(held, target)
         labels = renewed.get("labels", held.labels)
-        parts = [layout.part(len(batch)) for batch in draw.batches]
-        augment = [part_of(drawn, *part) for drawn, part in zip(draw.augment, parts, strict=True)]
-        alone = layout.group_size == 1
-        shares = [(b - a) / len(batch) for (a, b), batch in zip(parts, draw.batches, strict=True)]
-        rows = self._rows(held.images, labels, draws, gradients)
+        divided = Divided(self.ranks, [each.batches for each in draws], self.num_rows)
+        rows = divided.rows(held.images, labels, gradients)
         problem = Problem(
             student=self.student,
             theta_start_P=start,
-            theta_target_P=target,
+            ends=method.compared.ends(
+                method.counted.loss(start, target), target, method.student_steps, self.ranks.first_of_group
+            ),
             rows=rows,
             learning_rate=held.learning_rate,
-            augment=augment,
-            shares=None if alone else shares,
+            augment=divided.augment(draw.augment),
+            shares=divided.shares,
             reduce=self.ranks.sum_in_group,
             stored=self.stored,
             weigh=self._weigh,
             in_step=layout.num_groups > 1 and isinstance(rows, Exchanged),
         )
         return method.unroll(problem), renewed
-
-    def _rows(self, images: Tensor, labels: Tensor, draws: list[Draw], gradients: RowGradients) -> Rows:
-        layout = self.ranks.layout
-
-        def own(rank: int, step: int) -> Tensor:
-            there = layout.at(rank)
-            first, last = there.part(len(draws[there.group].batches[step]))
-            return draws[there.group].batches[step][first:last]
-
-        steps = range(len(draws[0].batches))
-        if len(images) == self.num_rows:
-            batches = [own(layout.rank, step).to(images.device) for step in steps]
-            return Whole(images, labels, batches, gradients)
-        everyone = [[own(rank, step) for rank in range(layout.num_ranks)] for step in steps]
-        return Exchanged(images, labels, self.num_rows, everyone, self.ranks, gradients)
 
     def _weigh(self, loss: Tensor) -> float:
         """The gate, as the group's first rank sees it: ranks that differed would wait for each other."""

@@ -1,0 +1,1 @@
+"""Feature alignment: CAFE (Wang et al., CVPR 2022)."""

@@ -1,0 +1,1 @@
+"""Kernel regression on infinitely wide networks: KIP, and what its kernel says of a set."""
