@@ -34,8 +34,11 @@ def names_in(path: Path) -> list[str]:
         return list(_entries(path, file))
 
 
-def read_arrays(path: Path, names: Collection[str]) -> dict[str, Array]:
+def read_arrays(path: Path, names: Collection[str], kinds: str = NUMBERS) -> dict[str, Array]:
     """The arrays of these names, in this machine's byte order, rows first.
+
+    Args:
+        kinds: letters of numpy's kinds that are taken, in an .npz; texts of fixed length are U.
 
     Raises:
         MissingInputError: there is no such file. IntegrityError: it is damaged, holds anything but numbers under
@@ -47,18 +50,22 @@ def read_arrays(path: Path, names: Collection[str]) -> dict[str, Array]:
         entries = _entries(path, file)
         wanted = {name: entries[name] for name in names if name in entries}
         _check_expansion(path, list(wanted.values()))
-        return {name: _read_npy(path, file, info) for name, info in wanted.items()}
+        return {name: _read_npy(path, file, info, kinds) for name, info in wanted.items()}
 
 
 def whole_labels(labels: Array, length: int, below: int, where: str, name: str) -> Array:
-    """``labels`` as int64 (n,).
+    """``labels`` (n,) or (n, 1) as int64 (n,).
 
     Raises:
         IntegrityError: they are not whole numbers from 0 on and less than ``below``, one for each of ``length`` images.
     """
-    if labels.dtype.kind not in "biu" or labels.shape != (length,):
-        problem = f"{name} are {described(labels)}"
-        raise IntegrityError(where, problem, allowed=f"whole numbers ({length},)")
+    allowed = f"one class for each image: whole numbers ({length},) or ({length}, 1)"
+    if labels.dtype.kind in "biu" and labels.ndim == 2 and labels.shape[0] == length and labels.shape[1] > 1:
+        problem = f"{name} are {described(labels)}: {labels.shape[1]} labels for each image"
+        raise IntegrityError(where, problem, allowed=allowed)
+    if labels.dtype.kind not in "biu" or labels.shape not in ((length,), (length, 1)):
+        raise IntegrityError(where, f"{name} are {described(labels)}", allowed=allowed)
+    labels = labels.reshape(length)
     low, high = (int(labels.min()), int(labels.max())) if length else (0, 0)
     if low < 0:
         raise IntegrityError(where, f"{name} go down to {low}", allowed="0 or more")
@@ -117,11 +124,11 @@ def _check_expansion(path: Path, infos: list[zipfile.ZipInfo]) -> None:
     check_memory(place_of(path), 2 * unpacked)  # images are copied once when they are sorted into splits
 
 
-def _read_npy(path: Path, file: IO[bytes], info: zipfile.ZipInfo) -> Array:
+def _read_npy(path: Path, file: IO[bytes], info: zipfile.ZipInfo, kinds: str) -> Array:
     try:
         with zipfile.ZipFile(file).open(info) as entry:
             shape, by_column, dtype = _header(entry)
-            if dtype.kind not in NUMBERS:
+            if dtype.kind not in kinds or not dtype.itemsize:
                 raise ValueError(f"{shown([info.filename])} holds {str(dtype)[:40]}, no numbers")
             num_bytes = prod(shape) * dtype.itemsize
             if min(shape, default=0) < 0 or num_bytes > info.file_size:

@@ -83,12 +83,25 @@ def prepare(source: DataSource, preprocessing: Preprocessing, images_per_class: 
         ConfigError: a class has fewer than ``images_per_class`` training images.
     """
     splits = source.load(say)
+    refuse_without_images(splits, images_per_class)
+    return Material(splits, preprocessing, say)
+
+
+def refuse_without_images(splits: Splits, images_per_class: int, pictures: int = 1) -> None:
+    """Refuse a set that would begin with more images of a class than there are.
+
+    Args:
+        pictures: that each of ``images_per_class`` holds.
+
+    Raises:
+        ConfigError: a class has fewer training images.
+    """
     counts = torch.bincount(splits.train.targets, minlength=splits.num_classes)
     smallest = int(counts.argmin())
-    if images_per_class > int(counts[smallest]):
+    if images_per_class * pictures > int(counts[smallest]):
+        each = f", of {pictures} pictures each (set.form)," if pictures > 1 else ""
         raise ConfigError(
             "images_per_class",
-            f"{images_per_class} is more than the training images of class {splits.class_names[smallest]!r}",
-            allowed=f"at most {int(counts[smallest])}",
+            f"{images_per_class}{each} is more than the training images of class {splits.class_names[smallest]!r}",
+            allowed=f"at most {int(counts[smallest]) // pictures}",
         )
-    return Material(splits, preprocessing, say)

@@ -1,5 +1,6 @@
 """Preprocessing fitted on the training split, invertible, and kept in the artefact."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -13,17 +14,22 @@ from distributed_dd.family import Family, require, setting
 class Fitted:
     """An invertible affine map of images: z = (x - mean) forward, x = z inverse + mean.
 
-    ``forward`` and ``inverse`` are (C, 1, 1) scales or (d, d) matrices on flattened images.
+    ``forward`` and ``inverse`` are (C, 1, 1) scales or (d, d) matrices on flattened images. With ``scale`` (C, 1, 1)
+    each image is brought to mean 0 and norm 1 on the way: z = u forward, u = c / |c|, c = y - mean(y),
+    y = (x - mean) scale. That loses the image's own mean and norm; `invert` puts those of an average image in their
+    place.
     """
 
     mean: Tensor
     forward: Tensor
     inverse: Tensor
+    scale: Tensor | None = None
 
     def apply(self, images_nCHW: Tensor) -> Tensor:
         """Pixels in [0, 1], float (n, C, H, W), to network input."""
         self._check(images_nCHW)
-        return _linear(images_nCHW - self.mean, self.forward)
+        centred = images_nCHW - self.mean
+        return _linear(centred if self.scale is None else _unit(centred * self.scale), self.forward)
 
     def invert(self, images_nCHW: Tensor) -> Tensor:
         """Network input to pixels."""
@@ -40,13 +46,27 @@ class Fitted:
 
     def tensors(self) -> dict[str, Tensor]:
         """What must be stored to apply and invert it."""
-        return {"mean": self.mean, "forward": self.forward, "inverse": self.inverse}
+        parts = {"mean": self.mean, "forward": self.forward, "inverse": self.inverse}
+        return parts if self.scale is None else {**parts, "scale": self.scale}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], prefix: str = "") -> "Fitted":
+        """From what `tensors` gave, each name behind ``prefix``; KeyError where a part is missing."""
+        mean, forward, inverse = (tensors[f"{prefix}{name}"] for name in ("mean", "forward", "inverse"))
+        return cls(mean, forward, inverse, tensors.get(f"{prefix}scale"))
 
 
 def _linear(images: Tensor, weight: Tensor) -> Tensor:
     if weight.ndim == 2:
         return (images.flatten(1) @ weight).view_as(images)
     return images * weight
+
+
+def _unit(images: Tensor) -> Tensor:
+    """Each image less its mean, over its norm; an image of one value becomes 0."""
+    centred = images - images.mean((1, 2, 3), keepdim=True)
+    norms = torch.linalg.vector_norm(centred, dim=(1, 2, 3), keepdim=True)
+    return centred / norms.clamp_min(torch.finfo(images.dtype).tiny)
 
 
 class Preprocessing(Protocol):
@@ -94,6 +114,36 @@ class ZCA:
 
 
 @dataclass(frozen=True)
+class RegularisedZCA:
+    """KIP's whitening (NeurIPS 2021): standardised channels, each image at mean 0 and norm 1, then ZCA.
+
+    Its covariance is not centred again, and its ridge is a share of the mean eigenvalue. Where there are fewer images
+    than pixels, directions in which no image lies keep their length.
+    """
+
+    costly: ClassVar[bool] = True
+
+    ridge: float = setting("added to the covariance's eigenvalues, as a share of their mean", 0.1, above=0)
+
+    def fit(self, images_nCHW: Tensor) -> Fitted:
+        """Channel statistics, then the covariance X'X / n of the unit images, in float64."""
+        shape = images_nCHW.shape[1:]
+        channels = Standardise().fit(images_nCHW)
+        scaled = (images_nCHW.double() - channels.mean) * channels.forward
+        centred = scaled.flatten(1) - scaled.flatten(1).mean(1, keepdim=True)
+        unit = _unit(scaled).flatten(1)
+        values, vectors = torch.linalg.eigh(unit.T @ unit / len(unit))
+        values = values.clamp_min(0) + self.ridge * values.mean()
+        values[: max(0, len(values) - len(unit))] = 1
+        root = values.sqrt()
+        # Back to an average image: its norm here, and from there to pixels.
+        length = centred.square().sum(1).sqrt().mean() * channels.inverse.double().expand(shape).reshape(1, -1)
+        mean = channels.mean.expand(shape).clone()
+        forward, inverse = (vectors / root) @ vectors.T, (vectors * root) @ vectors.T * length
+        return Fitted(mean, forward.float(), inverse.float(), channels.forward)
+
+
+@dataclass(frozen=True)
 class Unchanged:
     """Pixels in [0, 1], as they are."""
 
@@ -118,4 +168,7 @@ class AlreadyFitted:
         return self.fitted
 
 
-PREPROCESSINGS = Family("preprocessing", {"zca": ZCA, "standardise": Standardise, "none": Unchanged})
+PREPROCESSINGS = Family(
+    "preprocessing",
+    {"zca": ZCA, "regularised_zca": RegularisedZCA, "standardise": Standardise, "none": Unchanged},
+)

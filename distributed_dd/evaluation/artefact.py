@@ -1,28 +1,29 @@
 """The distilled set as a self-describing folder, and its loader."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
-from torch.utils.data import Dataset, TensorDataset
+from torch.nn.functional import softplus
+from torch.utils.data import Dataset
 
-from distributed_dd.data import DATA_SETS, DataSource, Fitted, Splits
-from distributed_dd.durable import sha256_of, write_bytes
+from distributed_dd.data import Fitted, Splits
+from distributed_dd.durable import RESTORE, sha256_of, write_bytes
 from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError
-from distributed_dd.family import build_member, did_you_mean
+from distributed_dd.family import build_member
+from distributed_dd.learning.set_forms import SET_FORMS, Codec, Pixels
 from distributed_dd.learning.tensor_files import load_tensors, refuse_not_finite, require_shapes
 from distributed_dd.outer.environment import versions
 from distributed_dd.records import read_record, write_record
 
 SCHEMA = 1
-SPLITS = ("train", "validation", "test")
 SET, LAST, MANIFEST, PREVIEW = ("distilled.safetensors", "last_step.safetensors", "manifest.json", "preview.png")
-FITTED = ("mean", "forward", "inverse")
 KIND = "result"
+STORED, FORM = "stored.", "form."
+"""Of names of tensors: what is kept in place of images, and what all of them share."""
 NEEDS: dict[str, Any] = {
     "sha256": dict,
     "class_names": tuple[str, ...],
@@ -34,37 +35,67 @@ NEEDS: dict[str, Any] = {
 }
 
 
+LabelKind = Literal["soft", "hard", "targets"]
+
+
 class DistilledSet(Dataset):
     """A distilled set that any PyTorch training loop can use.
 
     Items are (image (C, H, W) in network-input space, label): class probabilities (K,), which
-    `torch.nn.CrossEntropyLoss` takes as they are, or the class number with ``labels="hard"``.
+    `torch.nn.CrossEntropyLoss` takes as they are, or the class number with ``labels="hard"``, or with
+    ``labels="targets"`` what a regression learned, for `torch.nn.MSELoss`.
 
     Attributes:
-        images (n, C, H, W), labels (n, K) logits, classes (n): as distilled.
+        images (n, C, H, W), labels (n, K) logits, classes (n): as distilled, and decoded.
+        stored: what is kept in place of the images, by name; ``images`` where they are kept as they are.
+        codec: from that to the images.
+        targets: (n, K), centred at 0, where a regression learned them; None otherwise.
         learning_rate: as distilled, or that of the recipe where none was.
         preprocessing: `apply` does to real images (n, C, H, W) in [0, 1] what was done for the set; `invert`.
         manifest: method, data set, class names, network, evaluation recipe, versions.
     """
 
-    def __init__(self, tensors: dict[str, Tensor], manifest: dict[str, Any], kind: Literal["soft", "hard"]) -> None:
+    def __init__(
+        self, tensors: dict[str, Tensor], manifest: dict[str, Any], kind: LabelKind, codec: Codec | None = None
+    ) -> None:
         self.images, self.labels, self.classes = tensors["images"], tensors["labels"], tensors["classes"]
         learned = tensors.get("learning_rate")
         self.learning_rate = float(manifest["learning_rate"] if learned is None else learned)
-        self.preprocessing = Fitted(*(tensors[f"preprocessing.{p}"] for p in FITTED))
+        self.preprocessing = Fitted.of(tensors, "preprocessing.")
         self.manifest = manifest
-        if kind not in ("soft", "hard"):
-            raise ConfigError("labels", f"unknown {kind!r}", allowed="soft, hard")
-        self._targets = self.classes if kind == "hard" else self.labels.softmax(1)
+        channels, height, width = self.images.shape[1:]
+        self.codec = codec or Pixels().codec((channels, height, width), {})
+        self.stored = _below(STORED, tensors) or {"images": self.images}
+        self.targets: Tensor | None = tensors.get("targets")
+        self._raw_rates = tensors.get("raw_step_rates")
+        if kind not in get_args(LabelKind):
+            raise ConfigError("labels", f"unknown {kind!r}", allowed=", ".join(get_args(LabelKind)))
+        self._item_labels = self.classes if kind == "hard" else self.labels.softmax(1)
+        if kind == "targets":
+            if self.targets is None:
+                raise ConfigError("labels", "this set has learned no targets", allowed="soft, hard")
+            self._item_labels = self.targets
+
+    @property
+    def step_rates(self) -> Tensor | None:
+        """The learning rates (N,) of the N student steps that the set was made for, where each was learned."""
+        return None if self._raw_rates is None else softplus(self._raw_rates)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Images, labels, classes; targets and the numbers behind the rates of steps, where there are some."""
+        tensors = {"images": self.images, "labels": self.labels, "classes": self.classes}
+        others = {"targets": self.targets, "raw_step_rates": self._raw_rates}
+        return tensors | {name: tensor for name, tensor in others.items() if tensor is not None}
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.images[index], self._targets[index]
+        return self.images[index], self._item_labels[index]
 
 
-def load_distilled(path: str | Path, labels: Literal["soft", "hard"] = "soft") -> DistilledSet:
+def load_distilled(path: str | Path, labels: LabelKind = "soft") -> DistilledSet:
     """The distilled set in ``path``: a run folder or its ``distilled/`` folder.
 
     Raises:
@@ -76,9 +107,9 @@ def load_distilled(path: str | Path, labels: Literal["soft", "hard"] = "soft") -
     if not (folder / MANIFEST).exists():
         raise MissingInputError(str(folder), "holds no distilled set", allowed="a run folder, or its distilled/ folder")
     manifest = manifest_of(folder)
-    tensors = verified(folder, SET, manifest)
+    tensors, codec = _decoded(verified(folder, SET, manifest), manifest, str(folder / SET))
     _check(tensors, manifest, str(folder / SET))
-    return DistilledSet(tensors, manifest, labels)
+    return DistilledSet(tensors, manifest, labels, codec)
 
 
 def manifest_of(folder: Path, owner: str | None = None) -> dict[str, Any]:
@@ -93,6 +124,45 @@ def manifest_of(folder: Path, owner: str | None = None) -> dict[str, Any]:
     return read_record(folder / MANIFEST, KIND, owner=owner, needs=NEEDS, older=lambda values: values["config"])
 
 
+def pictures_per_class(manifest: Mapping[str, Any]) -> int:
+    """Images of a class as networks see them, where their form keeps several in the bytes of one."""
+    return int(manifest.get("pictures_per_class", manifest["images_per_class"]))
+
+
+def kept_in_form(rows: Tensor, codec: Codec) -> dict[str, Tensor]:
+    """What an artefact keeps of learned rows in place of images, by its names."""
+    own = {f"{STORED}{name}": tensor for name, tensor in codec.packed(rows).items()}
+    return own | {f"{FORM}{name}": tensor for name, tensor in codec.tensors().items()}
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin so, without that."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _decoded(
+    tensors: dict[str, Tensor], manifest: dict[str, Any], where: str
+) -> tuple[dict[str, Tensor], Codec | None]:
+    """The tensors with the images that are kept in the form that the manifest says; None: as they are.
+
+    Raises:
+        IntegrityError: what is kept does not fit the form, or numbers in it are not finite.
+    """
+    if "form" not in manifest:
+        return tensors, None
+    refuse_not_finite(tensors, where)
+    channels, height, width = manifest["image_shape"]
+    try:
+        form = build_member(SET_FORMS, manifest["form"]["settings"], "form")
+        form.check((channels, height, width))
+        codec: Codec = form.codec((channels, height, width), _below(FORM, tensors))
+        images = codec.opened(_below(STORED, tensors))
+    except (ConfigError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        problem = f"its images do not fit their form: {str(error).splitlines()[0]}"
+        raise IntegrityError(where, problem, fix=RESTORE) from None
+    return {**tensors, "images": images}, codec
+
+
 def _check(tensors: dict[str, Tensor], manifest: dict[str, Any], where: str) -> None:
     """Refuse a set that no network could learn from as its manifest says.
 
@@ -102,7 +172,13 @@ def _check(tensors: dict[str, Tensor], manifest: dict[str, Any], where: str) -> 
     num_classes, shape = len(manifest["class_names"]), tuple(manifest["image_shape"])
     require_shapes(tensors, {"images": (None, *shape), "labels": (None, num_classes), "classes": (None,)}, where)
     num, classes = len(tensors["images"]), tensors["classes"]
-    require_shapes(tensors, {"images": (num, *shape), "labels": (num, num_classes), "classes": (num,)}, where)
+    shapes: dict[str, tuple[int | None, ...]] = {
+        "images": (num, *shape),
+        "labels": (num, num_classes),
+        "classes": (num,),
+    }
+    optional: dict[str, tuple[int | None, ...]] = {"targets": (num, num_classes), "raw_step_rates": (None,)}
+    require_shapes(tensors, shapes | {name: shape for name, shape in optional.items() if name in tensors}, where)
     if not num or classes.is_floating_point() or int(classes.min()) < 0 or int(classes.max()) >= num_classes:
         raise IntegrityError(where, "its classes do not fit its class names", allowed=f"0 .. {num_classes - 1}")
     if "learning_rate" not in tensors and not isinstance(manifest.get("learning_rate"), float | int):
@@ -118,70 +194,13 @@ def fitted_of(tensors: dict[str, Tensor], image_shape: tuple[int, ...], where: s
         IntegrityError: a part of it is missing, or does not go with images of this shape.
     """
     try:
-        fitted = Fitted(*(tensors[f"preprocessing.{part}"] for part in FITTED))
+        fitted = Fitted.of(tensors, "preprocessing.")
         for change in (fitted.apply, fitted.invert):
             if change(torch.zeros(1, *image_shape)).shape != (1, *image_shape):
                 raise RuntimeError("changes the shape of images")
     except (KeyError, IndexError, RuntimeError, ConfigError) as error:
         raise IntegrityError(where, f"its preprocessing does not fit: {str(error).splitlines()[0]}") from None
     return fitted
-
-
-def load_real(path: str | Path, split: Literal["train", "validation", "test"] = "test", **data: Any) -> Dataset:
-    """The real images that the set in ``path`` was made from, as the set's networks see them.
-
-    Items are (image (C, H, W), class number). The split is the run's own, so a network trained on
-    `load_distilled` and tested on this repeats the report's first row.
-
-    Args:
-        data: where the real data lie, such as ``root="data"`` or ``path="pets"``.
-
-    Raises:
-        MissingInputError: there is no set, or the data are not there. IntegrityError: the data are not those that
-            the set was made from.
-    """
-    distilled = load_distilled(path)
-    splits = source_of(distilled.manifest["configuration"].get("data"), data).load()
-    if splits.sha256 != distilled.manifest["dataset"]["sha256"]:
-        raise IntegrityError(f"data set {splits.name}", "is not the one the set was made from")
-    if split not in SPLITS:
-        raise ConfigError("split", f"unknown {split!r}{did_you_mean(split, SPLITS)}", allowed=", ".join(SPLITS))
-    images = getattr(splits, split)
-    return TensorDataset(distilled.preprocessing.apply(images.pixels()), images.targets)
-
-
-def source_of(recorded: Any, typed: Mapping[str, Any]) -> DataSource:
-    """The data set that a record names, at the place that a person names.
-
-    Where data lie and whether they are fetched is never taken from a record, which may be a stranger's.
-
-    Raises:
-        ConfigError: the record names no data set, or a place must be typed.
-    """
-    return build_member(DATA_SETS, at_typed_places(recorded, typed), "data")
-
-
-def at_typed_places(recorded: Any, typed: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a data set that a record names, without its places, and what a person typed over them.
-
-    Raises:
-        ConfigError: the record names no data set.
-    """
-    values = {"kind": recorded} if isinstance(recorded, str) else recorded
-    if not isinstance(values, Mapping):
-        raise ConfigError("data", f"the record names no data set: {values!r}")
-    cls = DATA_SETS.members.get(str(values.get("kind")))
-    places = () if cls is None else _place_fields(cls)
-    return {**{key: value for key, value in values.items() if key not in places}, **typed}
-
-
-def places_of(source: DataSource) -> dict[str, Any]:
-    """Where a data set lies, by field; not whether it is fetched."""
-    return {name: getattr(source, name) for name in _place_fields(type(source)) if name != "download"}
-
-
-def _place_fields(cls: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(cls) if not field.metadata.get("identity", True)]
 
 
 def describe(
@@ -206,8 +225,8 @@ def describe(
         "image_shape": list(splits.image_shape),
         "preprocessing": {
             **values["preprocessing"],
-            "apply": "z = (x - mean) * forward; a matrix product if forward is (d, d)",
-            "invert": "x = z * inverse + mean, likewise",
+            "apply": "z = (x - mean) * forward; a matrix product if forward is (d, d)" + _through_units(values),
+            "invert": "x = z * inverse + mean, likewise" + _of_average(values),
             "pixels": "x in [0, 1]",
         },
         "network": values["network"],
@@ -223,6 +242,19 @@ def describe(
     }
 
 
+def _through_units(values: dict[str, Any]) -> str:
+    """What is done with each image on the way, where the preprocessing does such a thing."""
+    if values["preprocessing"].get("kind") != "regularised_zca":
+        return ""
+    return "; with u in place of x - mean: y = (x - mean) * scale, c = y less its own mean, u = c over its own norm"
+
+
+def _of_average(values: dict[str, Any]) -> str:
+    """What `invert` cannot know, where that is so."""
+    of_units = values["preprocessing"].get("kind") == "regularised_zca"
+    return "; of average brightness and contrast, as an image's own are not kept" if of_units else ""
+
+
 def write_artefact(
     folder: Path,
     best: dict[str, Tensor],
@@ -231,6 +263,8 @@ def write_artefact(
     facts: dict[str, Any],
 ) -> None:
     """Write the set, then the manifest: a folder without a manifest holds no set.
+
+    Of images in a form that is kept which `kept_in_form` gave, and the images are not.
 
     Raises:
         IntegrityError: a number is not finite; nothing is written.
@@ -242,14 +276,17 @@ def write_artefact(
     for name, tensors in ((SET, {**best, **extra}), (LAST, last)):
         if tensors is None:
             continue
-        hashes[name] = write_bytes(folder / name, save({k: t.contiguous() for k, t in tensors.items()}))
+        in_form = any(key.startswith(STORED) for key in tensors)
+        kept = {key: t.contiguous() for key, t in tensors.items() if not (in_form and key == "images")}
+        hashes[name] = write_bytes(folder / name, save(kept))
     learned = {"learning_rate": float(best["learning_rate"])} if "learning_rate" in best else {}
     write_record(folder / MANIFEST, KIND, facts["config"], {"schema": SCHEMA, "sha256": hashes, **learned, **facts})
 
 
 def load_last_step(folder: Path) -> dict[str, Tensor]:
     """The set as it was after the last outer step, whatever validation preferred."""
-    return verified(folder, LAST, manifest_of(folder))
+    manifest = manifest_of(folder)
+    return _decoded(verified(folder, LAST, manifest), manifest, str(folder / LAST))[0]
 
 
 def verified(folder: Path, name: str, manifest: dict[str, Any]) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -13,6 +13,7 @@ from distributed_dd.data.cache import silent
 from distributed_dd.durable import read_json
 from distributed_dd.errors import IntegrityError, MissingInputError, UserError
 from distributed_dd.evaluation import artefact
+from distributed_dd.evaluation.differences import typed, varied
 from distributed_dd.evaluation.referee import best_coreset, called
 from distributed_dd.evaluation.report import KIND
 from distributed_dd.evaluation.tables import markdown, percent
@@ -21,9 +22,9 @@ from distributed_dd.nested import flattened
 from distributed_dd.records import SEAL, opened, owner_of, require_keys, seal_of
 
 SCHEMA = 1
-MOST_DIFFERENCES = 3
 NEEDS = {"dataset": str, "method": str, "images_per_class": int, "rows": list, "num_test": int}
 OF_A_ROW = {"name": str, "accuracy_mean": float, "accuracy_std": float, "num_networks": int}
+SIZES = "KiB per class, images + labels"
 PUBLISHED = Path(__file__).with_name("published.json")
 COLUMNS = {
     "distilled": "distilled",
@@ -54,6 +55,12 @@ class Finished:
         """The configuration as ``key.path`` -> value, where the set says it."""
         configuration = (self._manifest or {}).get("configuration", {})
         return dict(flattened(configuration)) if isinstance(configuration, Mapping) else {}
+
+    @property
+    def data_sha256(self) -> str:
+        """The hash of the data that the run saw; empty where the set does not say it."""
+        dataset = (self._manifest or {}).get("dataset")
+        return str(dataset.get("sha256", "")) if isinstance(dataset, Mapping) else ""
 
     @cached_property
     def _manifest(self) -> dict[str, Any] | None:
@@ -203,16 +210,21 @@ def table(runs: Sequence[Finished], words: Mapping[str, Words]) -> tuple[list[st
     columns = {**{name: head for name, head in own.items() if name not in COLUMNS}, **COLUMNS, **own}
     columns = {name: head for name, head in columns.items() if any(run.row(name) for run in runs)}
     chosen = any(best_coreset(run.report["rows"]) for run in runs)
-    header = ["run", *columns.values(), *(["best coreset"] if chosen else []), "published"]
-    lines, varied = [], _varied(runs)
+    sized = any(run.report.get("bytes_per_class") for run in runs)
+    header = ["run", *columns.values(), *(["best coreset"] if chosen else []), *([SIZES] if sized else []), "published"]
+    lines, differing = [], _varied(runs)
     for run in runs:
         dataset, per_class, method, _ = run.place
-        what = " ".join([f"{dataset} ipc{per_class} {method}", *_differences(run, varied.get(run.place[:3], set()))])
+        digest = run.folder.name.rsplit("-", 1)[-1]
+        differences = typed(run.settings, differing.get(run.place[:3], ()), digest)
+        what = " ".join([f"{dataset} ipc{per_class} {method}", *differences])
         figure = published(dataset, method).get(per_class)
         cells = [_cell(run.row(name)) for name in columns]
         if chosen:
             best = best_coreset(run.report["rows"])
             cells.append(f"{_cell(best)} ({called(best['name'])})" if best else "-")
+        if sized:
+            cells.append(_sizes(run.report.get("bytes_per_class")))
         doubt = " (unconfirmed)" if (dataset, method) in unconfirmed() else ""
         lines.append([what, *cells, "-" if figure is None else f"{figure:.1f}{doubt}"])
     return header, lines
@@ -228,25 +240,18 @@ def about_columns(runs: Sequence[Finished], words: Mapping[str, Words]) -> str:
     return " ".join(filter(None, (words[kind].about_columns for kind in _kinds(runs, words))))
 
 
-def _differences(run: Finished, varied: set[str]) -> list[str]:
-    """Settings of ``run`` that not all of its peers share, as typed on the command line."""
-    differences = [f"{key}={value}" for key, value in run.settings.items() if key in varied]
-    return differences if len(differences) <= MOST_DIFFERENCES else [run.folder.name.rsplit("-", 1)[-1]]
-
-
 def _varied(runs: Sequence[Finished]) -> dict[tuple, set[str]]:
-    """For the runs of each place in the table the settings that they do not share; each is looked at once."""
-    values: dict[tuple, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    counts: dict[tuple, Counter[str]] = defaultdict(Counter)
+    """For the runs of each place in the table the settings that they do not share."""
+    described: dict[tuple, list[Mapping[str, Any]]] = defaultdict(list)
     for run in runs:
-        for key, value in run.settings.items():
-            values[run.place[:3]][key].add(repr(value))
-            counts[run.place[:3]][key] += 1
-    sizes = Counter(run.place[:3] for run in runs if run.settings)
-    return {
-        place: {key for key, seen in own.items() if len(seen) > 1 or counts[place][key] < sizes[place]}
-        for place, own in values.items()
-    }
+        if run.settings:
+            described[run.place[:3]].append(run.settings)
+    return {place: varied(settings) for place, settings in described.items()}
+
+
+def _protocol(run: Finished) -> str:
+    """How a run was scored; before protocols had names it was by the recipe of its configuration."""
+    return str(run.report.get("protocol", {}).get("kind", "ours"))
 
 
 def page(runs: Sequence[Finished], plots: Sequence[str], words: Mapping[str, Words]) -> str:
@@ -254,12 +259,24 @@ def page(runs: Sequence[Finished], plots: Sequence[str], words: Mapping[str, Wor
     header, lines = table(runs, words)
     counts = {row["num_networks"] for run in runs for row in run.report["rows"] if row["name"] != "expert"}
     networks = " to ".join(map(str, sorted({min(counts), max(counts)})))
+    plural = "networks" if max(counts) > 1 else "network"
     tested = ", ".join(sorted({f"{run.report['dataset']} {run.report['num_test']}" for run in runs}))
     text = markdown(header, lines)
-    text += f"\nTest accuracy in %, mean ± standard deviation over {networks} fresh networks; "
+    text += f"\nTest accuracy in %, mean ± standard deviation over {networks} fresh {plural}; "
     text += f"test images: {tested}. Published figures come from the sources' own protocols and sizes.\n"
+    text += f"Protocol: {', '.join(sorted({_protocol(run) for run in runs}))}.\n"
     text += f"{note}\n" if (note := about_columns(runs, words)) else ""
+    if "accuracy.png" in plots:
+        text += "\nIn the picture of accuracies, runs that differ in their seed alone are one point: the mean and the "
+        text += "sample standard deviation over all their networks. Runs of other settings are points of their own.\n"
     return text + "".join(f"\n![{name}]({name})\n" for name in plots)
+
+
+def _sizes(bytes_per_class: Any) -> str:
+    if not isinstance(bytes_per_class, Mapping):
+        return "-"
+    parts = ("images", "labels", *(["form"] if bytes_per_class.get("form") else []))
+    return " + ".join(f"{bytes_per_class.get(part, 0) / 2**10:.1f}" for part in parts)
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:

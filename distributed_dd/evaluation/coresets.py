@@ -2,7 +2,9 @@
 
 Rules work class by class on features (n, d) of the images of one class, and are deterministic but for k-means, which
 takes a seed. Herding: Welling 2009, as in iCaRL (arXiv:1611.07725). k-centre: the greedy rule of Sener and Savarese
-(arXiv:1708.00489). k-means: scikit-learn's.
+(arXiv:1708.00489). k-means: scikit-learn's. EL2N (arXiv:2107.07075) and forgetting (arXiv:1812.05159) rank images by
+how hard networks find them: of EL2N the easiest are taken, which serve small sets best (arXiv:2206.14486), of
+forgetting the most often forgotten, as in the tables of DC and DM.
 """
 
 import warnings
@@ -114,6 +116,9 @@ def nearest_to(centroids: Tensor, features: Tensor) -> Tensor:
 def of_class(rule: str, features: Tensor, number: int, seed: int) -> tuple[Tensor, Tensor]:
     """Members and the image of each, of one class, by a rule."""
     each = torch.arange(number)
+    rule = rule.removesuffix("_features")
+    if rule in ("el2n", "forgetting"):
+        return features[:, 0].argsort(descending=rule == "forgetting", stable=True)[:number], each
     if rule == "herding":
         return herding(features, number), each
     if rule == "k_center":
@@ -127,34 +132,33 @@ def of_class(rule: str, features: Tensor, number: int, seed: int) -> tuple[Tenso
 
 def _task(task: tuple[str, int], shared: tuple[Tensor, Tensor, int, int]) -> tuple[Tensor, Tensor]:
     """A rule on one class, as a task on a cluster."""
-    (rule, label), (images, targets, number, seed) = task, shared
+    (rule, label), (features, targets, number, seed) = task, shared
     own = (targets == label).nonzero().flatten()
-    members, image_of = of_class(rule, images[own].flatten(1), number, seed)
+    members, image_of = of_class(rule, features[own].flatten(1), number, seed)
     return own[members], image_of
 
 
 def coresets(
     rules: Sequence[str],
-    images: Tensor,
+    features_of: Callable[[str], tuple[Callable[[], Tensor], dict[str, Any]]],
     targets: Tensor,
     per_class: int,
     seed: int,
-    identity: dict[str, Any],
     cluster: Cluster,
     progress: Progress,
 ) -> list[Coreset]:
     """Coresets of ``per_class`` images of every class by each rule, from the cache where they were chosen before.
 
     Args:
-        images: (n, C, H, W) as networks see them; their pixels are the features. targets: classes (n,).
-        identity: what decides about these images, for the cache.
+        features_of: from a rule to what makes that which it looks at, a row (n, ..) for each image, and to what decides
+            about it, for the cache. targets: classes (n,).
     """
     num_classes = int(targets.max()) + 1
 
-    def chosen(rule: str) -> Callable[[], Any]:
+    def chosen(rule: str, features: Callable[[], Tensor]) -> Callable[[], Any]:
         def make() -> Any:
             tasks = [(rule, label) for label in range(num_classes)]
-            answers = dict(cluster.map(_task, tasks, (images, targets, per_class, seed)))
+            answers = dict(cluster.map(_task, tasks, (features(), targets, per_class, seed)))
             parts = [answers[label] for label in range(num_classes)]
             members = torch.cat([members for members, _ in parts])
             image_of = torch.cat([image_of + label * per_class for label, (_, image_of) in enumerate(parts)])
@@ -164,7 +168,8 @@ def coresets(
 
     found = []
     for rule in rules:
+        features, identity = features_of(rule)
         own = {"coreset": rule, "per_class": per_class, "seed": seed, "starts": NUM_STARTS, **identity}
-        tensors, _ = cached(f"choosing real images by {rule}", own, chosen(rule), progress.say)
+        tensors, _ = cached(f"choosing real images by {rule}", own, chosen(rule, features), progress.say)
         found.append(Coreset(rule, tensors["members"], tensors["image_of"]))
     return found

@@ -1,7 +1,7 @@
 """The result in a folder, evaluated on other networks: the verb ``evaluate FOLDER``."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from distributed_dd.data import Fitted
 from distributed_dd.evaluation import cross_architecture
 from distributed_dd.evaluation.artefact import load_distilled
+from distributed_dd.evaluation.controls import controls_of, has_room
 from distributed_dd.evaluation.cross_architecture import CrossArchitecture, cross_evaluate
 from distributed_dd.evaluation.rows import Entry, candidates
 from distributed_dd.evaluation.scoring import Candidate
@@ -24,13 +25,11 @@ class Elsewhere(ABC):
 
     Attributes:
         thing: as a person calls it. settings: what may be set on the command line.
-        page: the file that people read.
         num_real: real images of each class that its controls need at least; None: as many as it has itself.
     """
 
     thing: ClassVar[str]
     settings: ClassVar[type]
-    page: ClassVar[str]
     num_real: ClassVar[int | None] = None
 
     @abstractmethod
@@ -51,6 +50,14 @@ class Elsewhere(ABC):
     ) -> dict[str, Any]:
         """Score it; ``folder`` keeps what is done."""
 
+    def sizes(self, settings: Any, manifest: dict[str, Any]) -> Sequence[int]:
+        """Images per class of what is scored: as many as its run had."""
+        return (manifest["images_per_class"],)
+
+    @abstractmethod
+    def page(self, settings: Any) -> str:
+        """The name of the file that people read."""
+
     @abstractmethod
     def table(self, result: dict[str, Any]) -> Table:
         """The result for people."""
@@ -64,7 +71,7 @@ class SetElsewhere(Elsewhere):
 
     thing: ClassVar[str] = "a set"
     settings: ClassVar[type] = CrossArchitecture
-    page: ClassVar[str] = cross_architecture.PAGE
+    num_real: ClassVar[int | None] = 1
 
     def opened(self, folder: Path) -> tuple[dict[str, Any], Fitted]:
         """Of a run folder or its ``distilled/``."""
@@ -75,8 +82,17 @@ class SetElsewhere(Elsewhere):
         self, settings: CrossArchitecture, world: World, cluster: Cluster, progress: Progress, folder: Path
     ) -> dict[str, Any]:
         """On every network, beside the controls."""
-        entry = Entry(distilled=load_distilled(folder), last=None, world=settings.fitted_to(world))
-        return cross_evaluate(settings, entry, self.rows_of(entry), cluster, progress, folder)
+        world = settings.fitted_to(world)
+        chosen = controls_of(world, cluster, progress)
+        entry = Entry(distilled=load_distilled(folder), last=None, world=world, coresets=chosen)
+        rows = self.rows_of(entry)
+        if not has_room(world, world.stored_per_class):
+            rows = [row for row in rows if not row.name.startswith("random_real")]
+        return cross_evaluate(settings, entry, rows, cluster, progress, folder)
+
+    def page(self, settings: CrossArchitecture) -> str:
+        """One for each protocol that is asked for."""
+        return settings.page
 
     def table(self, result: dict[str, Any]) -> Table:
         """A line a row, a column a network."""

@@ -1,6 +1,7 @@
 """Distilled sets and experts in formats that other programs read."""
 
 import io
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def as_images(distilled: DistilledSet, folder: Path) -> None:
     folders = folders_of(distilled.manifest["class_names"])
     count = dict.fromkeys(range(len(folders)), 0)
     pictures: dict[Path, Tensor] = {}
-    for pixels, number in zip(_pixels(distilled), distilled.classes.tolist(), strict=True):
+    for pixels, number in zip(pixels_of(distilled), distilled.classes.tolist(), strict=True):
         pictures[folder / folders[number] / f"{count[number]:04d}.png"] = pixels
         count[number] += 1
     if others := sorted({*folder.glob("*/*.png")} - {*pictures}):
@@ -63,21 +64,50 @@ def folders_of(class_names: Sequence[str]) -> list[str]:
 
 
 def as_npz(distilled: DistilledSet, folder: Path) -> None:
-    """``distilled.npz``: images as networks see them, pixels uint8, label logits, classes, class names."""
+    """``distilled.npz``: images as networks see them, which ``values`` says, pixels uint8, label logits, classes.
+
+    Where a regression learned them, its ``targets`` too.
+    """
     buffer = io.BytesIO()
+    more: dict[str, Any] = {} if distilled.targets is None else {"targets": distilled.targets.numpy()}
     numpy.savez_compressed(
         buffer,
         images=distilled.images.numpy(),
-        pixels=_pixels(distilled).numpy(),
+        pixels=pixels_of(distilled).numpy(),
         labels=distilled.labels.numpy(),
         classes=distilled.classes.numpy(),
         learning_rate=numpy.float32(distilled.learning_rate),
         class_names=numpy.array(distilled.manifest["class_names"]),
+        values=numpy.array("seen"),
+        **more,
     )
     write_bytes(folder / "distilled.npz", buffer.getvalue())
 
 
-FORMATS: dict[str, Callable[[DistilledSet, Path], None]] = {"pt": as_pt, "images": as_images, "npz": as_npz}
+def as_stored(distilled: DistilledSet, folder: Path) -> None:
+    """``stored.npz``: what the artefact keeps in place of the images, ``stored.*``, and what those share, ``form.*``.
+
+    With label logits, classes, ``targets`` where there are some, and ``form``: the form's settings and how it is
+    decoded, as JSON.
+    """
+    manifest = distilled.manifest
+    form = manifest.get("form") or {"settings": {"kind": "pixels"}, "images": "stored.images are the images"}
+    arrays: dict[str, Any] = {f"stored.{name}": tensor.numpy() for name, tensor in distilled.stored.items()}
+    arrays |= {f"form.{name}": tensor.numpy() for name, tensor in distilled.codec.tensors().items()}
+    arrays |= {name: tensor.numpy() for name, tensor in distilled.tensors.items() if name != "images"}
+    arrays["learning_rate"] = numpy.float32(distilled.learning_rate)
+    arrays["class_names"], arrays["form"] = numpy.array(manifest["class_names"]), numpy.array(json.dumps(form))
+    buffer = io.BytesIO()
+    numpy.savez_compressed(buffer, **arrays)
+    write_bytes(folder / "stored.npz", buffer.getvalue())
+
+
+FORMATS: dict[str, Callable[[DistilledSet, Path], None]] = {
+    "pt": as_pt,
+    "images": as_images,
+    "npz": as_npz,
+    "stored": as_stored,
+}
 
 
 def experts_as_pt(
@@ -103,7 +133,8 @@ def _parameters(theta_P: Tensor, sizes: list[int], shapes: list[torch.Size]) -> 
     return [part.reshape(shape).clone() for part, shape in zip(theta_P.split(sizes), shapes, strict=True)]
 
 
-def _pixels(distilled: DistilledSet) -> Tensor:
+def pixels_of(distilled: DistilledSet) -> Tensor:
+    """Bytes (n, C, H, W) for people: preprocessing inverted, rounded, cut to [0, 1]."""
     natural = distilled.preprocessing.invert(distilled.images)
     return (natural.clamp(0, 1) * 255).round().to(torch.uint8)
 

@@ -1,6 +1,5 @@
-"""Other people's expert buffers and distilled sets, in our formats."""
+"""Other people's expert buffers in our format; their sets are read by `published_sets`."""
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,7 +13,6 @@ from distributed_dd.data.reading import check_regular
 from distributed_dd.durable import sha256_of
 from distributed_dd.errors import IntegrityError
 from distributed_dd.family import plain
-from distributed_dd.learning.classes import hard_logits
 from distributed_dd.outer.ports import Progress
 from distributed_dd.trajectories.foreign import read_pt
 from distributed_dd.trajectories.forms import Full
@@ -123,71 +121,3 @@ def _check_shapes(where: str, stored_shapes: list[tuple], shapes: list[tuple]) -
         problem = f"parameter {wrong} has shape {stored_shapes[wrong]}"
         allowed = f"{shapes[wrong]}, as the network in the configuration"
     raise IntegrityError(where, problem, allowed=allowed)
-
-
-def read_set(folder: Path, image_shape: tuple[int, ...], num_classes: int) -> dict[str, Tensor]:
-    """The set in ``folder``'s three files, as an artefact holds it, sorted by class.
-
-    Labels may be logits (n, K) or class numbers (n,); without a learning rate 0.01 is taken, as the
-    sources' default is.
-
-    Raises:
-        MissingInputError: a file is missing. IntegrityError: shapes do not fit, numbers are not finite, or images
-            or logits are whole numbers.
-    """
-    images = _images(folder / IMAGES, image_shape)
-    labels = _labels(folder / LABELS, len(images), num_classes)
-    classes = labels.argmax(1)
-    order = classes.argsort(stable=True)
-    return {
-        "images": images[order].contiguous(),
-        "labels": labels[order].contiguous(),
-        "classes": classes[order].contiguous(),
-        "learning_rate": _rate(folder / RATE),
-    }
-
-
-def _images(path: Path, image_shape: tuple[int, ...]) -> Tensor:
-    images = _only(path)
-    if images.ndim != 4 or tuple(images.shape[1:]) != image_shape or not images.numel():
-        problem, allowed = f"images are {tuple(images.shape)}", f"(n, {', '.join(map(str, image_shape))})"
-        raise IntegrityError(str(path), problem, allowed=allowed)
-    return _finite(path, images, "images, preprocessed as networks see them")
-
-
-def _labels(path: Path, count: int, num_classes: int) -> Tensor:
-    labels = _only(path)
-    allowed = f"({count}, {num_classes}) logits, or ({count},) class numbers below {num_classes}"
-    if labels.ndim == 1 and not labels.is_floating_point() and not labels.is_complex():
-        numbers = labels.numpy()  # torch compares no unsigned numbers
-        in_range = len(numbers) and int(numbers.min()) >= 0 and int(numbers.max()) < num_classes
-        labels = hard_logits(torch.from_numpy(numbers.astype("int64")), num_classes) if in_range else labels
-    if tuple(labels.shape) != (count, num_classes):
-        raise IntegrityError(str(path), f"labels are {tuple(labels.shape)}", allowed=allowed)
-    return _finite(path, labels, allowed)
-
-
-def _rate(path: Path) -> Tensor:
-    rate = _only(path) if os.path.lexists(path) else torch.tensor(0.01)
-    if rate.numel() != 1 or rate.is_complex() or not 0 < float(rate) < float("inf"):
-        actual = rate.tolist() if rate.numel() == 1 else f"of shape {tuple(rate.shape)}"
-        raise IntegrityError(str(path), f"is {actual}", allowed="one number above 0")
-    return rate.float().reshape(()).clone()
-
-
-def _finite(path: Path, values: Tensor, allowed: str) -> Tensor:
-    """``values`` as float32."""
-    if not values.is_floating_point():
-        raise IntegrityError(str(path), f"holds {values.dtype}", allowed=f"floating-point numbers: {allowed}")
-    values = values.float()
-    if not bool(values.isfinite().all()):
-        raise IntegrityError(str(path), "holds numbers that are not finite")
-    return values
-
-
-def _only(path: Path) -> Tensor:
-    check_regular(path, f"{IMAGES}, {LABELS} and {RATE}; or {BUFFERS}")
-    tensors = read_pt(path)
-    if set(tensors) != {"top"}:
-        raise IntegrityError(str(path), f"holds {len(tensors)} tensors in lists", allowed="one tensor")
-    return tensors["top"]

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from distributed_dd.evaluation.coresets import Coreset
-from distributed_dd.evaluation.scoring import Candidate, Fit
+from distributed_dd.evaluation.fits import Fit
+from distributed_dd.evaluation.scoring import Candidate
 from distributed_dd.outer.checkpoint import Saved
 
 Tensors = dict[str, Tensor]
@@ -22,6 +23,10 @@ class Product(ABC):
     @abstractmethod
     def starting(self) -> Tensors:
         """What a checkpoint holds before the first outer step."""
+
+    def as_kept(self, start: Tensors) -> Tensors:
+        """A start as methods make it -> as `starting`."""
+        return start
 
     @abstractmethod
     def read(self, saved: Saved) -> Tensors:
@@ -62,6 +67,10 @@ class Product(ABC):
     def more_for_the_report(self) -> dict[str, Any]:
         """What the report says beside what all say."""
         return {}
+
+    def bytes_per_class(self) -> dict[str, int] | None:
+        """What it takes to keep, a class on average: ``images`` and ``labels``; None where that is not known."""
+        return None
 
     @property
     @abstractmethod

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from distributed_dd.evaluation.scoring import RULES
+from distributed_dd.evaluation.settings import EXPERT_RULES, RULES
 
 CALLED = {
     "starting_set": "the starting set",
@@ -13,6 +13,11 @@ CALLED = {
     "kmeans": "k-means",
     "kmeans_centroids": "k-means centroids",
     "k_center": "k-centre",
+    "herding_features": "herding in features",
+    "kmeans_features": "k-means in features",
+    "k_center_features": "k-centre in features",
+    "el2n": "EL2N",
+    "forgetting": "forgetting",
 }
 SOFT = "_soft_labels"
 MOST_NAMED = 3
@@ -31,7 +36,7 @@ def is_control(row: str) -> bool:
 
 def best_coreset(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The row of chosen real images that did best; None where there is none."""
-    chosen = [row for row in rows if row["name"].removesuffix(SOFT) in RULES]
+    chosen = [row for row in rows if row["name"].removesuffix(SOFT) in (*RULES, *EXPERT_RULES)]
     return max(chosen, key=lambda row: row["accuracy_mean"], default=None)
 
 
@@ -40,6 +45,22 @@ def difference(row: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float,
     pairs = zip(row["accuracies"], other["accuracies"], strict=True)
     differences = [own - theirs for own, theirs in pairs]
     return mean(differences), stdev(differences) if len(differences) > 1 else 0.0
+
+
+def points(mean_by: float, spread: float, num_pairs: int) -> str:
+    """A difference in points; one pair has no spread."""
+    return f"{100 * mean_by:+.1f}" + (f" ± {100 * spread:.1f}" if num_pairs > 1 else "")
+
+
+def paired_differences(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """The set less each control, in [-1, 1]: mean and sample standard deviation over pairs of networks of one seed."""
+    own = next((row for row in rows if row["name"] == "distilled"), None)
+    if own is None or "accuracies" not in own:
+        return {}
+    paired = {row["name"]: difference(own, row) for row in rows if is_control(row["name"]) and "accuracies" in row}
+    return {
+        name: {"mean": by, "std": spread, "num_pairs": own["num_networks"]} for name, (by, spread) in paired.items()
+    }
 
 
 def against_controls(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -52,7 +73,13 @@ def against_controls(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     best = max(controls, key=lambda row: row["accuracy_mean"])
     by, spread = difference(own, best)
-    margin = f"{100 * by:+.1f} ± {100 * spread:.1f} points over {own['num_networks']} pairs of networks"
+    count = own["num_networks"]
+    over = (
+        f"points over {count} pairs of networks"
+        if count > 1
+        else "points for one pair of networks, of which no spread is known"
+    )
+    margin = f"{points(by, spread, count)} {over}"
     not_below = [row for row in controls if difference(own, row)[0] <= difference(own, row)[1]]
     if not not_below:
         return [f"Above the best control, {called(best['name'])}, by {margin}."]

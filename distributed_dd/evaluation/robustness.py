@@ -1,19 +1,30 @@
 """DD-Ranking's scores, from the rows of an evaluation (arXiv 2505.13300)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import exp
+from statistics import fmean
 
 WEIGHT = 0.5
 
 
-def scores(accuracies: Mapping[str, float], soft: bool) -> dict[str, float]:
-    """Scores that the rows at hand allow; accuracies in [0, 1] by row name.
+def scores(accuracies: Mapping[str, float | Sequence[float]], soft: bool) -> dict[str, float]:
+    """Scores that the rows at hand allow; accuracies in [0, 1] by row name, one or one for each network.
 
     ``hard_label_recovery`` (HLR): full data less the distilled images with hard labels; smaller is
     better. ``improvement_over_random`` (IOR): the set less random real images, both with the method's own
     kind of labels. ``label_robust`` (LRS) and ``augmentation_robust`` (ARS) weigh two such differences
-    equally and map them to [0, 1].
+    equally and map them to [0, 1]. Every score is the mean over networks, as the package ``ddranking`` takes it.
     """
+    lists = {name: [value] if isinstance(value, float) else list(value) for name, value in accuracies.items()}
+    if len({len(values) for values in lists.values()}) > 1:  # no network has a partner in every row
+        lists = {name: [fmean(values)] for name, values in lists.items()}
+    num_networks = max(map(len, lists.values()), default=0)
+    each = [_of_one({name: values[i] for name, values in lists.items()}, soft) for i in range(num_networks)]
+    return {name: fmean(one[name] for one in each) for name in (each[0] if each else ())}
+
+
+def _of_one(accuracies: Mapping[str, float], soft: bool) -> dict[str, float]:
+    """The scores of one network of each row."""
     control = "random_real_soft_labels" if soft else "random_real"
     by_name: dict[str, float] = {}
 

@@ -1,202 +1,21 @@
-"""Score sets by training fresh networks on them, beside honest controls."""
+"""The rows of a report: sets and controls, each scored by several fresh networks."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import mean, stdev
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from distributed_dd.data import Images
 from distributed_dd.errors import DivergedError
+from distributed_dd.evaluation.fits import Contest, Fit, ImageStream, Outcome, score
 from distributed_dd.evaluation.scored import Scored
-from distributed_dd.family import choice, plain, require, setting
-from distributed_dd.learning.augment import Identity
-from distributed_dd.learning.chance import generator
-from distributed_dd.learning.device import device
-from distributed_dd.learning.loop import Recipe, Training, predict, share_right
-from distributed_dd.learning.networks import NETWORKS, Network, initialised
-from distributed_dd.learning.optimizers import OPTIMIZERS, SGD, Optimizer
-from distributed_dd.learning.tensor_files import is_finite
-from distributed_dd.outer.footprint import footprint
+from distributed_dd.evaluation.settings import Evaluation
+from distributed_dd.evaluation.teacher import teacher_of
+from distributed_dd.learning.networks import NETWORKS, Network
 from distributed_dd.outer.ports import Cluster, Progress
-
-DIVERGED = -1.0
-CONFUSED, MOST_CONFUSED = "distilled", 100
-"""The row whose networks tell what they take for what, and the most classes of which they do."""
-RULES = ("herding", "kmeans", "kmeans_centroids", "k_center")
-"""By which real images may be chosen; `coresets` has them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation(Recipe):
-    """How a set is scored: fresh networks, trained by one frozen recipe."""
-
-    num_epochs: int = setting("passes over the set", 1001, at_least=1, at_most=1_000_000)
-    batch_size: int = setting("images per step", 128, at_least=1)
-    drop: float = setting("learning rate factor after epoch num_epochs // 2 + 1", 0.1, at_most=1)
-    optimizer: Optimizer = choice(
-        OPTIMIZERS, "update rule; its rate is used where none was distilled", SGD(0.01, 0.9, 5e-4)
-    )
-    num_networks: int = setting("fresh networks per row of the report", 5, at_least=1, at_most=10_000)
-    num_validation_networks: int = setting(
-        "fresh networks for every choice on validation", 2, at_least=1, at_most=10_000
-    )
-    every: int = setting("outer steps between scores on validation", 500, at_least=1)
-    controls: tuple[str, ...] = setting(
-        f"real images that the report scores beside random ones: any of {', '.join(RULES)}",
-        ("herding", "kmeans", "kmeans_centroids"),
-        identity=False,
-    )
-    num_epochs_full_data: int = setting(
-        "passes over all real images, for the full-data row", 100, at_least=1, at_most=1_000_000
-    )
-
-    def __post_init__(self) -> None:
-        for rule in self.controls:
-            require(rule in RULES, "controls", f"unknown {rule!r}", ", ".join(RULES))
-
-    def recipe(self) -> Recipe:
-        """The training part alone."""
-        return self.bare()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contest:
-    """What all fits of one scoring share: the network, the recipe, the images that judge."""
-
-    network: Network
-    recipe: Recipe
-    seed: int
-    num_classes: int
-    judge: Images
-
-
-class ImageStream(Protocol):
-    """Images that are new in every epoch."""
-
-    def keyed(self, *key: str | int) -> "ImageStream":
-        """The same with other draws."""
-        ...
-
-    def to(self, device: torch.device) -> "ImageStream":
-        """The same, computing on a device."""
-        ...
-
-    def epoch(self, number: int) -> Tensor:
-        """Images (n, C, H, W) of an epoch, as networks see them."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fit:
-    """One fresh network to train on one set, or on a source of images that are new in every epoch."""
-
-    images: Tensor | ImageStream
-    labels: Tensor
-    learning_rate: float | None
-    member: int
-    num_epochs: int | None = None
-    augmented: bool = True
-    row: str = ""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Accuracy on the judge's images in [0, 1], and the most memory the fit's process held.
-
-    ``accuracy`` is `DIVERGED` where the network's outputs are not finite: that is no accuracy, not even by chance.
-    ``confusion`` counts images (K, K) by their class and by what the network took them for; empty where nobody asked.
-    """
-
-    accuracy: float
-    peak_bytes: int
-    confusion: Sequence[Sequence[int]] = ()
-
-    @property
-    def diverged(self) -> bool:
-        """Whether the training diverged."""
-        return self.accuracy == DIVERGED
-
-
-def run_fit(fit: Fit, contest: Contest) -> Outcome:
-    """Train network number ``fit.member`` on the set and score it."""
-    with footprint() as cost:
-        logits_nK = _judged(fit, contest).cpu()
-    if not is_finite(logits_nK):
-        return Outcome(DIVERGED, cost.peak_bytes)
-    targets_n = contest.judge.targets.cpu()
-    asked = fit.row == CONFUSED and contest.num_classes <= MOST_CONFUSED
-    confusion = _confusion(logits_nK, targets_n, contest.num_classes) if asked else ()
-    return Outcome(share_right(logits_nK, targets_n), cost.peak_bytes, confusion)
-
-
-def _confusion(logits_nK: Tensor, targets_n: Tensor, num_classes: int) -> list[list[int]]:
-    """How many images (K, K) of a class were taken for which."""
-    pairs = targets_n * num_classes + logits_nK.argmax(1)
-    return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes).tolist()
-
-
-def _judged(fit: Fit, contest: Contest) -> Tensor:
-    """Logits (n, K) of the judge's images by a network that was trained on the set."""
-    where = device()
-    rng = generator(contest.seed, "evaluation", fit.member, "start")
-    images, renewed = fit.images.to(where), None
-    if not isinstance(images, Tensor):
-        renewed = images.keyed(fit.member).epoch
-        images = renewed(0)
-    shape = (images.shape[1], images.shape[2], images.shape[3])
-    network = initialised(contest.network, shape, contest.num_classes, rng).to(where)
-    recipe = contest.recipe
-    if fit.num_epochs is not None:
-        recipe = replace(recipe, num_epochs=fit.num_epochs)
-    if not fit.augmented:
-        recipe = replace(recipe, augment=Identity())
-    key = (contest.seed, "evaluation", fit.member)
-    labels = fit.labels.to(where)
-    Training(network, images, labels, recipe, key, fit.learning_rate, renewed=renewed).run_to_end()
-    return predict(network, contest.judge.images.to(where))
-
-
-def score(
-    fits: Sequence[Fit],
-    contest: Contest,
-    cluster: Cluster,
-    progress: Progress | None = None,
-    what: str = "",
-    scored: Scored | None = None,
-) -> list[Outcome]:
-    """Outcomes of all fits, in their order; those that ``scored`` knows are not made again, the others are kept."""
-    keys = [_key(fit, contest, what) for fit in fits]
-    known = {index: scored.get(key) for index, key in enumerate(keys)} if scored else {}
-    results = {index: Outcome(*outcome) for index, outcome in known.items() if outcome}
-    missing = [index for index in range(len(fits)) if index not in results]
-    with progress.bar(what, len(fits), len(results)) if progress else nullcontext() as bar:
-        for number, outcome in cluster.map(run_fit, [fits[index] for index in missing], contest):
-            index = missing[number]
-            results[index] = outcome
-            if scored:
-                scored.keep(keys[index], (outcome.accuracy, outcome.peak_bytes, outcome.confusion))
-            if bar:
-                bar.advance()
-    return [results[index] for index in range(len(fits))]
-
-
-def _key(fit: Fit, contest: Contest, what: str) -> dict[str, Any]:
-    """What tells a fit from the others of the same result."""
-    return {
-        "what": what,
-        "row": fit.row,
-        "member": fit.member,
-        "learning_rate": fit.learning_rate,
-        "num_epochs": fit.num_epochs,
-        "augmented": fit.augmented,
-        "network": [NETWORKS.kind_of(contest.network), plain(contest.network)],
-        "recipe": plain(contest.recipe),
-        "seed": contest.seed,
-    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +23,8 @@ class Candidate:
     """A row of the report before it is scored.
 
     ``sets`` holds one (images, labels) per network, or a single one for all; images may be a source of new
-    ones. Learning rates beyond the first are alternatives; validation decides.
+    ones. Learning rates beyond the first are alternatives; validation decides. With ``targets`` soft labels are
+    targets of a regression as they are, and no logits.
     """
 
     name: str
@@ -213,6 +33,7 @@ class Candidate:
     learning_rates: tuple[float, ...]
     num_epochs: int | None = None
     augmented: bool = True
+    targets: bool = False
 
     def fit(self, member: int, rate: float) -> Fit:
         """Network number ``member`` of this row."""
@@ -224,6 +45,7 @@ class Candidate:
             member=member,
             num_epochs=self.num_epochs,
             augmented=self.augmented,
+            targets=self.targets,
             row=self.name,
         )
 
@@ -307,16 +129,24 @@ def score_rows(
     all rows together. Nothing afterwards depends on what it said.
 
     Args:
+        rows: the first is of the set itself, whose size decides where a protocol counts in updates.
         scored: the networks that are scored already, where a kill may come between.
 
     Raises:
         DivergedError: all networks of a row ended with numbers that are not finite.
     """
     num, kind = evaluation.num_networks, NETWORKS.kind_of(network)
+    num_classes, num_images = material.splits.num_classes, len(rows[0].sets[0][1])
+    teacher = teacher_of(network, evaluation, seed, material, cluster, progress)
 
     def contest(judge: Images) -> Contest:
         return Contest(
-            network=network, recipe=evaluation.recipe(), seed=seed, num_classes=material.splits.num_classes, judge=judge
+            network=network,
+            recipe=evaluation.recipe(num_classes, num_images),
+            seed=seed,
+            num_classes=num_classes,
+            judge=judge,
+            teacher=teacher,
         )
 
     choosing = contest(material.validation)

@@ -88,7 +88,7 @@ def test_a_pickle_that_is_not_the_published_one_is_never_opened(tmp_path, monkey
     assert not marker.exists()
 
 
-def test_svhn_calls_zero_ten(tmp_path):
+def test_svhn_calls_zero_ten(warm_readers, tmp_path):
     layouts.make_svhn(tmp_path)
     images, labels = layouts.labelled(10, 2, (32, 32, 3), 1)
     test = SVHN(root=str(tmp_path)).load().test

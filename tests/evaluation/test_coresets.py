@@ -8,8 +8,8 @@ from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.errors import ConfigError
 from distributed_dd.evaluation import coresets as chosen
 from distributed_dd.evaluation.coresets import Coreset, clusters, coresets, herding, k_center, nearest_to
-from distributed_dd.evaluation.referee import against_controls, difference
-from distributed_dd.evaluation.scoring import RULES, Evaluation
+from distributed_dd.evaluation.referee import against_controls, difference, paired_differences, points
+from distributed_dd.evaluation.settings import RULES, Evaluation
 from distributed_dd.family import build
 from distributed_dd.learning.chance import generator
 
@@ -68,7 +68,12 @@ def test_equal_images_make_no_empty_cluster_and_are_not_chosen_twice():
 
 
 def of(rules, images, per_class, seed=0, cluster=None):
-    return coresets(rules, *images, per_class, seed, {"data": "small"}, cluster or InProcess(), ConsoleProgress())
+    pixels, targets = images
+
+    def features_of(rule):
+        return lambda: pixels, {"data": "small"}
+
+    return coresets(rules, features_of, targets, per_class, seed, cluster or InProcess(), ConsoleProgress())
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -141,6 +146,14 @@ def test_a_difference_is_taken_network_by_network():
 def test_a_report_says_what_the_set_is_above_and_what_not(rows, line):
     said = against_controls([row("distilled", 0.8, 0.9, 1.0), *rows])
     assert (said == []) if line is None else (len(said) == 1 and line in said[0]), said
+
+
+def test_the_set_is_compared_with_each_control_over_the_same_seeds():
+    rows = [row("distilled", 0.8, 0.9, 1.0), row("kmeans", 0.7, 0.9, 0.8), row("full_data", 1.0, 1.0, 1.0)]
+    paired = paired_differences(rows)
+    assert set(paired) == {"kmeans"}, "the full data are no control of the same size"
+    assert paired["kmeans"] == pytest.approx({"mean": 0.1, "std": 0.1, "num_pairs": 3})
+    assert points(0.1, 0.1, 3) == "+10.0 ± 10.0" and points(-0.1, 0.0, 1) == "-10.0"
 
 
 def test_reports_of_older_versions_have_no_such_line():

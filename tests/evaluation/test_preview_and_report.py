@@ -7,9 +7,11 @@ import torch
 from PIL import Image
 
 from distributed_dd.evaluation.preview import preview_png
-from distributed_dd.evaluation.report import page
+from distributed_dd.evaluation.report import assemble, page
 from distributed_dd.evaluation.scoring import row
+from distributed_dd.evaluation.tables import percent
 from distributed_dd.methods import words_by_kind
+from distributed_dd.outer.footprint import Footprint
 from tests.references.tables import unpadded
 
 
@@ -64,19 +66,54 @@ def test_a_row_has_the_sample_standard_deviation():
     assert row("x", "mlp", "hard", [0.5])["accuracy_std"] == 0.0
 
 
+def report_of(rows, class_names=("ant", "a|b", "cat")):
+    about = {"dataset": "digits", "method": "datm", "images_per_class": 1, "num_outer_steps": 5}
+    manifest = {"outer_step": 3, "validation_accuracy": 0.25, "class_names": [*class_names]}
+    return assemble(about, rows, {"experts": Footprint(1.25, 2**21)}, manifest, 540)
+
+
+def own_titles():
+    return words_by_kind()["trajectory_matching"].rows
+
+
 def test_the_page_is_a_table_in_per_cent():
-    report = {
-        "dataset": "digits",
-        "method": "datm",
-        "images_per_class": 1,
-        "rows": [row("random_real", "mlp", "hard", [0.5, 0.7])],
-        "best_step": 3,
-        "num_outer_steps": 5,
-        "validation_accuracy": 0.25,
-        "num_test": 540,
-        "seconds": {"experts": 1.25},
-        "peak_memory_bytes": {"experts": 2**21},
-    }
-    text = page(report, words_by_kind()["trajectory_matching"].rows)
+    report = report_of([row("random_real", "mlp", "hard", [0.5, 0.7])])
+    assert "class_names" not in report
+    text = page(report, own_titles())
     assert "| random real images | hard | mlp | 60.0 ± 14.1 | 2 |" in unpadded(text)
     assert "| experts | 1.2 | 2 |" in unpadded(text) and "25.0 %" in text and "540 images" in text
+
+
+def confused():
+    return {
+        **row("distilled", "mlp", "hard", [0.5, 0.7]),
+        "per_class": [0.5, 1.0, 0.25],
+        "confusion": [[2, 1, 1], [0, 4, 0], [0, 3, 1]],
+    }
+
+
+def test_classes_go_by_their_names():
+    text = unpadded(page(report_of([confused()]), own_titles()))
+    for line in ("| ant | 50.0 | a\\|b (25.0 %) |", "| a\\|b | 100.0 | - |", "| cat | 25.0 | a\\|b (75.0 %) |"):
+        assert line in text, text
+
+
+def test_a_report_of_an_older_version_knows_their_numbers():
+    report = report_of([confused()])
+    del report["class_names"]
+    assert "| 0 | 50.0 | 1 (25.0 %) |" in unpadded(page(report, own_titles()))
+
+
+def test_the_spread_over_one_network_is_unknown_and_not_nothing():
+    """``report.json`` keeps a 0.0 there, which people would take for certainty."""
+    one, two = row("x", "mlp", "hard", [0.931]), row("x", "mlp", "hard", [0.931, 0.931])
+    assert percent(one) == "93.1" and percent(two) == "93.1 ± 0.0"
+    assert "| distilled | hard | mlp | 50.0 | 1 |" in unpadded(
+        page(report_of([row("distilled", "mlp", "hard", [0.5])]), own_titles())
+    )
+
+
+def test_a_comparison_over_one_pair_of_networks_claims_no_spread():
+    rows = [row("distilled", "mlp", "hard", [0.5]), row("random_real", "mlp", "hard", [0.25])]
+    (line,) = [line for line in page(report_of(rows), {}).splitlines() if "control" in line]
+    assert "+25.0 points for one pair of networks, of which no spread is known" in line and "±" not in line
