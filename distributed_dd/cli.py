@@ -18,16 +18,17 @@ VERBS = {
     "run": "experts, distill, evaluate, report; what is done already is not done again",
     "experts": "train the experts that are missing (of a generative method: the GAN)",
     "distill": "distil the set or generator (what it starts from is trained first, where it is missing)",
-    "evaluate": "score what was distilled and its controls on the test split; or a folder on networks=[..]",
+    "evaluate": "score what was distilled and its controls on the test split; or a folder, or THEIR_SET CONFIG",
     "sample": "a set of any size from a distilled generator: sample RUN_FOLDER images_per_class=50",
     "tune": "search matching windows, rates .. for each images per class: distributed-dd tune SWEEP_FILE",
+    "diagnose": "before hours are spent: does the loss know accuracy? the coreset to beat, predicted time",
     "report": "print the report of a finished run; or compare all runs in folders",
     "show": "print the resolved configuration, what is present, and an estimate of the work",
     "ui": "MLflow's pages for a folder of runs, on this machine: distributed-dd ui [runs]",
     "kinds": "list everything that can be chosen by kind, with its settings",
-    "import": "other people's expert buffers or distilled set (.pt); or runs that MLflow did not hear of",
-    "export": "a distilled set as pt, images or npz; the experts of a configuration as replay buffers",
-    "bench": "measure speed and memory: bench unroll|experts|scheduling|sharded|generator",
+    "import": "other people's expert buffers or set (pt, pictures, npz, parquet); or runs that MLflow did not hear of",
+    "export": "a distilled set as pt, images, npz, hub or ddranking; experts of a configuration as replay buffers",
+    "bench": "measure speed and memory: bench unroll|experts|scheduling|sharded|generator|kernel",
 }
 EXIT_CODES = "0 done, 2 configuration, 3 missing input, 4 diverged, 5 integrity, 130 interrupted, 1 other"
 
@@ -116,7 +117,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     if verb == "bench":
         parser.add_argument(
             "what",
-            choices=["unroll", "experts", "scheduling", "sharded", "generator"],
+            choices=["unroll", "experts", "scheduling", "sharded", "generator", "kernel"],
             help="what to measure",
         )
         parser.add_argument("--json", action="store_true", help="print JSON for machines")
@@ -135,9 +136,15 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     if verb in ("import", "export"):
         return _exchange_parser(parser, verb)
     what = "configuration, such as configs/digits/datm_ipc10.yaml"
+    if verb == "diagnose":
+        what += "; or a sweep, whose pairs are there"
     if verb == "tune":
         what = "sweep, such as configs/tune/digits_datm_window.yaml"
-    what += "; or the folder of a distilled set or generator" if verb == "evaluate" else ""
+    what += (
+        "; or the folder of a set or generator; or a set of others, and then a configuration"
+        if verb == "evaluate"
+        else ""
+    )
     parser.add_argument("file", type=Path, help=what)
     parser.add_argument("overrides", nargs="*", help="key.path=value")
     parser.add_argument("--on", type=Path, metavar="CLUSTER_FILE", help="where tasks run (a local Ray)")
@@ -156,7 +163,7 @@ def _exchange_parser(parser: argparse.ArgumentParser, verb: str) -> argparse.Arg
         )
     else:
         parser.add_argument("source", type=Path, help="run folder or distilled/ folder; or a configuration")
-        parser.add_argument("--as", dest="form", default="pt", help="pt (default), images, npz")
+        parser.add_argument("--as", dest="form", default="pt", help="pt (default), images, npz, stored, hub, ddranking")
     parser.add_argument("overrides", nargs="*", help="key.path=value")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="where the result goes")
     return parser

@@ -12,19 +12,20 @@ from typing import Any, Literal
 from distributed_dd.data import DATA_SETS, PREPROCESSINGS, DataSource, Preprocessing
 from distributed_dd.data.whitening import ZCA
 from distributed_dd.errors import ConfigError
-from distributed_dd.evaluation.scoring import Evaluation
+from distributed_dd.evaluation.settings import Evaluation
 from distributed_dd.family import build, choice, did_you_mean, lifted_fields, plain, require, setting
 from distributed_dd.learning.networks import NETWORKS, Network
 from distributed_dd.learning.networks.convnet import ConvNet
 from distributed_dd.methods import METHODS
 from distributed_dd.outer.method import Method
+from distributed_dd.outer.set_settings import SetSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One distillation: data, method, evaluation."""
 
-    images_per_class: int = setting("synthetic images of every class", at_least=1)
+    images_per_class: int = setting("synthetic images of every class, as they are stored", at_least=1)
     num_outer_steps: int = setting("updates of the synthetic set, or of the generator", at_least=1)
     data: DataSource = choice(DATA_SETS, "real images")
     method: Method = choice(METHODS, "what is distilled, and how")
@@ -44,7 +45,17 @@ class Experiment:
     checkpoint_every: int = setting("outer steps between checkpoints", 25, identity=False, at_least=1)
     preprocessing: Preprocessing = choice(PREPROCESSINGS, "pixels to network input", ZCA())
     network: Network = choice(NETWORKS, "network that learns from the set, and of evaluation", ConvNet())
+    set: SetSettings = setting("what any distilled set has, whatever the method", SetSettings(), added=True)
     evaluate: Evaluation = setting("evaluation", default_factory=Evaluation)
+
+    def __post_init__(self) -> None:
+        require(
+            self.set == SetSettings() or self.method.learns_a_set,
+            "set",
+            f"{self.method.name} learns no set, which could have a form, or rows that are real images",
+            "no such group",
+            "leave set out",
+        )
 
 
 def lifted_groups() -> dict[str, list[str]]:
@@ -113,8 +124,12 @@ def _kind(method: Any) -> str | None:
 
 
 def values_of(experiment: Experiment) -> dict[str, Any]:
-    """The inverse of `experiment_of`: nested plain values, lifted groups at the top level."""
-    return _lifted(experiment, plain(experiment))
+    """The inverse of `experiment_of`: nested plain values, lifted groups at the top level.
+
+    Without ``set`` where it says nothing: not every method has one, and most sets are pixels.
+    """
+    values = _lifted(experiment, plain(experiment))
+    return {key: value for key, value in values.items() if key != "set" or experiment.set != SetSettings()}
 
 
 def identity_of(experiment: Experiment) -> dict[str, Any]:

@@ -55,6 +55,7 @@ def setting(
     place: bool = False,
     folder: bool = False,
     lifted: bool = False,
+    added: bool = False,
     at_least: float | None = 0,
     above: float | None = None,
     at_most: float | None = None,
@@ -69,12 +70,14 @@ def setting(
         place: the field is a folder or a URI, which processes that start elsewhere must find.
         folder: the field is a folder or file of this machine.
         lifted: the field is a group that people write at the top level of a configuration.
+        added: the field came when results were there already: `identity` leaves it out at its default, so that they
+            keep their digests.
         at_least, above, at_most, below: bounds of a number, and of each number in a list; None: no such bound. A
             number is finite, and 0 or more, unless this says otherwise.
     """
     limits = Range(at_least=at_least if above is None else None, above=above, at_most=at_most, below=below)
     metadata = {"meaning": meaning, "identity": identity, "place": place, "folder": folder, "lifted": lifted}
-    metadata["range"] = limits
+    metadata |= {"added": added, "range": limits}
     if default is not dataclasses.MISSING:
         kwargs["default"] = default
     return dataclasses.field(metadata=metadata, **kwargs)
@@ -99,10 +102,10 @@ def paths_where(member: Any, mark: str, value: bool, prefix: str = "") -> typing
             yield from paths_where(inner, mark, value, f"{path}.")
 
 
-def choice(family: Family, meaning: str, default: Any = dataclasses.MISSING) -> Any:
-    """A dataclass field holding one member of ``family``."""
+def choice(family: Family, meaning: str, default: Any = dataclasses.MISSING, *, added: bool = False) -> Any:
+    """A dataclass field holding one member of ``family``; ``added`` as in `setting`."""
     kwargs: dict[str, Any] = {} if default is dataclasses.MISSING else {"default": default}
-    return dataclasses.field(metadata={"meaning": meaning, "family": family}, **kwargs)
+    return dataclasses.field(metadata={"meaning": meaning, "family": family, "added": added}, **kwargs)
 
 
 def choices(family: Family, meaning: str, default: tuple = ()) -> Any:
@@ -156,7 +159,7 @@ def build_member(family: Family, values: Any, path: str = "") -> Any:
 
 
 def identity(member: Any) -> Any:
-    """`plain` without the fields that decide nothing about the result."""
+    """`plain` without the fields that decide nothing about the result, and added ones at their default."""
     return plain(member, identity_only=True)
 
 
@@ -169,6 +172,8 @@ def plain(member: Any, identity_only: bool = False) -> Any:
         if identity_only and not field.metadata.get("identity", True):
             continue
         value = getattr(member, field.name)
+        if identity_only and field.metadata.get("added") and value == field.default:
+            continue
         family = field.metadata.get("family")
         if family is None or value is None:
             out[field.name] = plain(value, identity_only)
@@ -237,7 +242,19 @@ def _member(family: Family, value: Any, field: dataclasses.Field, path: str) -> 
     cls = family.members[kind]
     if default not in (dataclasses.MISSING, None) and type(default) is cls:
         rest = laid_over(plain(default), rest)
+    _refuse_keys_of_others(family, kind, rest, path)
     return build(cls, rest, path)
+
+
+def _refuse_keys_of_others(family: Family, kind: str, values: Mapping[str, Any], path: str) -> None:
+    """Refuse a key that this kind does not have and others do: their kind was meant, and not said."""
+    own = {field.name for field in dataclasses.fields(family.members[kind])}
+    for key in (key for key in values if key not in own):
+        others = [other for other, cls in family.members.items() if key in {f.name for f in dataclasses.fields(cls)}]
+        if others:
+            problem = f"unknown key of kind {kind}; {', '.join(others[:3])} {'has' if len(others) == 1 else 'have'} it"
+            allowed = ", ".join(sorted(own)) or f"no keys: {kind} has none"
+            raise ConfigError(_join(path, key), problem, allowed=allowed, fix=f"{_join(path, 'kind')}={others[0]}")
 
 
 def check_type(value: Any, hint: Any, path: str) -> Any:

@@ -1,9 +1,11 @@
 """From the folder of a distilled set or generator to its evaluation on other networks."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from distributed_dd import config
@@ -11,38 +13,52 @@ from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.data import AlreadyFitted, Fitted
 from distributed_dd.data.material import Material, prepare
 from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError
-from distributed_dd.evaluation.artefact import MANIFEST, at_typed_places, manifest_of, places_of
+from distributed_dd.evaluation.artefact import MANIFEST, manifest_of
+from distributed_dd.evaluation.cross_architecture import CrossArchitecture
+from distributed_dd.evaluation.published_sets import FORMS, form_of
+from distributed_dd.evaluation.real_images import at_typed_places, places_of
+from distributed_dd.evaluation.report import heading
+from distributed_dd.exchange import first_word, import_set
 from distributed_dd.experiment import Experiment, experiment_of, identity_of
 from distributed_dd.facets import world_of
-from distributed_dd.family import build
+from distributed_dd.family import build, plain
+from distributed_dd.learning.networks import NETWORKS
 from distributed_dd.locks import locked
 from distributed_dd.nested import at, flattened
 from distributed_dd.outer.ports import Cluster
 
 PLACES = ("data", "experts")
 SHOWN = 3
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Where the result was written for people, and its table."""
+    """Where the result was written for people, and its table with a title."""
 
     page: Path
+    title: str
     header: list[str]
     lines: list[list[str]]
 
 
-def evaluate_folder(folder: Path, overrides: list[str], cluster: Cluster, progress: ConsoleProgress) -> Evaluated:
+def evaluate_folder(
+    folder: Path,
+    overrides: list[str],
+    cluster: Cluster,
+    progress: ConsoleProgress,
+    known: Mapping[str, Any] = NOTHING,
+) -> Evaluated:
     """Evaluate what a run folder holds, or a folder of a result that came alone.
 
     ``data.*`` says where the real images lie, ``experts=FOLDER`` where what runs share is (beside the run folder
-    otherwise); everything else is a setting of the thing that lies there.
+    otherwise); everything else is a setting of the thing that lies there. ``known``: such keys below the overrides.
 
     Raises:
         MissingInputError: the folder holds no result, or the data are not there. IntegrityError: the data are not
             those that the result was made from.
     """
-    typed = config.laid_over({}, overrides)
+    typed = config.laid_over(known, overrides)
     rest = {key: value for key, value in typed.items() if key not in PLACES}
     experiment = _experiment(folder, typed.get("data") or {})
     elsewhere = experiment.method.elsewhere(folder)
@@ -54,7 +70,13 @@ def evaluate_folder(folder: Path, overrides: list[str], cluster: Cluster, progre
     world = world.with_shared(experiment.method.prelude_found(world, manifest, place, progress.say))
     with locked(folder, "evaluation"):
         result = elsewhere.evaluate(settings, world, cluster, progress, folder)
-    return Evaluated(folder / elsewhere.page, *elsewhere.table(result))
+    name = heading(manifest["dataset"]["name"], manifest["method"], elsewhere.sizes(settings, manifest))
+    networks = f"{settings.num_networks} network{'s' * (settings.num_networks != 1)}"
+    if settings.protocol is not None:
+        networks += f", protocol {result['recipe']['protocol']['kind']}"
+    return Evaluated(
+        folder / elsewhere.page(settings), f"{name}: test accuracy, %, {networks}", *elsewhere.table(result)
+    )
 
 
 def _material(
@@ -126,6 +148,47 @@ def is_set(path: Path) -> bool:
     Raises:
         MissingInputError: ``path`` does not exist and does not end as a configuration does.
     """
-    if not path.exists() and path.suffix not in (".yaml", ".yml"):
+    is_configuration = path.suffix in (".yaml", ".yml")
+    if not path.exists() and not is_configuration:
         raise MissingInputError(str(path), "there is no such file or folder")
-    return path.is_dir()
+    return path.is_dir() or (not is_configuration and form_of(path) is not None)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a folder holds a result of this program, which needs no configuration beside it."""
+    return (path / MANIFEST).exists() or any(path.glob(f"*/{MANIFEST}"))
+
+
+def evaluate_published(
+    source: Path, file: Path | None, overrides: list[str], cluster: Cluster, progress: ConsoleProgress
+) -> Evaluated:
+    """Evaluate a set that others published on the data, and by the recipe, of the configuration in ``file``.
+
+    It is imported first, as ``import`` does. Overrides whose first word is a field of `CrossArchitecture` are of the
+    evaluation, those of ``set.*`` say how the set is read, and the others are of the configuration. Networks are the
+    configuration's one, unless others are typed.
+
+    Raises:
+        ConfigError: no configuration is named, or one for a result of this program. As `import_set` and
+            `evaluate_folder`.
+    """
+    if is_ours(source):
+        problem = "is a result of this program, and its manifest says how it is evaluated"
+        raise ConfigError(str(source), problem, fix=f"leave {file} out")
+    if file is None:
+        if form_of(source) is None:
+            raise MissingInputError(
+                str(source), "holds no distilled set", allowed="; ".join(form.words for form in FORMS)
+            )
+        problem = "is no result of this program: which data and recipe is it to be judged on?"
+        fix = f"name a configuration: distributed-dd evaluate {source} CONFIG.yaml"
+        raise ConfigError(str(source), problem, fix=fix)
+    fields = {field.name for field in dataclasses.fields(CrossArchitecture)}
+    own = [override for override in overrides if first_word(override) in fields]
+    rest = [override for override in overrides if override not in own]
+    folder, experiment = import_set(source, file, rest, None, progress)
+    progress.say(f"the set is in {folder}")
+    network = {"kind": NETWORKS.kind_of(experiment.network), **plain(experiment.network)}
+    controls = list(experiment.evaluate.controls)
+    known = {"networks": [network], "controls": controls, "data": places_of(experiment.data)}
+    return evaluate_folder(folder, own, cluster, progress, known)

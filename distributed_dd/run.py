@@ -2,12 +2,10 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from distributed_dd import config
 from distributed_dd.backends.clusters import CLUSTERS
@@ -18,14 +16,14 @@ from distributed_dd.backends.mlflow.tracker import MlflowTracker
 from distributed_dd.backends.ray.cluster import RayCluster
 from distributed_dd.backends.ray.node_meters import metered
 from distributed_dd.crew import RunCrew
-from distributed_dd.data.material import Material, prepare
-from distributed_dd.data.splits import content_sha256
+from distributed_dd.data.material import Material, prepare, refuse_without_images
 from distributed_dd.durable import digest, read_json, write_bytes, write_json, write_text
 from distributed_dd.errors import MissingInputError, UserError
-from distributed_dd.evaluation import artefact, report, scoring
-from distributed_dd.evaluation.coresets import Coreset, coresets
+from distributed_dd.evaluation import artefact, fits, protocols, report, scoring
+from distributed_dd.evaluation.controls import controls_of, has_room, refuse_blind
 from distributed_dd.evaluation.product import Product, Tensors
 from distributed_dd.evaluation.scored import Scored
+from distributed_dd.evaluation.teacher import teacher_of
 from distributed_dd.experiment import Experiment, identity_of, values_of
 from distributed_dd.facets import about, described, estimate_lines, scale_of, world_of
 from distributed_dd.family import plain
@@ -35,6 +33,7 @@ from distributed_dd.outer.copies import Copies
 from distributed_dd.outer.costs import Costs
 from distributed_dd.outer.environment import environment
 from distributed_dd.outer.footprint import Footprint
+from distributed_dd.outer.frozen_rows import check_frozen
 from distributed_dd.outer.judging import Judging
 from distributed_dd.outer.loop import Distillation, Subject
 from distributed_dd.outer.method import Method
@@ -76,6 +75,8 @@ class Run:
             e.data, e.preprocessing, e.images_per_class, self.progress.say
         )
         splits, world = self.material.splits, world_of(e, self.material)
+        pictures = e.set.form.pictures(world.image_shape)
+        refuse_without_images(splits, e.images_per_class, pictures)
         self.prelude: Prelude | None = e.method.prelude(world, self.varied)
         self.world: World = world.with_shared(self.prelude)
         named_store = self.prelude.given_digest() if self.prelude else {}
@@ -85,7 +86,9 @@ class Run:
         self.folder = RunFolder((self.below or Path(e.output)) / self.name, self.digest)
         self.costs = Costs(self.folder.costs, self.digest)
         e.method.check(self.world)
-        self.cluster.engine.check(e.method.division(self.world))
+        check_frozen(self.world)
+        refuse_blind(e.evaluate.controls, self.prelude.views if self.prelude else ())
+        self.cluster.engine.check(replace(e.method.division(self.world), pictures=pictures))
         self.tracker: MlflowTracker | NoTracker = NoTracker()
         self.copies = None
         if e.results is not None:
@@ -143,7 +146,9 @@ class Run:
             self.progress.log_to(self.folder.log)
             for note in self.material.splits.notes:
                 self.progress.say(f"note on {self.material.splits.name}: {note}")
-            for note in () if self.is_distilled else e.method.notes(self.world):
+            for note in (
+                () if self.is_distilled else (*e.method.notes(self.world), *protocols.notes(e.evaluate.protocol))
+            ):
                 self.progress.say(note)
             write_text(path / "resolved.yaml", config.to_yaml(values_of(e)), private=True)
             where = {"kind": CLUSTERS.kind_of(self.cluster), **plain(self.cluster)}
@@ -188,13 +193,8 @@ class Run:
             names = {row["name"] for row in read_json(self.folder.report)["rows"]}
         except (UserError, LookupError, TypeError):
             return []  # whoever opens the report says what is wrong with it
-        asked = self.experiment.evaluate.controls if self._has_room_for_coresets else ()
+        asked = self.experiment.evaluate.controls if has_room(self.world, self.world.stored_per_class) else ()
         return [rule for rule in asked if rule not in names]
-
-    @property
-    def _has_room_for_coresets(self) -> bool:
-        """Whether every class has as many real images as the set has of it."""
-        return self.experiment.images_per_class <= int(torch.bincount(self.material.splits.train.targets).min())
 
     def report(self) -> dict[str, Any]:
         """The report of the finished run, which belongs to its result.
@@ -294,11 +294,16 @@ class Run:
         """What fresh networks of these numbers, trained on a checkpoint's state, reach on validation."""
         e = self.experiment
         judge = self.material.validation
-        contest = scoring.Contest(
-            network=e.network, recipe=e.evaluate.recipe(), seed=e.seed, num_classes=self.world.num_classes, judge=judge
+        contest = fits.Contest(
+            network=e.network,
+            recipe=e.evaluate.recipe(self.world.num_classes, self.world.num_images),
+            seed=e.seed,
+            num_classes=self.world.num_classes,
+            judge=judge,
+            teacher=teacher_of(e.network, e.evaluate, e.seed, self.material, cluster, self.progress),
         )
         trials = self.product.fits(tensors, members)
-        return [max(0.0, outcome.accuracy) for outcome in scoring.score(trials, contest, cluster)]
+        return [max(0.0, outcome.accuracy) for outcome in fits.score(trials, contest, cluster)]
 
     def validation_accuracy(self, tensors: Tensors, num_networks: int, cluster: Tasks) -> float:
         """The mean accuracy on validation over so many fresh networks."""
@@ -329,8 +334,8 @@ class Run:
         shared = [self.prelude.stage] if self.prelude else []
         costs = {stage: self.costs[stage] for stage in (*shared, "distill", "evaluate")}
         num_test = len(self.material.splits.test)
-        result = report.assemble(about(self.experiment), rows, costs, manifest, num_test)
-        result |= self.product.more_for_the_report()
+        result = report.assemble(about(self.experiment, self.world), rows, costs, manifest, num_test)
+        result |= {"bytes_per_class": self.product.bytes_per_class()} | self.product.more_for_the_report()
         result["metrics_sha256"] = facts.get("metrics_sha256", "")
         write_text(self.folder.report_page, report.page(result, self.method.words.rows))
         report.write(self.folder.report, self.digest, seal_of(manifest), result)
@@ -341,34 +346,12 @@ class Run:
             self.tracker.artefact(path)
         return result
 
-    def _coresets(self) -> list[Coreset]:
-        """Real images chosen as controls, as many as the set has; none where a class has fewer."""
-        e, train = self.experiment, self.material.train
-        if not self._has_room_for_coresets:
-            return []
-        # Of the training split itself: what is set aside for validation decides which image an index is.
-        stored = self.material.splits.train
-        identity = {
-            "train_sha256": content_sha256(stored.images, stored.targets),
-            "preprocessing": identity_of(e)["preprocessing"],
-        }
-        return coresets(
-            e.evaluate.controls,
-            train.images,
-            train.targets,
-            e.images_per_class,
-            e.seed,
-            identity,
-            self.cluster,
-            self.progress,
-        )
-
     def _scored(self) -> tuple[list[dict[str, Any]], int]:
         """The rows of the report, scored on the test split, and the most bytes that a task held."""
         e, product = self.experiment, self.product
         scored = Scored(self.folder.scored, seal_of(self._manifest()))
         rows, peak = scoring.score_rows(
-            product.rows(self._coresets()),
+            product.rows(controls_of(self.world, self.cluster, self.progress)),
             e.network,
             e.evaluate,
             e.seed,

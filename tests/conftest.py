@@ -1,5 +1,7 @@
-"""What tests share: small problems, and a folder of tiny experiments."""
+"""What tests share: small problems, a folder of tiny experiments, and what takes long to start."""
 
+import shutil
+import time
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -92,6 +94,70 @@ def tiny_yaml(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(tiny_text(tmp_path / "runs"))
     return path
+
+
+@pytest.fixture(scope="session")
+def _finished_once(tmp_path_factory):
+    """A finished run of the tiny experiment, which nobody changes."""
+    from distributed_dd.cli import main
+
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.yaml").write_text(tiny_text(folder / "runs"))
+    here = str(ROOT / "configs/clusters/in_process.yaml")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("DISTRIBUTED_DD_CACHE", str(folder / "cache"))
+        assert main(["run", str(folder / "tiny.yaml"), "--on", here]) == 0
+    return folder
+
+
+@pytest.fixture
+def finished(tiny_yaml: Path, _finished_once: Path) -> Path:
+    """The folder of the run of `tiny_yaml`, finished: a copy, which says so in the places that its files name."""
+    runs = shutil.copytree(_finished_once / "runs", tiny_yaml.parent / "runs")
+    for path in runs.rglob("resolved.yaml"):
+        path.write_text(path.read_text().replace(str(_finished_once), str(tiny_yaml.parent)))
+    (run,) = runs.glob("digits-*-????????")
+    return run
+
+
+def ray_of_two_cores() -> None:
+    """Be connected to a local Ray of two cores in which nothing runs: the one that is there, as a start takes seconds.
+
+    What is left running in it by a test that failed ends with it.
+    """
+    import ray
+
+    from distributed_dd.backends.ray.connection import connect
+
+    deadline = time.monotonic() + 10
+    while ray.is_initialized() and ray.available_resources().get("CPU") != 2:
+        if ray.cluster_resources().get("CPU") != 2 or time.monotonic() > deadline:
+            ray.shutdown()
+        else:
+            time.sleep(0.1)
+    connect(None, 2)
+
+
+@pytest.fixture
+def two_cores():
+    """The Ray that tests share which harm nobody in it."""
+    ray_of_two_cores()
+
+
+@pytest.fixture(scope="session")
+def _readers():
+    from tests.references.warm_reader import WarmReaders
+
+    started = WarmReaders()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def warm_readers(_readers, monkeypatch):
+    """Files from elsewhere are read in children that are forked, rather than begun, which takes seconds each."""
+    monkeypatch.setattr("distributed_dd.data.confined.subprocess", _readers)
+    monkeypatch.setattr("distributed_dd.data.confined.child_python", _readers.child_python)
 
 
 @pytest.fixture

@@ -46,10 +46,10 @@ def test_the_cost_in_the_header_is_the_estimate(file):
 
 def test_the_papers_are_points_of_one_method():
     """MTT, FTD, TESLA and DATM differ in settings only, and so do the generative ones, and DC and DSA: no module
-    asks for a method's name."""
+    asks for a method's name. Ways of scoring are named after papers."""
     for family in (("datm", "mtt", "ftd", "tesla"), ("generative", "dim", "cgan"), ("dc", "dsa")):
         papers = {p: experiment_from(ROOT / f"configs/cifar10/{p}_ipc10.yaml", []) for p in family}
         assert len({type(e.method) for e in papers.values()}) == 1
-    for file in (ROOT / "distributed_dd").rglob("*.py"):
+    for file in {*(ROOT / "distributed_dd").rglob("*.py")} - {ROOT / "distributed_dd/evaluation/protocols.py"}:
         code = re.sub(r'""".*?"""|#.*|setting\([^)]*\)', "", file.read_text(), flags=re.DOTALL)
         assert not re.search(r"[\"'](datm|mtt|ftd|tesla|dim|cgan)[\"']", code), file

@@ -25,7 +25,7 @@ from distributed_dd.backends.ray.gang import Gang
 from distributed_dd.bench.rounds import device_name
 from distributed_dd.bench.sharded_tables import print_tables
 from distributed_dd.data.whitening import Standardise
-from distributed_dd.evaluation.scoring import Evaluation
+from distributed_dd.evaluation.settings import Evaluation
 from distributed_dd.learning.device import device
 from distributed_dd.learning.networks import ConvNet, Network, ResNet18
 from distributed_dd.learning.update_rules import SGD

@@ -33,7 +33,7 @@ def outer_step(side: str, size: Size) -> tuple[Callable[[], tuple[Tensor, ...]],
     from distributed_dd.learning.augment import _unchanged
     from distributed_dd.learning.flat import Student, flatten
     from distributed_dd.learning.networks import ConvNet
-    from distributed_dd.unroll import Direct, Problem, Replayed, Whole
+    from distributed_dd.unroll import At, Direct, Matching, Problem, Replayed, Whole
 
     where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
@@ -51,11 +51,11 @@ def outer_step(side: str, size: Size) -> tuple[Callable[[], tuple[Tensor, ...]],
     rate = torch.tensor(0.01, device=where)
 
     def step() -> tuple[Tensor, ...]:
-        rows = Whole(images, labels, batches)
+        rows = Whole((images, labels), batches)
         problem = Problem(
             student=student,
             theta_start_P=start,
-            theta_target_P=target,
+            ends=At({size.steps: Matching.between(start, target)}),
             rows=rows,
             learning_rate=rate,
             augment=[_unchanged] * size.steps,

@@ -9,6 +9,9 @@ from distributed_dd.commands.run import ui_command
 from distributed_dd.errors import MissingInputError
 from distributed_dd.exchange import export_to, import_from
 
+MOST_NAMED = 4
+"""Exported files and folders that a line can name."""
+
 
 def import_(options: Namespace) -> int:
     """Other people's experts or distilled set, in our format; or runs into MLflow."""
@@ -42,6 +45,14 @@ def _tell_mlflow(source: Path) -> int:
 def export(options: Namespace) -> int:
     """A distilled set or experts, for other programs."""
     to = options.to or Path("exported")
+    before = _states(to)
     export_to(options.source, options.overrides, options.form, to, ConsoleProgress())
-    print(f"output:   {to}")
+    written = sorted(name for name, state in _states(to).items() if before.get(name) != state)
+    more = [".."] if len(written) > MOST_NAMED else []
+    print(f"output:   {to} ({options.form}: {', '.join([*written[:MOST_NAMED], *more])})")
     return 0
+
+
+def _states(folder: Path) -> dict[str, tuple[int, int]]:
+    """What lies in a folder, each entry with what changes where it is written anew."""
+    return {path.name: (path.lstat().st_ino, path.lstat().st_mtime_ns) for path in folder.glob("*")}

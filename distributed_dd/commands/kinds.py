@@ -11,6 +11,7 @@ from rich.text import Text
 
 from distributed_dd.backends.clusters import CLUSTERS
 from distributed_dd.backends.local.terminal import terminal
+from distributed_dd.diagnosing import Diagnose
 from distributed_dd.evaluation.elsewhere import Elsewhere
 from distributed_dd.experiment import Experiment, lifted_groups
 from distributed_dd.family import Family, describe_type
@@ -32,6 +33,8 @@ def kinds(options: Namespace) -> int:
         _settings(console, elsewhere.settings, "  ")
     console.print(Text.from_markup("\n[bold]sample FOLDER[/bold] key=value"))
     _settings(console, Sampling, "  ")
+    console.print(Text.from_markup("\n[bold]diagnose FILE[/bold] diagnose.key=value"))
+    _settings(console, Diagnose, "  ")
     console.print(Text.from_markup("\n[bold]a sweep[/bold] (FILE of tune)"))
     _settings(console, Sweep, "  ")
     for family in _families([Experiment, *_elsewhere_settings(), Sampling, Sweep], [CLUSTERS, DIMENSIONS]):

@@ -10,13 +10,13 @@ from rich.table import Table
 
 from distributed_dd.allocator import keep_freed_memory
 from distributed_dd.backends.local.console import ConsoleProgress
-from distributed_dd.backends.local.terminal import terminal
+from distributed_dd.backends.local.terminal import terminal, under
 from distributed_dd.composition import cluster_from, experiment_from
 from distributed_dd.errors import MissingInputError
 from distributed_dd.evaluation import artefact
 from distributed_dd.evaluation.report import chosen_by, remarks, title, titled
 from distributed_dd.evaluation.tables import percent
-from distributed_dd.folder_evaluation import evaluate_folder, is_set
+from distributed_dd.folder_evaluation import evaluate_folder, evaluate_published, is_ours, is_set
 from distributed_dd.outer.prelude import Listing
 from distributed_dd.run import Run
 
@@ -57,7 +57,7 @@ def experts(options: Namespace) -> int:
 
 def _print_listing(listing: Listing) -> None:
     """What a prelude consists of; of a long list its two ends."""
-    table, lines = Table(*listing.columns, caption=listing.caption), listing.lines
+    table, lines = Table(*listing.columns), listing.lines
     num_left_out = len(lines) - 2 * ROWS_AT_EACH_END
     if num_left_out > 0:
         more = [f".. {num_left_out} more in manifest.json"]
@@ -65,6 +65,7 @@ def _print_listing(listing: Listing) -> None:
     for line in lines:
         table.add_row(*line)
     terminal().print(table)
+    terminal(soft_wrap=True).print(listing.caption)
 
 
 def distill(options: Namespace) -> int:
@@ -80,7 +81,7 @@ def distill(options: Namespace) -> int:
 def evaluate(options: Namespace) -> int:
     """The scores of a set that is there: of a configuration's run, or of a folder on other networks."""
     if is_set(options.file):
-        return _evaluate_folder(options)
+        return _evaluate_set(options)
     run = run_of_options(options)
     if not run.is_distilled:
         raise MissingInputError(str(run.folder.distilled), "holds no distilled set", fix="distributed-dd run")
@@ -91,14 +92,21 @@ def evaluate(options: Namespace) -> int:
     return 0
 
 
-def _evaluate_folder(options: Namespace) -> int:
+def _evaluate_set(options: Namespace) -> int:
+    """A result of this program, or a set of others with the configuration that is named after it."""
     keep_freed_memory()
-    progress = ConsoleProgress()
-    evaluated = evaluate_folder(options.file, options.overrides, cluster_from(options.on), progress)
-    table = Table(*evaluated.header, title="test accuracy, %", title_justify="left")
+    progress, cluster = ConsoleProgress(), cluster_from(options.on)
+    first, *rest = options.overrides or [""]
+    file = Path(first) if first and "=" not in first else None
+    if file is None and is_ours(options.file):
+        evaluated = evaluate_folder(options.file, options.overrides, cluster, progress)
+    else:
+        overrides = options.overrides if file is None else rest
+        evaluated = evaluate_published(options.file, file, overrides, cluster, progress)
+    table = Table(*evaluated.header)
     for line in evaluated.lines:
         table.add_row(*line)
-    terminal().print(table)
+    terminal().print(under(evaluated.title, table))
     progress.say(f"output:   {evaluated.page}")
     return 0
 
@@ -113,10 +121,10 @@ def print_report(run: Run, result: dict[str, Any]) -> None:
     """The report of a run as a table, and where its files are."""
     console = terminal()
     columns = ("trained on", "labels", "test accuracy, %", "networks")
-    table = Table(*columns, title=title(result), title_justify="left")
+    table = Table(*columns)
     for row in result["rows"]:
         table.add_row(titled(row["name"], run.method.words.rows), row["labels"], percent(row), str(row["num_networks"]))
-    console.print(table)
+    console.print(under(title(result), table))
     say = run.progress.say
     say(
         f"outer step {result['best_step']} of {result['num_outer_steps']} was chosen on validation"

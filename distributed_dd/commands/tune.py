@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.table import Column, Table
 
 from distributed_dd.allocator import keep_freed_memory
-from distributed_dd.backends.local.terminal import terminal
+from distributed_dd.backends.local.terminal import terminal, under
 from distributed_dd.commands.run import ui_command
 from distributed_dd.composition import cluster_from
 from distributed_dd.sweeps import tables
@@ -30,10 +30,10 @@ def tune(options: Namespace) -> int:
     for study in studies:
         header, rows = tables.table(study)
         columns = [Column(name, no_wrap=True) for name in header]
-        table = Table(*columns, title=tables.size_of(study), title_justify="left")
+        table = Table(*columns)
         for row in rows:
             table.add_row(*row)
-        console.print(table)
+        console.print(under(tables.size_of(study), table))
     say = sweep.progress.say
     elsewhere = "" if plan.sweep.output == "runs" else f" output={shlex.quote(plan.sweep.output)}"
     for study in studies:

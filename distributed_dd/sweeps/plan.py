@@ -11,7 +11,7 @@ from distributed_dd.durable import digest
 from distributed_dd.errors import ConfigError
 from distributed_dd.evaluation.words import SweepAxis
 from distributed_dd.experiment import Experiment, experiment_of, identity_of, values_of
-from distributed_dd.family import build, identity, lifted_fields, paths_where, require
+from distributed_dd.family import build, identity, lifted_fields, paths_where, plain, require
 from distributed_dd.methods import DIMENSIONS
 from distributed_dd.nested import at, laid_over, placed
 from distributed_dd.outer.method import Method
@@ -54,6 +54,8 @@ class Plan:
         """The base for ``size`` images per class, as plain values whose folders hold from anywhere."""
         base = self.bases[size]
         values = values_of(base)
+        if any(key.startswith("set.") for key in self.sweep.space):
+            values["set"] = plain(base.set)  # left out where it says nothing, and here it is where trials differ
         values["output"] = str(Path(values["output"]).absolute())
         values["results"] = None  # of the sweep's report and its winners, not of every trial
         for key in paths_where(base, "place", True):

@@ -43,7 +43,7 @@ def _row(trial: TrialRecord, keys: Sequence[str], study: Study) -> list[str]:
     scored = f"{100 * trial.accuracy:.1f} ({trial.num_networks})" if trial.num_networks else "-"
     final = "-"
     if trial.final:
-        final = f"{plus_minus(trial.final_mean, trial.final_std)} ({len(trial.final)})"
+        final = f"{_final(trial)} ({len(trial.final)})"
     ended = trial.status + (", best" if trial.number == study.winner else "")
     return [
         f"{trial.number}{' (base)' if trial.base else ''}",
@@ -66,17 +66,18 @@ def verdict(study: Study) -> str:
     what = size_of(study)
     if best is None:
         return f"{what}: no trial could be scored"
-    score = f"{plus_minus(best.final_mean, best.final_std)} % on validation"
+    score = f"{_final(best)} % on validation"
     if best.outer_step < study.rungs[-1]:
         score += f", after {best.outer_step} of {study.rungs[-1]} outer steps: no trial got further in time"
     if base is None or not base.final:
         return f"{what}: the best is trial {best.number} with {score}; the base was not among the trials"
     if best.base:
         return f"{what}: nothing did better than the base itself, with {score}"
-    return (
-        f"{what}: the best is trial {best.number} with {score}, the base has "
-        f"{plus_minus(base.final_mean, base.final_std)} %"
-    )
+    return f"{what}: the best is trial {best.number} with {score}, the base has {_final(base)} %"
+
+
+def _final(trial: TrialRecord) -> str:
+    return plus_minus(trial.final_mean, trial.final_std, len(trial.final))
 
 
 def moves(studies: Sequence[Study], axis: SweepAxis | None) -> str:

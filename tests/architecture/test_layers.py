@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "distributed_dd"
 TOP = (
-    "experiment facets tracking crew run composition folder_evaluation exchange sweeps bench commands cli "
+    "experiment facets tracking crew run diagnosing composition folder_evaluation exchange sweeps bench commands cli "
     "__main__ __init__"
 )
 LAYERS = {

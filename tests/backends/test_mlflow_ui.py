@@ -44,7 +44,7 @@ def test_the_pages_are_served_until_they_are_ended(tiny_yaml, tmp_path):
     command = [sys.executable, "-m", "distributed_dd", "ui", str(tmp_path), "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 360
         body = None
         while body is None:
             assert server.poll() is None and time.monotonic() < deadline

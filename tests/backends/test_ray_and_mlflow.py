@@ -20,7 +20,7 @@ from distributed_dd.cli import main
 from distributed_dd.data import Images
 from distributed_dd.durable import sha256_of
 from distributed_dd.errors import ConfigError, UserError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, ray_of_two_cores
 
 NOTHING = Description(experiment="e", name="r", parameters={}, tags={})
 
@@ -29,10 +29,11 @@ NOTHING = Description(experiment="e", name="r", parameters={}, tags={})
 def local_ray():
     import ray
 
+    ray_of_two_cores()
+
     # Workers cannot import this test module by name.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield RayCluster(num_cpus=2)
-    ray.shutdown()
+    return RayCluster(num_cpus=2)
 
 
 def square(task, shared):
@@ -133,9 +134,10 @@ def test_an_address_where_nobody_listens_is_refused_at_once(tiny_yaml, monkeypat
     assert time.monotonic() - started < 30, "Ray's own error comes after minutes"
 
 
-def test_a_cluster_that_once_ran_here_is_not_waited_for(tiny_yaml):
+def test_a_cluster_that_once_ran_here_is_not_waited_for():
     """Ray remembers the last one in a file, and takes it for the answer when no address is given."""
-    command = [sys.executable, "-m", "distributed_dd", "experts", str(tiny_yaml)]
+    code = "from distributed_dd.backends.ray.connection import connect; connect(None, 1)"
+    command = [sys.executable, "-c", code]
     with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:  # sockets: short
         remembered = Path(folder) / "ray" / "ray_current_cluster"
         remembered.parent.mkdir()
@@ -187,6 +189,22 @@ def test_mlflow_holds_the_run_and_a_resumed_one_goes_on_in_it(tmp_path):
     assert run.info.status == "FINISHED" and run.data.params == {"seed": "0"}
     history = client.get_metric_history(run.info.run_id, "matching_loss")
     assert [m.step for m in history] == [1, 2, 3] and not said
+
+
+def test_a_run_that_began_without_its_sweep_is_below_it_later(tmp_path):
+    """A trial may reach the server while the sweep that made it does not; what people set stays."""
+    from mlflow import MlflowClient
+
+    def tracker(**tags):
+        place = tmp_path / "mlflow.db", tmp_path / "tracker.json"
+        return MlflowTracker(*place, Description(experiment="exp/a", name="trial", parameters={}, tags=tags), print)
+
+    first = tracker(role="trial", outcome="unknown")
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client.set_tag(first.run_id, "outcome", "finished")
+    tracker(role="trial", outcome="unknown", **{"mlflow.parentRunId": "the sweep's"})
+    tags = client.get_run(first.run_id).data.tags
+    assert tags["mlflow.parentRunId"] == "the sweep's" and tags["outcome"] == "finished"
 
 
 def test_a_failing_tracker_warns_once_and_the_run_goes_on(tiny_yaml, monkeypatch, capsys):

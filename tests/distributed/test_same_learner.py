@@ -83,7 +83,7 @@ def uninitialised_memory_is_nan():
         torch.use_deterministic_algorithms(False)
 
 
-def stepped(learner, case, steps, rank=0, num_ranks=1):
+def stepped(learner, case, steps, rank=0, num_ranks=1, rate_factor=1.0):
     """Read and step; squared norms, this rank's parts."""
     norms = []
     for step in steps:
@@ -98,7 +98,7 @@ def stepped(learner, case, steps, rank=0, num_ranks=1):
             if is_by_row(name) and len(now) < NUM_ROWS:  # it hands in its rows, and nobody else does
                 gradients[name] = sum(parts)[held.first : held.first + len(now)].clone()
             assert gradients[name].shape == now.shape
-        norms.append(learner.step(gradients))
+        norms.append(learner.step(gradients, rate_factor))
     return norms
 
 
@@ -232,13 +232,13 @@ def test_other_ranks_go_on_from_what_is_saved(gangs, tmp_path, case, zero, befor
 
 
 def changed(learner, part_of):
-    """What a learner says of its rate, lifted to 0.25 between two steps, the second a half; what it keeps."""
+    """What a learner says of its rate, lifted to 0.25 between steps, the second of them a half; what it keeps."""
     stepped(learner, "sgd", [0], *part_of)
     told = [learner.lift("learning_rate", -1e9), learner.lift("learning_rate", 0.25)]
     told += [learner.value("learning_rate"), learner.lift("learning_rate", 0.25)]
     told += [learner.kept()["learning_rate"].item()]
-    learner.optimizer.factor = 0.5
-    stepped(learner, "sgd", [2], *part_of)
+    stepped(learner, "sgd", [2], *part_of, rate_factor=0.5)
+    stepped(learner, "sgd", [3], *part_of)
     return [*told, learner.value("learning_rate")], everything(learner)
 
 

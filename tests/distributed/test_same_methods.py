@@ -1,4 +1,4 @@
-"""Methods that compare classes, under DeepSpeed: the set and the state of one process, in float32.
+"""Methods that compare statistics, under DeepSpeed: the set and the state of one process, in float32.
 
 Their gradients in float64, on every way of dividing them, are in tests/contracts, on ranks that meet in one process.
 """
@@ -15,11 +15,15 @@ from distributed_dd.outer.checkpoint import Checkpoints
 from tests.contracts import small_worlds
 from tests.references import small_job
 
-POINTS = ("dm", "dsa")  # the second one's network learns from the set within a turn of three outer steps
+# The second one's network learns from the set within a turn of three outer steps; that of the third for as long as
+# accuracies say, and its images have a share of their rate; the fourth one's pool learns in all of them. That has no
+# biases before an instance norm: their gradient is rounding alone, of which Adam makes whole steps.
+POINTS = ("dm", "dsa", "cafe_watched", "frepo_mirrored")
+STATES = {"dsa": "state.network", "cafe_watched": "state.network", "frepo_mirrored": "state.pool.theta"}
 NUM_STEPS = 4
 STAGES = {"zero0": Zero(0), "zero3": Zero(3), "own_rows": Zero(0, own_rows=True)}
-# Relative to the largest entry of each tensor.
-ROUNDING = 3e-6
+# Relative to the largest entry of each tensor; a nearly singular kernel multiplies what float32 rounds.
+ROUNDING = {"dm": 3e-6, "dsa": 3e-6, "cafe_watched": 3e-6, "frepo_mirrored": 3e-5}
 
 EVERY_POINT = pytest.mark.parametrize("point", POINTS)
 EVERY_STAGE = pytest.mark.parametrize("zero", STAGES.values(), ids=STAGES)
@@ -94,9 +98,9 @@ def test_outer_steps_give_the_set_and_the_state_of_one_process(
     job, shards = begun(world_of, point, tmp_path)
     metrics, written = through(gangs, num_ranks, zero, job, shards)
     found = everything(job.checkpoints, written)
-    assert found.keys() == expected.keys() and ("state.network" in found) == (point == "dsa")
+    assert found.keys() == expected.keys() and (STATES.get(point) in found) == (point != "dm")
     for name, value in expected.items():
-        assert (found[name].double() - value.double()).abs().max() <= ROUNDING * value.double().abs().max(), name
+        assert (found[name].double() - value.double()).abs().max() <= ROUNDING[point] * value.double().abs().max(), name
     assert all(told == metrics[0] for told in metrics), "all ranks tell the same"
     for mine, theirs in zip(metrics[0], measured, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-5)
@@ -114,3 +118,14 @@ def test_a_gang_that_goes_on_within_a_turn_ends_with_the_same_bits(gangs, tmp_pa
     expected, found = everything(whole.checkpoints, through_all), everything(cut.checkpoints, resumed)
     assert expected.keys() == found.keys()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+@EVERY_STAGE
+def test_frozen_rows_keep_their_bits_and_only_they(gangs, tmp_path, world_of, zero):
+    """Catches an engine that updates by parts of the set, and rows that are counted from a rank's own first."""
+    _, world, starting = world_of("dm_frozen")
+    job, shards = begun(world_of, "dm_frozen", tmp_path)
+    _, written = through(gangs, 2, zero, job, shards)
+    images = everything(job.checkpoints, written)["images"]
+    same = (images == starting["images"]).flatten(1).all(1)
+    assert same.tolist() == [i % world.images_per_class == 0 for i in range(world.num_images)]

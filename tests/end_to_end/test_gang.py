@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from distributed_dd.cli import main
 from tests.end_to_end.test_run import HERE, run_folder, sha_of_set
 
-LONG = ["num_outer_steps=120", "evaluate.every=60", "checkpoint_every=5", "method.gate=null"]
+LONG = ["num_outer_steps=80", "evaluate.every=40", "checkpoint_every=5", "method.gate=null"]
 FACTS = """
 kind: ray
 num_cpus: 2
@@ -56,15 +56,18 @@ def started(tiny, on, reach):
     driver = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 540
     while checkpoint(tiny)["step"] < reach:
         assert driver.poll() is None and time.monotonic() < deadline, driver.communicate()[0]
         time.sleep(0.01)
     return driver
 
 
-def test_through_a_dead_rank_and_a_dead_driver_the_set_is_the_same(tiny_yaml, two_ranks, tmp_path):
-    """One process, two ranks undisturbed, two ranks killed twice: equal to rounding, and to the bit."""
+@pytest.mark.parametrize(
+    "victims", [["driver"], pytest.param(["rank", "driver"], marks=pytest.mark.slow)], ids="-".join
+)
+def test_through_a_dead_rank_and_a_dead_driver_the_set_is_the_same(two_cores, tiny_yaml, two_ranks, tmp_path, victims):
+    """One process, two ranks undisturbed, two ranks killed: equal to rounding, and to the bit."""
     alone, calm, killed = (tmp_path / name / "tiny.yaml" for name in ("alone", "calm", "killed"))
     for path in (alone, calm, killed):
         path.parent.mkdir()
@@ -75,18 +78,19 @@ def test_through_a_dead_rank_and_a_dead_driver_the_set_is_the_same(tiny_yaml, tw
     driver = started(killed, two_ranks, reach=10)
     ranks = ranks_of(driver)
     assert len(ranks) == 2
-    ranks[1].kill()
-    deadline = time.monotonic() + 120
-    while checkpoint(killed)["step"] < 30:
-        assert driver.poll() is None and time.monotonic() < deadline, driver.communicate()[0]
-        time.sleep(0.01)
-    ranks = ranks_of(driver)
+    if "rank" in victims:
+        ranks[1].kill()
+        deadline = time.monotonic() + 480
+        while checkpoint(killed)["step"] < 30:
+            assert driver.poll() is None and time.monotonic() < deadline, driver.communicate()[0]
+            time.sleep(0.01)
+        ranks = ranks_of(driver)
+        log = (run_folder(killed) / "log.txt").read_text()
+        assert re.search("rank [01] died", log) and "going on from outer step" in log
     os.kill(driver.pid, signal.SIGKILL)
-    log = (run_folder(killed) / "log.txt").read_text()
-    assert re.search("rank [01] died", log) and "going on from outer step" in log
     _, alive = psutil.wait_procs(ranks, timeout=60)
     assert not alive, "ranks outlived their driver"
-    assert checkpoint(killed)["step"] < 120
+    assert checkpoint(killed)["step"] < 80
     assert main(["distill", str(killed), *LONG, *two_ranks]) == 0
 
     assert sha_of_set(run_folder(killed)) == sha_of_set(run_folder(calm))
@@ -96,11 +100,12 @@ def test_through_a_dead_rank_and_a_dead_driver_the_set_is_the_same(tiny_yaml, tw
     folder = run_folder(killed)
     logs = {path.name: path.read_text() for path in (folder / "ranks").iterdir()}
     assert sorted(logs) == ["rank-0.log", "rank-1.log"]
-    assert "keeps rows 5 to 9 of 10" in logs["rank-1.log"] and logs["rank-1.log"].count("rank 1 of 2") == 3
+    assert "keeps rows 5 to 9 of 10" in logs["rank-1.log"]
+    assert logs["rank-1.log"].count("rank 1 of 2") == 1 + len(victims)
     manifest = json.loads((folder / "distilled" / "manifest.json").read_text())
     assert manifest["distillation"]["engine"]["num_ranks"] == 2
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert steps == list(range(1, 121))
+    assert steps == list(range(1, 81))
 
 
 @pytest.mark.slow
@@ -122,7 +127,7 @@ def test_a_node_that_goes_takes_the_ranks_down_and_another_node_brings_them_back
         done = subprocess.run([*command, str(calm), *LONG, "--on", str(on)], env=environment, timeout=300)
         assert done.returncode == 0
         driver = subprocess.Popen([*command, str(killed), *LONG, "--on", str(on)], env=environment)
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 540
         while checkpoint(killed)["step"] < 10:
             assert driver.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
@@ -169,12 +174,12 @@ def test_what_cannot_be_divided_is_refused_before_ranks_start(
     assert not (tmp_path / "runs").exists() and time.monotonic() - started_at < 60
 
 
-def test_more_ranks_than_the_cluster_has_room_for(tiny_yaml, tmp_path):
+def test_more_ranks_than_the_cluster_has_room_for(two_cores, tiny_yaml, tmp_path, capsys):
     path = tmp_path / "cluster.yaml"
     path.write_text("{kind: ray, num_cpus: 2, engine: {kind: deepspeed, num_ranks: 3}}")
-    command = [sys.executable, "-m", "distributed_dd", "distill", str(tiny_yaml), "--on", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 2 and "3 ranks want 3 CPU" in done.stderr and "has 2 CPU" in done.stderr
+    assert main(["distill", str(tiny_yaml), "--on", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "3 ranks want 3 CPU" in error and "has 2 CPU" in error
     assert not (tmp_path / "runs").exists(), "refused before the experts, which may take days"
 
 

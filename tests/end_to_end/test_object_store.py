@@ -28,7 +28,7 @@ def test_experts_go_to_the_bucket_and_a_killed_driver_loses_nothing(tiny_yaml, t
     (name,) = [path.name for path in (tmp_path / "here" / "experts").iterdir()]
     folder = folder_at(f"{bucket}/experts/{name}")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 480
     while not any(".part-" in entry for entry in folder.names()) and process.poll() is None:
         assert time.monotonic() < deadline, "never got there"
         time.sleep(0.05)

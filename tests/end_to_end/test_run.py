@@ -87,7 +87,7 @@ def kill_when(command: list[str], ready, seconds: float = 120) -> None:
 
 
 def test_killed_and_resumed_ends_with_the_same_hash(tiny_yaml, tmp_path):
-    """SIGKILL in the middle of the outer loop, at three different places, one of them on a save."""
+    """SIGKILL in the middle of the outer loop, if it can be on a save; `test_kills` has all the places."""
     slow = ["num_outer_steps=60", "evaluate.every=20", "method.student_steps=40"]
     assert main(["run", str(tiny_yaml), *slow, f"output={tmp_path / 'whole'}", *HERE]) == 0
     (whole,) = (tmp_path / "whole").glob("digits-*")
@@ -100,7 +100,6 @@ def test_killed_and_resumed_ends_with_the_same_hash(tiny_yaml, tmp_path):
     def saving() -> bool:
         return lines() > 15 and bool(list((tmp_path / "runs").glob("digits-*/checkpoint/.*.part")))
 
-    kill_when(command, lambda: lines() >= 7)
     kill_when(command, lambda: saving() or lines() >= 40)
     assert main(["run", str(tiny_yaml), *slow, *HERE]) == 0
     resumed = run_folder(tiny_yaml)
@@ -260,7 +259,7 @@ def test_sigterm_ends_like_an_interrupt_and_the_same_command_goes_on(tiny_yaml, 
     slow = ["num_outer_steps=4000", "evaluate.every=4000"]
     command = [sys.executable, "-m", "distributed_dd", "run", str(tiny_yaml), *slow]  # with Ray, as users do
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 480
     while not list((tmp_path / "runs").glob("digits-*/checkpoint/latest.json")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)

@@ -13,19 +13,13 @@ from PIL import Image
 import distributed_dd
 from distributed_dd.cli import main
 from tests.conftest import ROOT
-from tests.end_to_end.test_run import HERE, run_folder
+from tests.end_to_end.test_run import HERE
 from tests.references.records import rewritten
 from tests.references.tables import unpadded
 
 
-@pytest.fixture
-def finished(tiny_yaml):
-    assert main(["run", str(tiny_yaml), *HERE]) == 0
-    return run_folder(tiny_yaml)
-
-
 def evaluate(folder, *overrides):
-    return main(["evaluate", str(folder), *overrides, *HERE])
+    return main(["evaluate", str(folder), "controls=[]", *overrides, *HERE])
 
 
 def test_a_set_is_scored_on_other_networks_and_what_is_done_is_not_done_again(finished, capsys):
@@ -79,8 +73,14 @@ def test_other_data_than_the_set_was_made_from_are_refused(finished, tmp_path, c
     assert "not the one the set was made from" in capsys.readouterr().err
 
 
-def test_a_set_survives_the_way_out_and_in(finished, tiny_yaml, tmp_path):
+def test_a_set_survives_the_way_out_and_in(warm_readers, finished, tiny_yaml, tmp_path, capsys):
+    (tmp_path / "pt").mkdir()
+    (tmp_path / "pt" / "older.txt").write_text("")
+    capsys.readouterr()
     assert main(["export", str(finished), "--to", str(tmp_path / "pt")]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"output:   {tmp_path / 'pt'} (pt: images_best.pt, labels_best.pt, lr_best.pt)"
+    (tmp_path / "pt" / "older.txt").unlink()
     assert {f.name for f in (tmp_path / "pt").iterdir()} == {"images_best.pt", "labels_best.pt", "lr_best.pt"}
     to = tmp_path / "back"
     assert main(["import", str(tmp_path / "pt"), str(tiny_yaml), "--to", str(to)]) == 0
@@ -88,7 +88,13 @@ def test_a_set_survives_the_way_out_and_in(finished, tiny_yaml, tmp_path):
     assert torch.equal(before.images, after.images) and before.learning_rate == after.learning_rate
     # Sorted by the label's own class, which need not be the class the image started from.
     assert torch.equal(after.classes, after.labels.argmax(1))
+    capsys.readouterr()
     assert evaluate(to, "networks=[mlp]", "num_networks=1") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "digits, imported, 1 image per class: test accuracy, %, 1 network" in lines
+    table = [line for line in lines if line[:1] in "┏┃┡│└"]
+    assert table and not any("±" in line for line in table)  # the spread over one network is unknown
+    assert not any(line.endswith(" ") for line in lines)
 
 
 def test_pictures_are_exported_in_natural_colours(finished, tmp_path):
@@ -101,6 +107,26 @@ def test_pictures_are_exported_in_natural_colours(finished, tmp_path):
     with numpy.load(tmp_path / "npz" / "distilled.npz") as arrays:
         assert numpy.array_equal(arrays["images"], distilled.images.numpy())
         assert arrays["pixels"].dtype == numpy.uint8 and arrays["class_names"].tolist() == list("0123456789")
+
+
+def test_a_run_goes_to_the_hub_and_to_dd_ranking(finished, tiny_yaml, tmp_path, capsys, monkeypatch):
+    assert main(["export", str(finished), "--as", "ddranking", "--to", str(tmp_path / "ddr")]) == 0
+    assert {file.name for file in (tmp_path / "ddr").iterdir()} >= {"images.pt", "labels.pt", "lr.pt"}
+    assert main(["export", str(finished), "--as", "huub"]) == 2 and "did you mean 'hub'" in capsys.readouterr().err
+    report = json.loads((finished / "report.json").read_text())
+    assert report["bytes_per_class"] == {"images": 64 * 4, "labels": 10 * 4}
+    pytest.importorskip("datasets", reason="the extra [hub] is not installed")
+    assert main(["export", str(finished), "--as", "hub", "hub.lisence=mit"]) == 2
+    assert "did you mean 'license'" in capsys.readouterr().err
+    hub = tmp_path / "hub"
+    assert main(["export", str(finished), "--as", "hub", "hub.license=mit", "--to", str(hub)]) == 0
+    card = (hub / "README.md").read_text()
+    row = next(row for row in report["rows"] if row["name"] == "distilled")
+    assert f"{100 * row['accuracy_mean']:.1f} ±" in card and "license: mit" in card
+    assert main(["import", str(hub), str(tiny_yaml), "--to", str(tmp_path / "back")]) == 0
+    before, after = distributed_dd.load_distilled(finished), distributed_dd.load_distilled(tmp_path / "back")
+    assert torch.equal(before.images, after.images) and torch.equal(before.labels, after.labels)
+    assert before.learning_rate == after.learning_rate
 
 
 def test_experts_survive_the_way_out_and_in(tiny_yaml, tmp_path, capsys):
@@ -178,7 +204,9 @@ def buffer_of(tmp_path, damage):
         ("torch pickle", "is refused"),
     ],
 )
-def test_buffers_that_are_not_what_they_should_be_are_refused(tiny_yaml, tmp_path, capsys, damage, message):
+def test_buffers_that_are_not_what_they_should_be_are_refused(
+    warm_readers, tiny_yaml, tmp_path, capsys, damage, message
+):
     folder = buffer_of(tmp_path, damage)
     assert main(["import", str(folder), str(tiny_yaml), "--to", str(tmp_path / "store")]) == 5
     assert message in capsys.readouterr().err
@@ -197,7 +225,7 @@ def test_buffers_that_are_not_what_they_should_be_are_refused(tiny_yaml, tmp_pat
         ({"labels": torch.zeros(10, dtype=torch.long)}, 2, "the set holds 0 to 10 of each class"),
     ],
 )
-def test_sets_that_do_not_fit_are_refused(tiny_yaml, tmp_path, capsys, change, code, message):
+def test_sets_that_do_not_fit_are_refused(warm_readers, tiny_yaml, tmp_path, capsys, change, code, message):
     content = {
         "images": torch.randn(10, 1, 8, 8),
         "labels": torch.arange(10),

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from distributed_dd.cli import main
 from distributed_dd.sweeps.listening import Clock, StudyListener
 from distributed_dd.sweeps.plan import planned
-from tests.conftest import ROOT
+from tests.conftest import ROOT, ray_of_two_cores, tiny_text
 from tests.end_to_end.test_chaos import FAST_HEALTH_CHECKS, processes
 
 SWEEP = """
@@ -34,24 +34,22 @@ space:
 """
 
 
-@pytest.fixture
-def sweep(tiny_yaml, tmp_path):
-    """A sweep of two studies of five trials of a second, and a Ray of two cores."""
-    path = tmp_path / "sweep.yaml"
-    path.write_text(f"output: {tmp_path / 'runs'}\n{SWEEP}")
-    (tmp_path / "two.yaml").write_text("kind: ray\nnum_cpus: 2\n")
+def sweep_in(folder: Path) -> Path:
+    """A sweep of two studies of five trials of a second, and what to run it on."""
+    (folder / "tiny.yaml").write_text(tiny_text(folder / "runs"))
+    path = folder / "sweep.yaml"
+    path.write_text(f"output: {folder / 'runs'}\n{SWEEP}")
+    (folder / "two.yaml").write_text("kind: ray\nnum_cpus: 2\n")
     return path
 
 
-@pytest.fixture(autouse=True)
-def _ends_ray():
-    yield
-    import ray
-
-    ray.shutdown()
+@pytest.fixture
+def sweep(tmp_path):
+    return sweep_in(tmp_path)
 
 
 def tune(sweep: Path, *overrides: str) -> int:
+    ray_of_two_cores()
     return main(["tune", str(sweep), *overrides, "--on", str(sweep.parent / "two.yaml")])
 
 
@@ -141,6 +139,7 @@ def scored(sweep: Path) -> int:
     return sum(path.read_text().count("validation_accuracy") for path in paths)
 
 
+@pytest.mark.timeout(1500)  # three sweeps, on a machine that others may be using too
 @pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_killed_sweep_loses_no_trial_repeats_none_and_keeps_its_mlflow_runs(sweep, how):
     """Every trial goes to its end, so that what comes out depends on nothing but the seed."""
@@ -156,17 +155,16 @@ def test_a_killed_sweep_loses_no_trial_repeats_none_and_keeps_its_mlflow_runs(sw
     assert tune(sweep, *settings, f"output={whole}") == 0
     expected = json.loads(next((whole / "sweeps").glob("*/report.json")).read_text())["studies"]
     driver = in_a_process(sweep, *settings)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 480
     while scored(sweep) < 4:
         log = (sweep.parent / "driver.log").read_text()
         assert driver.poll() is None and time.monotonic() < deadline, log
         time.sleep(0.05)
     os.kill(driver.pid, how)
-    assert driver.wait(60) == (-9 if how == signal.SIGKILL else 130)
+    assert driver.wait(240) == (-9 if how == signal.SIGKILL else 130)
     known = {run.info.run_id for run in tracked(sweep)}
     assert len(known) >= 2
-    driver = in_a_process(sweep, *settings)
-    assert driver.wait(240) == 0, (sweep.parent / "driver.log").read_text()
+    assert tune(sweep, *settings) == 0
     (study,) = report_of(sweep)["studies"]
     assert [study] == expected
     runs = tracked(sweep)
@@ -239,7 +237,7 @@ def test_hours_end_a_sweep_with_what_it_has_and_more_hours_go_on(sweep, monkeypa
         "num_trials=3",
         "schedule.kind=to_the_end",
         "schedule.num_rungs=3",
-        "settings.num_outer_steps=300",
+        "settings.num_outer_steps=90",
         "test_winner=false",
     )
     heard: list[int] = []
@@ -250,13 +248,13 @@ def test_hours_end_a_sweep_with_what_it_has_and_more_hours_go_on(sweep, monkeypa
         assert tune(sweep, *on) == 0
     (study,) = report_of(sweep)["studies"]
     assert "hours is spent" in capsys.readouterr().out
-    assert any(trial["outer_step"] < 300 for trial in study["trials"]) and study["winner"] is not None
+    assert any(trial["outer_step"] < 90 for trial in study["trials"]) and study["winner"] is not None
     assert tune(sweep, *on) == 0
     (study,) = report_of(sweep)["studies"]
     assert [trial["status"] for trial in study["trials"]] == ["finished"] * 3
     assert study["trials"][0]["base"]
     for path in (sweep.parent / "runs" / "sweeps").glob("*/trials/*/metrics.jsonl"):
-        assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == list(range(1, 301))
+        assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == list(range(1, 91))
 
 
 def test_hours_add_up_over_drivers(tmp_path):
@@ -267,17 +265,28 @@ def test_hours_add_up_over_drivers(tmp_path):
     assert 590 < second.left() <= 600 and Clock(tmp_path / "elapsed.json", "sweep", None).left() is None
 
 
-def test_a_state_that_a_kill_cut_short_is_done_without(sweep):
+THREE = ("images_per_class=[1]", "num_trials=3", "schedule.kind=to_the_end", "test_winner=false")
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A sweep of three trials that has ended, as which tests leave it, and what was reported."""
+    sweep = sweep_in(tmp_path_factory.mktemp("swept"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("DISTRIBUTED_DD_CACHE", str(sweep.parent / "cache"))
+        assert tune(sweep, *THREE) == 0
+    return sweep, report_of(sweep)["studies"]
+
+
+def test_a_state_that_a_kill_cut_short_is_done_without(swept):
     """Tune writes its state in place: a kill may leave an empty file. The run folders have it all."""
-    on = ("images_per_class=[1]", "num_trials=3", "schedule.kind=to_the_end", "test_winner=false")
-    assert tune(sweep, *on) == 0
-    expected = report_of(sweep)["studies"]
+    sweep, expected = swept
     folder = next((sweep.parent / "runs" / "sweeps").iterdir())
     (folder / "ipc1" / "study.json").unlink()
     for state in (folder / "ipc1" / "tune").glob("experiment_state-*.json"):
         state.write_text("")
     before = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/distilled/*.safetensors")}
-    assert tune(sweep, *on) == 0 and report_of(sweep)["studies"] == expected
+    assert tune(sweep, *THREE) == 0 and report_of(sweep)["studies"] == expected
     assert before == {path: path.stat().st_mtime_ns for path in before}, "nothing was computed again"
 
 
@@ -337,13 +346,15 @@ def test_a_sweep_needs_ray(sweep, capsys):
     assert "Ray Tune" in capsys.readouterr().err
 
 
-def test_state_of_another_user_is_not_unpickled(sweep, monkeypatch, capsys):
-    assert tune(sweep, "images_per_class=[1]", "test_winner=false", "num_trials=1") == 0
-    folder = next((sweep.parent / "runs" / "sweeps").iterdir())
-    (folder / "ipc1" / "study.json").unlink()
+def test_state_of_another_user_is_not_unpickled(swept, monkeypatch, capsys):
+    sweep, _ = swept
+    study = next((sweep.parent / "runs" / "sweeps").glob("*/ipc1/study.json"))
+    content = study.read_bytes()
+    study.unlink()
     monkeypatch.setattr(os, "getuid", lambda: 12345)
-    assert tune(sweep, "images_per_class=[1]", "test_winner=false", "num_trials=1") == 5
+    assert tune(sweep, *THREE) == 5
     assert "belongs to another user" in capsys.readouterr().err
+    study.write_bytes(content)
 
 
 def test_the_shipped_sweeps_can_be_planned():
@@ -377,7 +388,7 @@ def test_a_killed_trial_and_a_killed_node_change_nothing(sweep, monkeypatch):
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
         driver = in_a_process(sweep, *settings)
         for kill, after in (("trial", 1), ("node", 5)):
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 480
             while scored(sweep) < after:
                 assert driver.poll() is None and time.monotonic() < deadline, (sweep.parent / "driver.log").read_text()
                 time.sleep(0.05)

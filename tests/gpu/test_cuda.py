@@ -184,7 +184,9 @@ def test_a_generative_run_on_cuda(tmp_path):
     assert {row["name"] for row in report["rows"]} >= {"generated_fresh", "distilled", "random_real"}
 
 
-@pytest.mark.parametrize("config", ["dm_ipc1", "dc_ipc10", "dsa_ipc10"])
+@pytest.mark.parametrize(
+    "config", ["dm_ipc1", "dc_ipc10", "dsa_ipc10", "cafe_ipc1", "frepo_ipc1", "kip_ipc10", "kip-conv_ipc1"]
+)
 def test_methods_without_experts_match_on_cuda_what_they_match_on_the_cpu(config, tmp_path):
     """Draws are the CPU's: the first loss is the same to rounding, and nothing leaves the device by mistake."""
     losses = {}
@@ -194,6 +196,7 @@ def test_methods_without_experts_match_on_cuda_what_they_match_on_the_cpu(config
         environment = {**os.environ} | ({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
         subprocess.run([*command, f"output={tmp_path / name}"], cwd=ROOT, env=environment, check=True)
         (metrics,) = (tmp_path / name).glob("digits-*/metrics.jsonl")
-        losses[name] = [json.loads(line)["matching_loss"] for line in metrics.read_text().splitlines()]
+        lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+        losses[name] = [line["matching_loss" if "matching_loss" in line else "regression_loss"] for line in lines]
     assert losses["cuda"][0] == pytest.approx(losses["cpu"][0], rel=1e-3)
     assert losses["cuda"] == pytest.approx(losses["cpu"], rel=0.05)

@@ -57,7 +57,7 @@ class Head:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
 
     def wait(self) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while True:
             assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
             try:
@@ -83,7 +83,7 @@ class Head:
             env=self.environment | more,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=500,
             cwd=ROOT,
         )
 

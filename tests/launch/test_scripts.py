@@ -90,7 +90,7 @@ def test_sigterm_ends_a_script_as_it_ends_the_command(tiny_yaml, tmp_path):
         _, error = driver.communicate(timeout=60)
     finally:
         driver.kill()
-    assert driver.returncode == 130 and "the same command goes on" in error
+    assert driver.returncode == 130 and "the same command goes on" in error, error
 
 
 FAKE_RAY = """#!/bin/bash

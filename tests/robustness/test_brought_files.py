@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import save_file
 
-from distributed_dd.data import matlab, svhn
+from distributed_dd.data import Fitted, Images, Splits, svhn
 from distributed_dd.data.arrays import Arrays
 from distributed_dd.data.cifar import CIFAR10
 from distributed_dd.data.image_folder import ImageFolder
@@ -29,10 +29,13 @@ from distributed_dd.data.reading import check_regular
 from distributed_dd.data.svhn import SVHN
 from distributed_dd.data.tiny_imagenet import TinyImageNet
 from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError, UserError
-from distributed_dd.evaluation.artefact import FITTED, DistilledSet
+from distributed_dd.evaluation.artefact import DistilledSet
 from distributed_dd.evaluation.exporting import as_images, as_npz, folders_of
-from distributed_dd.evaluation.importing import IMAGES, LABELS, RATE, import_experts, read_set
+from distributed_dd.evaluation.importing import IMAGES, LABELS, RATE, import_experts
 from distributed_dd.evaluation.preview import preview_png
+from distributed_dd.evaluation.published_sets import Wanted, read_published
+from distributed_dd.evaluation.published_sets.fitting import fit_to
+from distributed_dd.evaluation.published_sets.foreign_set import SetReading
 from distributed_dd.learning.networks import MLP
 from distributed_dd.trajectories import foreign
 from distributed_dd.trajectories.foreign import read_pt
@@ -278,7 +281,13 @@ def test_other_layouts_of_the_same_numbers_are_the_same_data(tmp_path, change):
         ({"images": IMAGES_24[:0], "labels": LABELS_24[:0]}, "images are"),
         ({"images": numpy.uint8(3)}, "images are"),
         ({"labels": numpy.int64(3)}, "labels are"),
-        ({"labels": LABELS_24[:, None]}, "labels are"),
+        ({"labels": LABELS_24[:, None, None]}, "labels are"),
+        ({"labels": LABELS_24[None]}, "labels are"),
+        (
+            {"labels": numpy.eye(3, dtype="uint8")[LABELS_24 % 3]},
+            "labels are torch.uint8 (24, 3): 3 labels for each image",
+        ),
+        ({"labels": LABELS_24[:, None] * 1.0}, "labels are"),
         ({"images": numpy.zeros((24, 0, 0), "uint8")}, "images are"),
         ({"images": numpy.zeros((24, 3, 0, 5), "uint8")}, "images are"),
         ({"images": IMAGES_24.astype("float16")}, "images are"),
@@ -646,14 +655,8 @@ def test_idx_files_that_lie_are_refused(tmp_path, file, content):
         MNIST(root=str(tmp_path)).load()
 
 
-def test_matlab_files_that_lie_are_refused(tmp_path, monkeypatch):
+def test_matlab_files_that_lie_are_refused(warm_readers, tmp_path):
     from scipy.io import savemat
-
-    def in_process(module, file, problem, **_):
-        try:
-            return matlab._arrays(str(file))
-        except KeyError as error:
-            raise IntegrityError(str(file), f"{problem}: {error}") from None
 
     layouts.make_svhn(tmp_path)
     file = tmp_path / "SVHN" / "test_32x32.mat"
@@ -662,7 +665,6 @@ def test_matlab_files_that_lie_are_refused(tmp_path, monkeypatch):
         file.write_bytes(damaged)
         with pytest.raises(IntegrityError, match=r"test_32x32.mat: is not SVHN"):
             svhn._read(file)
-    monkeypatch.setattr(svhn, "read_confined", in_process)
     images, labels = numpy.zeros((32, 32, 3, 20), "uint8"), numpy.arange(20)[:, None] % 10 + 1
     for content in (
         {},
@@ -707,7 +709,7 @@ def test_text_files_that_lie_are_refused(tmp_path):
         ImageNet64(root=str(tmp_path)).load()
 
 
-def test_a_download_that_breaks_off_leaves_nothing_that_is_read(tmp_path, monkeypatch):
+def test_a_download_that_breaks_off_leaves_nothing_that_is_read(warm_readers, tmp_path, monkeypatch):
     root = tmp_path / "data"
 
     def broken(self, part):
@@ -776,7 +778,7 @@ PT = {
 
 
 @pytest.mark.parametrize("kind", PT)
-def test_pt_files_that_would_fill_memory_or_never_end_are_refused(tmp_path, kind):
+def test_pt_files_that_would_fill_memory_or_never_end_are_refused(warm_readers, tmp_path, kind):
     with pytest.raises(IntegrityError, match="is refused") as caught:
         read_pt(PT[kind](tmp_path))
     assert len(str(caught.value)) < 1000 and "Traceback" not in str(caught.value)
@@ -827,7 +829,8 @@ def quick(monkeypatch):
         except ValueError as error:
             raise IntegrityError(str(path), f"is refused: {error}") from None
 
-    monkeypatch.setattr("distributed_dd.evaluation.importing.read_pt", read)
+    for module in ("importing", "published_sets.pt_files"):
+        monkeypatch.setattr(f"distributed_dd.evaluation.{module}.read_pt", read)
 
 
 class Quiet:
@@ -844,6 +847,15 @@ class Quiet:
                 pass
 
         return nullcontext(Counter())
+
+
+def set_in(folder):
+    """The set of 2 x 2 images of two classes that lies there."""
+    one = torch.ones(1, 1, 1)
+    nothing = Images(torch.zeros(0, 1, 2, 2), torch.zeros(0, dtype=torch.long))
+    splits = Splits(name="x", class_names=("0", "1"), train=nothing, validation=nothing, test=nothing, sha256="")
+    foreign = read_published(folder, Wanted(image_shape=(1, 2, 2), num_classes=2))
+    return fit_to(foreign, SetReading(), splits, Fitted(0 * one, one, one), lambda line: None).tensors
 
 
 def checkpoints(change=lambda values: values):
@@ -878,7 +890,8 @@ def test_buffers_of_other_numbers_are_refused(quick, tmp_path, buffer, message):
 @pytest.mark.parametrize(
     ("change", "where"),
     [
-        ({IMAGES: torch.zeros(4, 1, 2, 2, dtype=torch.uint8)}, IMAGES),
+        ({IMAGES: torch.zeros(4, 1, 2, 2, dtype=torch.int32)}, IMAGES),
+        ({IMAGES: torch.randn(4, 1, 2, 3)}, IMAGES),
         ({IMAGES: torch.zeros(4, 1, 2, 2, dtype=torch.complex64)}, IMAGES),
         ({IMAGES: torch.full((4, 1, 2, 2), 1e300, dtype=torch.float64)}, IMAGES),
         ({IMAGES: torch.zeros(0, 1, 2, 2), LABELS: torch.zeros(0, 2)}, IMAGES),
@@ -900,15 +913,15 @@ def test_sets_of_other_numbers_are_refused(quick, tmp_path, change, where):
     content = {IMAGES: torch.randn(4, 1, 2, 2), LABELS: torch.tensor([0, 0, 1, 1]), RATE: torch.tensor(0.1)} | change
     for name, value in content.items():
         saved(tmp_path, value, name)
-    with pytest.raises(IntegrityError) as caught:
-        read_set(tmp_path, (1, 2, 2), 2)
+    with pytest.raises(UserError) as caught:
+        set_in(tmp_path)
     assert where in caught.value.where and len(str(caught.value)) < 1000
 
 
 def test_a_set_in_double_precision_or_with_small_class_numbers_is_taken(quick, tmp_path):
     saved(tmp_path, torch.randn(4, 1, 2, 2, dtype=torch.float64), IMAGES)
     saved(tmp_path, torch.tensor([0, 1, 0, 1], dtype=torch.uint16), LABELS)
-    tensors = read_set(tmp_path, (1, 2, 2), 2)
+    tensors = set_in(tmp_path)
     assert tensors["images"].dtype == torch.float32 and tensors["classes"].tolist() == [0, 0, 1, 1]
 
 
@@ -963,7 +976,7 @@ def distilled_set(class_names, per_class=2):
         "images": (classes / 100).view(-1, 1, 1, 1).expand(count, 1, 2, 2).contiguous(),
         "labels": torch.eye(len(class_names))[classes],
         "classes": classes,
-        **{f"preprocessing.{name}": value for name, value in zip(FITTED, (one * 0, one, one), strict=True)},
+        **{f"preprocessing.{name}": value for name, value in Fitted(one * 0, one, one).tensors().items()},
     }
     return DistilledSet(tensors, {"class_names": list(class_names), "learning_rate": 0.1}, "soft")
 

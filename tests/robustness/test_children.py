@@ -20,6 +20,8 @@ HOSTILE = (
     "numpy",
     "distributed_dd",
 )
+OF_PYTHON = ("sitecustomize", "usercustomize")
+"""Where there are none of these, there need be none."""
 SPAWN = """
 from distributed_dd.children import spawn_context
 if __name__ == "__main__":
@@ -48,14 +50,20 @@ def test_a_child_imports_nothing_from_the_current_folder(downloads, tmp_path, mo
     monkeypatch.setattr(sys, "path", ["", ".", str(downloads), *sys.path])
     code = "import json, distributed_dd.errors"
     grandchild = f"import subprocess; subprocess.run([sys.executable, '-c', {code!r}]);"
+    # Once for real; torch takes seconds, and where a module would come from is known without running it.
+    large = "safetensors.torch, mlflow.version" if path == "HERE:.:" else "importlib"
+    places = f"[importlib.util.find_spec(name).origin for name in {HOSTILE} if name not in {OF_PYTHON}]"
     (tmp_path / "libraries").mkdir()
     (tmp_path / "libraries" / "asked.py").write_text(
-        "import json, sys, safetensors.torch, mlflow.version, distributed_dd.errors\n"
-        f"{grandchild} print(json.dumps([sys.argv[1:], distributed_dd.__file__]))\n"
+        f"import importlib.util, json, sys, {large}, distributed_dd.errors\n"
+        f"{grandchild} print(json.dumps([sys.argv[1:], distributed_dd.__file__, {places}]))\n"
     )
     sys.path.append(str(tmp_path / "libraries"))
     done = subprocess.run(child_python("asked", ["a b", "-c"]), capture_output=True, text=True)
-    assert json.loads(done.stdout) == [["a b", "-c"], str(ROOT / "distributed_dd" / "__init__.py")], done.stderr
+    assert done.stdout, done.stderr
+    arguments, package, origins = json.loads(done.stdout)
+    assert (arguments, package) == (["a b", "-c"], str(ROOT / "distributed_dd" / "__init__.py"))
+    assert len(origins) == 7 and not [origin for origin in origins if origin.startswith(str(downloads))]
     assert not (tmp_path / "ran").exists()
 
 

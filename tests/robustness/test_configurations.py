@@ -19,7 +19,7 @@ from distributed_dd import config
 from distributed_dd.backends.clusters import CLUSTERS
 from distributed_dd.composition import cluster_from, experiment_from
 from distributed_dd.errors import ConfigError, MissingInputError, UserError
-from distributed_dd.evaluation.scoring import Evaluation
+from distributed_dd.evaluation.settings import Evaluation
 from distributed_dd.experiment import Experiment, experiment_of, lifted_groups, values_of
 from distributed_dd.facets import estimate_lines, scale_of
 from distributed_dd.methods import METHODS

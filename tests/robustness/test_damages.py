@@ -25,7 +25,7 @@ from tests.conftest import ROOT, tiny_gan_text, tiny_text
 from tests.references.damages import Damage, damages_of
 
 HERE = ["--on", str(ROOT / "configs/clusters/in_process.yaml")]
-FAST, ALL, LONGEST_LINE = 24, 520, 200
+FAST, ALL, LONGEST_LINE = 12, 520, 200
 FOR_PEOPLE = (".lock", ".png", ".md", ".txt", ".yaml", "environment.json", ".db")
 """Endings of files that nothing is computed from; runs write them anew, and no verb reads a result in them."""
 OTHER = "student_steps: 2"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from distributed_dd.durable import sha256_of
-from tests.conftest import ROOT
+from tests.conftest import ROOT, tiny_gan_text
 from tests.references.killed import MOMENTS
 
 HERE = ["--on", str(ROOT / "configs/clusters/in_process.yaml")]
@@ -47,12 +47,24 @@ def check(told):
 
 
 def test_a_run_killed_at_some_of_its_writes(tiny_yaml, tmp_path):
-    """Five kills one after the other, each of what the one before left, at writes further and further on."""
+    """Kills one after the other, each of what the one before left, at writes further and further on."""
     rng = random.Random(3)
-    plan = [(write, rng.choice(MOMENTS)) for write in (2, 5, 9, 9, 9)]
+    plan = [(write, rng.choice(MOMENTS)) for write in (2, 9, 14)]
     told = done(["run", str(tiny_yaml), *SMALL], tmp_path / "outputs", [plan])
-    assert told[0]["writes"] > 30 and told[1]["codes"][:-1] == [-9] * 5, told[1]["said"]
+    assert told[0]["writes"] > 30 and told[1]["codes"][:-1] == [-9] * 3, told[1]["said"]
     check(told)
+
+
+def test_a_generators_run_killed_while_its_gan_is_trained_and_in_a_judges_turn(tmp_path):
+    (tmp_path / "tiny_gan.yaml").write_text(tiny_gan_text(tmp_path / "runs"))
+    arguments = ["run", str(tmp_path / "tiny_gan.yaml"), "evaluate.num_networks=1"]
+    told = done(arguments, tmp_path / "outputs", [[(14, "half"), (28, "after")]])
+    assert told[1]["codes"] == [-9, -9, 0], told[1]["said"]
+    for place in ("GAN: going on from update 2 of 4", "distil: going on from outer step 2 of 6"):
+        assert place in told[1]["said"], told[1]["said"]
+    check(told)
+    gans = [next(Path(one["output"]).glob("gans/*/metrics.jsonl")).read_text() for one in told]
+    assert gans[0] == gans[1]
 
 
 @pytest.mark.slow

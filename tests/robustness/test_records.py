@@ -6,17 +6,31 @@ import shutil
 import pytest
 
 from distributed_dd.cli import main
+from tests.conftest import tiny_text
 from tests.end_to_end.test_run import HERE, run_folder
 
 
+@pytest.fixture(scope="module")
+def two_once(tmp_path_factory):
+    """Two finished runs that share their experts: the configuration, the first, the second, and a copy of all."""
+    tiny = tmp_path_factory.mktemp("two") / "tiny.yaml"
+    tiny.write_text(tiny_text(tiny.parent / "runs"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("DISTRIBUTED_DD_CACHE", str(tiny.parent / "cache"))
+        assert main(["run", str(tiny), *HERE]) == 0
+        first = run_folder(tiny)
+        assert main(["run", str(tiny), "seed=0", "method.student_steps=2", *HERE]) == 0
+    (second,) = {*(tiny.parent / "runs").glob("digits-*")} - {first}
+    return tiny, first, second, shutil.copytree(tiny.parent / "runs", tiny.parent / "untouched")
+
+
 @pytest.fixture
-def two(tiny_yaml, tmp_path):
-    """Two finished runs that share their experts, and the arguments of the first."""
-    assert main(["run", str(tiny_yaml), *HERE]) == 0
-    first = run_folder(tiny_yaml)
-    assert main(["run", str(tiny_yaml), "seed=0", "method.student_steps=2", *HERE]) == 0
-    (second,) = {*(tmp_path / "runs").glob("digits-*")} - {first}
-    return first, second, ["run", str(tiny_yaml), *HERE]
+def two(two_once):
+    """The two runs as they were, whatever another test did to them, and the arguments of the first."""
+    tiny, first, second, untouched = two_once
+    shutil.rmtree(tiny.parent / "runs")
+    shutil.copytree(untouched, tiny.parent / "runs")
+    return first, second, ["run", str(tiny), *HERE]
 
 
 def edited(path, change):
@@ -54,12 +68,12 @@ def test_a_finished_run_refuses_what_is_not_its_own(two, what, capsys):
     assert str(first) in capsys.readouterr().err
 
 
-def test_an_expert_in_anothers_place_is_refused(two, tiny_yaml, capsys):
-    first, _, _ = two
+def test_an_expert_in_anothers_place_is_refused(two, capsys):
+    first, _, run = two
     (store,) = (first.parent / "experts").iterdir()
     for ending in ("json", "safetensors"):
         shutil.copy(store / f"expert-0001.{ending}", store / f"expert-0000.{ending}")
-    assert main(["run", str(tiny_yaml), "seed=0", "method.student_steps=1", *HERE]) == 5
+    assert main([*run[:2], "seed=0", "method.student_steps=1", *HERE]) == 5
     assert "is the record of expert 1" in capsys.readouterr().err
 
 

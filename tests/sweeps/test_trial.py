@@ -131,7 +131,7 @@ def test_what_cannot_be_run_is_told_and_not_fatal(job):
     made, material = job
     line = Line()
     run_trial({RATE: 0.5}, line, replace(made, base={**made.base, "images_per_class": 99999}), material)
-    assert line.heard[-1]["status"] == "failed" and "method.start" in line.heard[-1]["message"]
+    assert line.heard[-1]["status"] == "failed" and "images_per_class" in line.heard[-1]["message"]
 
 
 def test_a_trial_waits_for_the_one_that_holds_its_folder(job, monkeypatch):

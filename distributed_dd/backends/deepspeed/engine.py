@@ -80,7 +80,7 @@ class DeepSpeedRanks:
             ConfigError: the method cannot be divided in this way; the message says why.
         """
         self._check_segments(division)
-        size, num_rows = self.num_ranks // self.groups, division.num_rows
+        size, num_rows = self.num_ranks // self.groups, division.num_rows // division.pictures
         require(
             num_rows > 0 or not self.zero.own_rows,
             "engine.zero.own_rows",
@@ -92,6 +92,13 @@ class DeepSpeedRanks:
             "engine.num_ranks",
             f"{self.num_ranks} ranks for {num_rows} images",
             f"at most {num_rows}",
+        )
+        require(
+            division.pictures == 1 or num_rows % self.num_ranks == 0,
+            "engine.num_ranks",
+            f"{self.num_ranks} ranks for {num_rows} stored images of {division.pictures} pictures each (set.form): the "
+            "pictures of an image would lie on two ranks",
+            f"a divisor of {num_rows}, classes times images_per_class",
         )
         for batch in division.batches:
             require(

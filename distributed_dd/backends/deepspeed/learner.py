@@ -130,7 +130,7 @@ class DeepSpeedLearner:
             raise TypeError(f"{name} are learned")
         self._unlearned[name].copy_(rows)
 
-    def step(self, gradients: Mapping[str, Tensor]) -> Tensor:
+    def step(self, gradients: Mapping[str, Tensor], rate_factor: float = 1.0) -> Tensor:
         """Make one update, which overwrites ``gradients``; this rank's part of the first one's squared norm ()."""
         require_gradients(gradients, self._rules)
         first = next(iter(self._rules))
@@ -142,6 +142,7 @@ class DeepSpeedLearner:
         loss = torch.zeros((), device=device())
         self._engine.backward(GivenGradients.apply(loss, parts, *outputs))
         norm = self._summed_squared_norm(first) if norm is None else norm
+        self.optimizer.factor = rate_factor
         self._engine.step()
         return norm
 

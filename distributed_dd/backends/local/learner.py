@@ -46,11 +46,12 @@ class LocalLearner:
     def _now(self) -> dict[str, Tensor]:
         return {name: parameter.detach() for name, parameter in self._learned.items()}
 
-    def step(self, gradients: Mapping[str, Tensor]) -> Tensor:
+    def step(self, gradients: Mapping[str, Tensor], rate_factor: float = 1.0) -> Tensor:
         """One update; the squared norm () of the first rule's gradient."""
         require_gradients(gradients, self._rules)
         for name, parameter in self._learned.items():
             parameter.grad = gradients[name]
+        self.optimizer.factor = rate_factor
         self.optimizer.step()
         self.optimizer.zero_grad()  # or the gradients would live on beside the next ones
         return squared_norm(gradients[next(iter(self._rules))])

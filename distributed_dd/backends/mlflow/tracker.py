@@ -93,7 +93,11 @@ class MlflowTracker:
         if self._is_known(self._ids.get(self._server)):
             self.run_id, self._resumed = self._ids[self._server], True
             self.client.update_run(self.run_id, status="RUNNING")
-            self._began = self.client.get_run(self.run_id).info.start_time
+            known = self.client.get_run(self.run_id)
+            self._began = known.info.start_time
+            # Such as the sweep above it, which the server had not heard of when the run began.
+            for key in self.description.tags.keys() - known.data.tags.keys():
+                self.client.set_tag(self.run_id, key, self.description.tags[key])
             self._logged = max(self._steps_of(self.description.loss), default=-1)
             self._level()
             return
@@ -224,7 +228,9 @@ class MlflowTracker:
         """The final scores of ``report.json``."""
         rows = report["rows"]
         self.summary({f"test_accuracy_{row['name']}": row["accuracy_mean"] for row in rows})
-        self.summary({f"test_accuracy_std_{row['name']}": row["accuracy_std"] for row in rows})
+        # Of one network no spread is known.
+        several = [row for row in rows if row["num_networks"] > 1]
+        self.summary({f"test_accuracy_std_{row['name']}": row["accuracy_std"] for row in several})
 
     @never_stops_a_run
     def system(self, values: Mapping[str, float]) -> None:
