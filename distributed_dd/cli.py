@@ -4,12 +4,12 @@ import argparse
 import io
 import keyword
 import os
-import signal
 import sys
 import typing
 import warnings
 from pathlib import Path
 
+from distributed_dd import interrupts
 from distributed_dd.errors import UserError
 from distributed_dd.family import did_you_mean
 from distributed_dd.secrecy import without_secrets
@@ -53,9 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
         options.overrides = [word for word in options.paths if "=" in word]
         options.paths = [Path(word) for word in options.paths if "=" not in word]
     try:
-        from distributed_dd import commands
+        with interrupts.told_from_errors():
+            from distributed_dd import commands
 
-        return getattr(commands, f"{verb}_" if keyword.iskeyword(verb) else verb)(options)
+            return getattr(commands, f"{verb}_" if keyword.iskeyword(verb) else verb)(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -84,11 +85,6 @@ def _machine_error(error: OSError | MemoryError | RecursionError) -> UserError:
 def _warned(message: Warning | str, *where: object) -> None:
     """A warning as a line for a person."""
     print(f"warning: {without_secrets(str(message))}", file=sys.stderr)
-
-
-def _interrupted(number: int, frame: object) -> None:
-    """What schedulers send before they kill: end as an interrupt from the keyboard does."""
-    raise KeyboardInterrupt
 
 
 class _Parser(argparse.ArgumentParser):
@@ -174,7 +170,7 @@ def entry_point() -> None:
     # Threads that wait should sleep: on a crowded machine those that spin bring jobs nearly to a stop. It
     # must be said before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    signal.signal(signal.SIGTERM, _interrupted)
+    interrupts.listen()
     for stream in (sys.stdout, sys.stderr):  # names of files may be of any bytes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -27,6 +27,7 @@ from distributed_dd.evaluation.teacher import teacher_of
 from distributed_dd.experiment import Experiment, identity_of, values_of
 from distributed_dd.facets import about, described, estimate_lines, scale_of, world_of
 from distributed_dd.family import plain
+from distributed_dd.interrupts import told_from_errors
 from distributed_dd.locks import locked
 from distributed_dd.outer.checkpoint import Saved
 from distributed_dd.outer.copies import Copies
@@ -160,7 +161,8 @@ class Run:
             self.tracker = self._crew.tracking.of_run(self.folder, self.name, {**shared, **self.tags})
             status = "FAILED"
             try:
-                with metered(self.tracker.system) if e.tracker == "mlflow" else nullcontext():
+                metering = metered(self.tracker.system) if e.tracker == "mlflow" else nullcontext()
+                with told_from_errors(), metering:
                     yield
                 status = "FINISHED"
             except SystemExit:  # a search ends a trial so; the trial did nothing wrong

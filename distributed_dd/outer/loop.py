@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from distributed_dd.errors import UserError
+from distributed_dd.interrupts import raise_if_swallowed
 from distributed_dd.outer.checkpoint import KEPT, Saved, Shard
 from distributed_dd.outer.judging import Judging
 from distributed_dd.outer.ports import Bar, Cluster, Progress, Tracker, Workers, WorkersLost
@@ -121,6 +122,7 @@ class Distillation:
         """Outer steps up to the next one that is judged or saved, which is done too; the step reached."""
         last = min(self.judging.next_after(step), _next(step, self.checkpoint_every), self.num_outer_steps)
         for metrics in self.workers.outer_steps(step, last):
+            raise_if_swallowed()
             step += 1
             self._count(step, metrics)
             bar.reach(step, self.subject.note(metrics))

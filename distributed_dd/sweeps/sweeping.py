@@ -22,6 +22,7 @@ from distributed_dd.errors import ConfigError, UserError
 from distributed_dd.evaluation.tables import percent
 from distributed_dd.experiment import Experiment, experiment_of
 from distributed_dd.family import plain
+from distributed_dd.interrupts import told_from_errors
 from distributed_dd.locks import locked
 from distributed_dd.nested import laid_over
 from distributed_dd.outer.copies import Copies
@@ -75,16 +76,8 @@ class Sweeping:
             self.tracker = tracker_of_sweep(plan, self.progress.say)
             status = "FAILED"
             try:
-                finished_studies: list[Study] = []
-                tests: dict[int, str] = {}
-                for number, size in enumerate(plan.bases):
-                    finished_studies.append(self._study(size, len(plan.bases) - number))
-                    write_best(plan, finished_studies[-1])
-                    write_report(plan, finished_studies, tests, self.tracker)
-                for study in finished_studies:
-                    if plan.sweep.test_winner and study.best:
-                        tests[study.images_per_class] = self._test(study)
-                        write_report(plan, finished_studies, tests, self.tracker)
+                with told_from_errors():
+                    finished_studies = self._searched_and_tested()
                 status = "FINISHED"
                 return finished_studies
             except KeyboardInterrupt:
@@ -95,6 +88,20 @@ class Sweeping:
                 self.tracker.settle_children(self._ended)
                 self.tracker.end(status)
                 self._copy()
+
+    def _searched_and_tested(self) -> list[Study]:
+        plan = self.plan
+        finished_studies: list[Study] = []
+        tests: dict[int, str] = {}
+        for number, size in enumerate(plan.bases):
+            finished_studies.append(self._study(size, len(plan.bases) - number))
+            write_best(plan, finished_studies[-1])
+            write_report(plan, finished_studies, tests, self.tracker)
+        for study in finished_studies:
+            if plan.sweep.test_winner and study.best:
+                tests[study.images_per_class] = self._test(study)
+                write_report(plan, finished_studies, tests, self.tracker)
+        return finished_studies
 
     def _copy(self) -> None:
         """The report, beside the winners' runs, at the second place that the base names."""

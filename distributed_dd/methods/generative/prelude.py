@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from distributed_dd.data.material import identity_of_data
 from distributed_dd.durable import write_bytes
 from distributed_dd.evaluation.artefact import MANIFEST
+from distributed_dd.interrupts import told_from_errors
 from distributed_dd.methods.generative.gan_store import GanStore
 from distributed_dd.methods.generative.product import PICTURE, gan_subject, picture_of
 from distributed_dd.methods.generative.settings import GenerativeSettings
@@ -81,7 +82,8 @@ class GanPrelude(Prelude):
         )
         status = "FAILED"
         try:
-            _, last, facts = training.run()
+            with told_from_errors():
+                _, last, facts = training.run()
             store.write(last, {"training": crew.facts_of(facts)})
             tracker.artefact(store.path / MANIFEST)
             status = "FINISHED"
