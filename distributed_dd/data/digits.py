@@ -1,10 +1,11 @@
 """scikit-learn's handwritten digits: 1,797 real 8x8 images that ship inside the package."""
 
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import torch
 
-from distributed_dd.data.cache import Say, silent
+from distributed_dd.data.cache import Entry, Say, cached, silent
 from distributed_dd.data.splits import Facts, Images, Splits, content_sha256, stratified
 from distributed_dd.family import require, setting
 from distributed_dd.learning.chance import generator
@@ -38,11 +39,9 @@ class Digits:
 
     def load(self, say: Say = silent) -> Splits:
         """Pixels in [0, 1]; splits drawn class by class from ``split_seed``."""
-        from sklearn.datasets import load_digits
-
-        source = load_digits()
-        raw = torch.from_numpy(source.images).to(torch.uint8)
-        targets = torch.from_numpy(source.target).long()
+        # Kept, as scikit-learn takes seconds to load.
+        source, _ = cached("digits", {"digits": version("scikit-learn")}, _decoded)
+        raw, targets = source["images"], source["targets"]
         images = (raw.float() / 16).unsqueeze(1)
         rng = generator(self.split_seed, "digits", "split")
         test, validation, train = stratified(targets, [self.num_test, self.num_validation], rng)
@@ -56,3 +55,11 @@ class Digits:
             test=parts[2],
             sha256=content_sha256(raw, targets),
         )
+
+
+def _decoded() -> Entry:
+    from sklearn.datasets import load_digits
+
+    source = load_digits()
+    images, targets = (torch.from_numpy(values) for values in (source.images, source.target))
+    return {"images": images.to(torch.uint8), "targets": targets.long()}, {}

@@ -9,7 +9,6 @@ from typing import Any
 import numpy
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import to_pil_image
 
 from distributed_dd.data.reading import place_of
 from distributed_dd.durable import write_bytes
@@ -36,6 +35,8 @@ def as_images(distilled: DistilledSet, folder: Path) -> None:
     Raises:
         UserError: the folder holds other pictures already, which would be taken for this set's.
     """
+    from torchvision.transforms.v2.functional import to_pil_image
+
     folders = folders_of(distilled.manifest["class_names"])
     count = dict.fromkeys(range(len(folders)), 0)
     pictures: dict[Path, Tensor] = {}

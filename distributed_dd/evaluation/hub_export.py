@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save
 from torch import Tensor
-from torchvision.transforms.v2.functional import to_pil_image
 
 from distributed_dd.durable import sha256_of, write_bytes, write_text
 from distributed_dd.errors import ConfigError
@@ -142,6 +141,8 @@ def _front_matter(table: Any, distilled: DistilledSet, settings: HubExport) -> s
 
 
 def _png(image: Tensor) -> bytes:
+    from torchvision.transforms.v2.functional import to_pil_image
+
     content = io.BytesIO()
     to_pil_image(image).save(content, "PNG")
     return content.getvalue()

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from distributed_dd.evaluation.lettering import LONGEST_TITLE, as_png, lettered
 
@@ -27,6 +26,7 @@ def preview_png(
     classes are columns and the result stands below the start.
     """
     from matplotlib.figure import Figure
+    from torchvision.utils import make_grid
 
     names = [lettered(name) for name in class_names[:MAX_CLASSES]]
     rows_nk = torch.stack([_rows_of(classes, number) for number in range(len(names))])

@@ -1,12 +1,13 @@
 """Floating-point operations and bytes, counted before anything starts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from distributed_dd.data import Facts
+from distributed_dd.data.cache import cached
+from distributed_dd.family import plain
 from distributed_dd.learning.networks import Network, initialised
 from distributed_dd.outer.scale import Scale
 
@@ -17,7 +18,29 @@ TRAIN_FACTOR = 3
 
 def forward_flops_of(member: Network, facts: Facts) -> int:
     """`forward_flops` of a network as it is configured."""
-    return forward_flops(initialised(member, facts.image_shape, facts.num_classes, torch.Generator()), facts)
+
+    def count() -> int:
+        return forward_flops(initialised(member, facts.image_shape, facts.num_classes, torch.Generator()), facts)
+
+    return counted_once("operations of a forward pass", member, facts, count)
+
+
+def counted_once(what: str, member: Hashable, facts: Facts, count: Callable[[], int], *more: int) -> int:
+    """What ``count`` returns, kept on this machine: what torch counts with takes seconds to load.
+
+    Args:
+        more: what else the number depends on.
+    """
+    identity = {
+        "counted": what,
+        "network": f"{type(member).__qualname__} {plain(member)}",
+        "image_shape": facts.image_shape,
+        "num_classes": facts.num_classes,
+        "more": more,
+        "torch": torch.__version__,
+    }
+    _, facts_kept = cached(what, identity, lambda: ({}, {"count": count()}))
+    return int(facts_kept["count"])
 
 
 def num_parameters_of(member: Network, facts: Facts) -> int:
@@ -28,6 +51,8 @@ def num_parameters_of(member: Network, facts: Facts) -> int:
 
 def forward_flops(network: nn.Module, facts: Facts) -> int:
     """Floating-point operations of one image's forward pass; convolutions and products only."""
+    from torch.utils.flop_counter import FlopCounterMode
+
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         network.eval()(torch.zeros(1, *facts.image_shape))

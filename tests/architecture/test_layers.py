@@ -180,3 +180,20 @@ def test_import_and_help_load_nothing_heavy():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip().endswith("[]")
+
+
+HEAVY = ("torchvision", "torch._dynamo", "sympy", "sklearn", "scipy", "matplotlib", "ray", "mlflow", "deepspeed")
+
+
+def test_verbs_load_only_what_they_use(tmp_path):
+    """The second time, when what takes long to count and to decode is kept."""
+    run = tmp_path / "runs"
+    code = (
+        "import io, sys, contextlib; from distributed_dd.cli import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()):\n"
+        f"    codes = [main(['kinds']), main(['show', '{ROOT}/configs/digits/datm_ipc10.yaml', 'output={run}'])]\n"
+        f"print(codes, [name for name in {HEAVY} if name in sys.modules])"
+    )
+    for _ in range(2):
+        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[0, 0] []"

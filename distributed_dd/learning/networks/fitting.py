@@ -11,6 +11,8 @@ from torch import nn
 from distributed_dd.errors import ConfigError
 
 FLOAT = 4
+SMALL = 2**26
+"""Bytes of parameters up to which layers are tried with numbers. Shapes alone load much of torch, for seconds."""
 
 
 class Buildable(Protocol):
@@ -44,7 +46,12 @@ def check_fits(network: Buildable, image_shape: tuple[int, int, int], num_classe
                 allowed=f"the {total / 2**30:,.1f} GiB of memory of this machine",
                 fix="a smaller width or depth",
             )
-        if takes_images:
+    if takes_images:
+        where = torch.device("cpu" if num_bytes <= SMALL else "meta")
+        with where, torch.no_grad(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("ignore")
+            if where.type == "cpu":
+                layers = network.build(image_shape, num_classes)
             try:
                 layers.eval()(torch.zeros(2, *image_shape))
             except (RuntimeError, ValueError) as error:

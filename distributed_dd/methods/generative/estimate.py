@@ -1,18 +1,18 @@
 """Memory, disk and work of a generative distillation, before anything starts."""
 
 from collections.abc import Iterator
+from functools import partial
 from math import ceil, prod
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from distributed_dd.learning.networks import initialised
 from distributed_dd.learning.networks.batch_norm import batch_norms
 from distributed_dd.methods.generative.settings import GenerativeSettings
 from distributed_dd.outer.scale import Scale, Work
 from distributed_dd.outer.sharing import Sharing
-from distributed_dd.outer.work import FLOAT, TRAIN_FACTOR, evaluation_operations, forward_flops_of, size
+from distributed_dd.outer.work import FLOAT, TRAIN_FACTOR, counted_once, evaluation_operations, forward_flops_of, size
 
 # A generator step: its forward and backward (3), the discriminator's forward and backward to the image (2).
 # A discriminator step: a forward of the generator; forward and backward on two batches (6); the penalty's
@@ -32,8 +32,11 @@ def work_of(method: GenerativeSettings, scale: Scale) -> Work:
         initialised(member, facts.image_shape, facts.num_classes, rng)
         for member in (method.generator, method.discriminator)
     ]
-    generator = _flops(networks[0], torch.zeros(1, method.generator.noise_size))
-    discriminator = _flops(networks[1], torch.zeros(1, *facts.image_shape))
+    examples = torch.zeros(1, method.generator.noise_size), torch.zeros(1, *facts.image_shape)
+    generator, discriminator = (
+        counted_once("operations of a forward pass", member, facts, partial(_flops, layers, example))
+        for member, layers, example in zip((method.generator, method.discriminator), networks, examples, strict=True)
+    )
     step = _per_image(generator, discriminator, method.discriminator_steps)
     missing = 1.0 if scale.missing is None else scale.missing
     gan = method.gan.num_steps * method.gan.batch_size * step * missing
@@ -78,6 +81,8 @@ def _per_image(generator: float, discriminator: float, discriminator_steps: int)
 
 
 def _flops(layers: nn.Module, example: torch.Tensor) -> int:
+    from torch.utils.flop_counter import FlopCounterMode
+
     counter = FlopCounterMode(display=False)
     for norm in batch_norms(layers):
         norm.standing = True  # one image has no statistics of a batch

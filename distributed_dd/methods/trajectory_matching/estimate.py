@@ -14,7 +14,7 @@ from distributed_dd.methods.trajectory_matching.settings import TrajectorySettin
 from distributed_dd.outer.live_bytes import peak_live_bytes
 from distributed_dd.outer.scale import Scale, Work
 from distributed_dd.outer.sharing import ALWAYS_TOLD, Sharing
-from distributed_dd.outer.work import FLOAT, TRAIN_FACTOR, evaluation_operations, forward_flops, size
+from distributed_dd.outer.work import FLOAT, TRAIN_FACTOR, counted_once, evaluation_operations, forward_flops_of, size
 from distributed_dd.trajectories.forms import Form, Full
 from distributed_dd.unroll.replayed import student_step
 
@@ -28,7 +28,7 @@ def work_of(method: TrajectorySettings, scale: Scale) -> Work:
     """The estimate; whose memory ``scale.asked`` is told first, beside one process and 4 and 16 ranks."""
     facts, experts = scale.facts, method.experts
     network = initialised(scale.network, facts.image_shape, facts.num_classes, torch.Generator())
-    forward = forward_flops(network, facts)
+    forward = forward_flops_of(scale.network, facts)
     num_images = scale.images_per_class * facts.num_classes
     batch = min(num_images, method.batch_size)
     missing = experts.num_experts if scale.missing is None else scale.missing
@@ -73,7 +73,10 @@ def memory(method: TrajectorySettings, scale: Scale, network: nn.Module, sharing
     student = Student(network)
     stored = method.student_steps * student.num_parameters * FLOAT // sharing.group_size
     held = int(FLOAT * own * ceil(num_images / sharing.num_ranks))
-    return Memory(held, stored, _student_step(student, facts, batch))
+    in_step = counted_once(
+        "memory of a student step", scale.network, facts, lambda: _student_step(student, facts, batch), batch
+    )
+    return Memory(held, stored, in_step)
 
 
 def _student_step(student: Student, facts: Facts, batch: int) -> int:
