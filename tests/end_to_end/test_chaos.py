@@ -135,6 +135,7 @@ def check(yaml: Path, folder: Path, settings: list[str], undisturbed: str, count
     assert not list(store_in(folder / "chaos").glob("*.part-*"))
 
 
+@pytest.mark.slow
 def test_a_killed_worker_and_a_killed_node_change_nothing(tiny_yaml, tmp_path, monkeypatch):
     for name, value in FAST_HEALTH_CHECKS.items():
         monkeypatch.setenv(name, value)

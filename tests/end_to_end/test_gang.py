@@ -63,9 +63,23 @@ def started(tiny, on, reach):
     return driver
 
 
-@pytest.mark.parametrize(
-    "victims", [["driver"], pytest.param(["rank", "driver"], marks=pytest.mark.slow)], ids="-".join
-)
+def test_two_ranks_make_the_set_of_one_process(two_cores, tiny_yaml, two_ranks, tmp_path):
+    alone, shared = (tmp_path / name / "tiny.yaml" for name in ("alone", "shared"))
+    for path in (alone, shared):
+        path.parent.mkdir()
+        path.write_text(tiny_yaml.read_text().replace(str(tmp_path / "runs"), str(path.parent / "runs")))
+    assert main(["distill", str(alone), *HERE]) == 0
+    assert main(["distill", str(shared), *two_ranks]) == 0
+    one, two = (load_file(run_folder(path) / "distilled" / "last_step.safetensors") for path in (alone, shared))
+    for name, value in one.items():
+        assert torch.allclose(two[name], value, rtol=1e-3, atol=1e-4), name
+    manifest = json.loads((run_folder(shared) / "distilled" / "manifest.json").read_text())
+    assert manifest["distillation"]["engine"]["num_ranks"] == 2
+    assert "keeps rows 5 to 9 of 10" in (run_folder(shared) / "ranks" / "rank-1.log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victims", [["driver"], ["rank", "driver"]], ids="-".join)
 def test_through_a_dead_rank_and_a_dead_driver_the_set_is_the_same(two_cores, tiny_yaml, two_ranks, tmp_path, victims):
     """One process, two ranks undisturbed, two ranks killed: equal to rounding, and to the bit."""
     alone, calm, killed = (tmp_path / name / "tiny.yaml" for name in ("alone", "calm", "killed"))
