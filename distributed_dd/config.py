@@ -92,13 +92,22 @@ def _resolved(values: Mapping[str, Any], overrides: Sequence[str], where: str) -
     """``values`` with overrides laid over them, interpolations resolved."""
     check_plain(values, "", numbers=False)
     merged = dict(values)
-    for override in overrides:
+    for override in _kinds_first(overrides):
         merged = nested.laid_over(merged, _addition(override))
     with _explained(where):
         check_interpolations(merged, where)
         plain: Any = OmegaConf.to_container(OmegaConf.create(merged), resolve=True, throw_on_missing=True)
     check_plain(plain, "", numbers=False)
     return plain
+
+
+def _kinds_first(overrides: Sequence[str]) -> list[str]:
+    """Overrides in their order, but a kind before the keys that are meant for it."""
+    by_key: dict[str, list[str]] = {}
+    for override in overrides:
+        by_key.setdefault(override.partition("=")[0], []).append(override)
+    order = nested.kinds_first(override.partition("=")[0] for override in overrides)
+    return [by_key[key].pop(0) for key in order]
 
 
 def _addition(override: str) -> dict[str, Any]:

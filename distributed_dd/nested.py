@@ -1,6 +1,6 @@
 """Nested groups of plain values, and the ``key.path`` of each value in them. Standard library only."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 
@@ -42,8 +42,23 @@ def placed(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 
 def laid_over(values: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """``values`` with every key of ``above``, plain or a ``key.path``, `placed` in them."""
+    """``values`` with every key of ``above``, plain or a ``key.path``, `placed` in them, `kinds_first`."""
     merged = dict(values)
-    for key, value in above.items():
-        merged = placed(merged, key, value)
+    for key in kinds_first(above):
+        merged = placed(merged, key, above[key])
     return merged
+
+
+def kinds_first(keys: Iterable[str]) -> list[str]:
+    """Keys in their order, but a group's ``kind`` before other keys of the group, which it would take away."""
+    ordered: list[str] = []
+    for key in keys:
+        group, _, name = key.rpartition(".")
+        place = len(ordered)
+        if group and name == "kind":
+            # Behind what sets the group itself: of two that say its kind the later one holds.
+            behind = max((i + 1 for i, other in enumerate(ordered) if f"{key}.".startswith(f"{other}.")), default=0)
+            below = (i for i, other in enumerate(ordered) if i >= behind and other.startswith(f"{group}."))
+            place = next(below, place)
+        ordered.insert(place, key)
+    return ordered

@@ -4,6 +4,7 @@ import pytest
 
 from distributed_dd import config
 from distributed_dd.errors import ConfigError, MissingInputError
+from distributed_dd.nested import kinds_first
 
 
 @pytest.fixture
@@ -61,3 +62,19 @@ def test_what_is_frozen_is_read_back_the_same(path, tmp_path):
     values = config.read(path)
     (tmp_path / "again.yaml").write_text(config.to_yaml(values))
     assert config.read(tmp_path / "again.yaml") == values
+
+
+def test_overrides_of_a_kind_and_its_keys_hold_in_any_order(path):
+    """A kind that came after its keys would take them away, and its defaults would be run in silence."""
+    expected = {"kind": "mlp", "width": 8, "depth": 5}
+    for typed in (["network.width=8", "network.depth=5", "network.kind=mlp"], ["network.kind=mlp", "network.depth=5"]):
+        found = config.read(path, [*typed, "network.width=8"])["network"]
+        assert found == expected
+    assert config.read(path, ["network.kind=mlp", "network.width=8", "network.kind=convnet"])["network"]["width"] == 8
+
+
+def test_of_a_group_and_its_kind_the_later_one_holds():
+    keys = ["a.b", "a.x", "a.y.z", "c", "a.kind", "a.y.kind"]
+    assert kinds_first(keys) == ["a.kind", "a.b", "a.x", "a.y.kind", "a.y.z", "c"]
+    assert kinds_first(["a.x", "a", "a.y", "a.kind"]) == ["a.x", "a", "a.kind", "a.y"]
+    assert kinds_first(["kind", "x.kind", "x.kind", "x.y"]) == ["kind", "x.kind", "x.kind", "x.y"]

@@ -136,7 +136,7 @@ class Integers:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of the listed values, or of listed groups."""
+    """One of the listed values, or of listed groups; a group with a kind may be named by it."""
 
     values: tuple[Any, ...] = setting("what may be chosen")
 
@@ -148,13 +148,13 @@ class Choice:
         return {key: Coordinate(low=0, high=len(self.values) - 1, integer=True, ordered=False)}
 
     def settings(self, key: str, point: Point, base: Values) -> dict[str, Any]:
-        """The value."""
-        return {key: self.values[int(point[key])]}
+        """The value; a name of a kind as a group, which is laid over the base's own where that is of this kind."""
+        return {key: _as_group(self.values[int(point[key])], at(base, key))}
 
     def located(self, key: str, base: Values) -> dict[str, float] | None:
         """Which of them the base has."""
         has = at(base, key)
-        places = (index for index, value in enumerate(self.values) if _is_in(value, has))
+        places = (index for index, value in enumerate(self.values) if _is_in(_as_group(value, has), has))
         index = next(places, None)
         return None if index is None else {key: index}
 
@@ -162,6 +162,17 @@ class Choice:
         """All of them."""
         for index in range(len(self.values)):
             yield {key: index}
+
+
+def _as_group(value: Any, has: Any) -> Any:
+    """``value`` with names of kinds as groups, wherever the base has a group of some kind."""
+    if not isinstance(has, Mapping):
+        return value
+    if isinstance(value, str) and "kind" in has:
+        return {"kind": value}
+    if isinstance(value, Mapping) and value.get("kind", has.get("kind")) == has.get("kind"):
+        return {name: _as_group(inner, has.get(name)) for name, inner in value.items()}
+    return value
 
 
 def _is_in(value: Any, has: Any) -> bool:

@@ -15,7 +15,7 @@ import torch
 from distributed_dd.errors import ConfigError
 from distributed_dd.family import Family, build_member, require
 from distributed_dd.learning.chance import generator
-from distributed_dd.nested import laid_over, placed
+from distributed_dd.nested import flattened, laid_over, placed
 from distributed_dd.search.dimensions import Choice, Coordinate, Dimension, Integers, LogUniform, Point, Uniform, Values
 
 SIMPLE_DIMENSIONS: Mapping[str, type] = {
@@ -70,7 +70,7 @@ class Space:
         by_key: dict[str, dict[str, Any]] = {}
         for key, dimension in self.dimensions.items():
             by_key[key] = _explained(key, dimension.settings, key, point, laid_over(base, settings))
-            twice = ", ".join(by_key[key].keys() & settings.keys())
+            twice = ", ".join(_both(by_key[key], settings))
             require(not twice, f"space.{key}", f"sets {twice}, which another dimension sets too")
             settings |= by_key[key]
         return {name: value for key in self.keys_in_order for name, value in by_key[key].items()}
@@ -126,13 +126,23 @@ def _by_path(entries: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         deeper = (
             isinstance(value, Mapping)
             and value
-            and "kind" not in value
+            and not isinstance(value.get("kind", {}), str)  # else a dimension; of a swept kind, one more group
             and any(isinstance(inner, Mapping) for inner in value.values())
         )
         for path, one in (_by_path(value, f"{key}.") if deeper else {key: value}).items():
             both = isinstance(one, Mapping) and isinstance(by_path.get(path), Mapping)
             by_path[path] = placed({"": by_path[path]}, "", one)[""] if both else one
     return by_path
+
+
+def _both(settings: Values, others: Values) -> list[str]:
+    """Fields that both set, alone or as a part of a group."""
+    known = [f"{path}." for path, _ in flattened(others)]
+    return [path for path, _ in flattened(settings) if any(_one_holds_the_other(f"{path}.", key) for key in known)]
+
+
+def _one_holds_the_other(path: str, other: str) -> bool:
+    return path.startswith(other) or other.startswith(path)
 
 
 def _between(coordinate: Coordinate, share: float) -> float:

@@ -85,6 +85,7 @@ class Population:
                 "cannot change in the middle of a distillation, as search.kind=population would have it",
                 "method.image_optimizer.learning_rate, method.label_optimizer.learning_rate, "
                 "method.rate_optimizer.learning_rate; uniform or log_uniform",
+                f"search.kind=random or optuna, whose trials each begin anew; or settings.{key}, for all trials",
             )
 
 

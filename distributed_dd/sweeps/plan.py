@@ -10,7 +10,7 @@ from distributed_dd import config
 from distributed_dd.durable import digest
 from distributed_dd.errors import ConfigError
 from distributed_dd.evaluation.words import SweepAxis
-from distributed_dd.experiment import Experiment, experiment_of, identity_of, values_of
+from distributed_dd.experiment import Experiment, experiment_of, identity_of, lifted_groups, values_of
 from distributed_dd.family import build, identity, lifted_fields, paths_where, plain, require
 from distributed_dd.methods import DIMENSIONS
 from distributed_dd.nested import at, laid_over, placed
@@ -54,7 +54,7 @@ class Plan:
         """The base for ``size`` images per class, as plain values whose folders hold from anywhere."""
         base = self.bases[size]
         values = values_of(base)
-        if any(key.startswith("set.") for key in self.sweep.space):
+        if self.space.touches("set"):
             values["set"] = plain(base.set)  # left out where it says nothing, and here it is where trials differ
         values["output"] = str(Path(values["output"]).absolute())
         values["results"] = None  # of the sweep's report and its winners, not of every trial
@@ -127,7 +127,8 @@ def _check_fields(space: Space, base: Experiment) -> None:
     unsearched = (*NOT_SEARCHED, *base.method.unsearched, *paths_where(base, "identity", False))
     for key in space.dimensions:
         field = next((name for name in unsearched if f"{key}.".startswith(f"{name}.")), "")
-        groups = ", ".join(["method", "network", "preprocessing", *lifted_fields(type(base.method))])
+        own_groups = [*lifted_fields(type(base.method)), *(["set"] if base.method.learns_a_set else [])]
+        groups = ", ".join(["method", "network", "preprocessing", *own_groups])
         require(
             not field,
             f"space.{key}",
@@ -158,15 +159,43 @@ def _check(plan: Plan, size: int) -> None:
     for probe in space.probes(values, plan.sweep.seed):
         settings = space.settings(probe, values)
         try:
-            experiment_of(laid_over(values, settings))
+            _check_form(experiment_of(laid_over(values, settings)))
         except ConfigError as error:
             point_line = ", ".join(f"{key}={value}" for key, value in settings.items())
             keys = [key for key in settings if f"{key}.".startswith(f"{error.where}.")]
             where = f"space.{keys[0]}" if keys else f"space, {point_line}: {error.where}"
-            raise ConfigError(where, error.problem, allowed=error.allowed, fix=error.fix) from None
+            fix = _fix_in_a_sweep(error, space)
+            raise ConfigError(where, error.problem, allowed=error.allowed, fix=fix) from None
     require(
         not isinstance(plan.search, Population) or plan.sweep.num_trials >= 2,
         "num_trials",
         f"a population of {plan.sweep.num_trials}",
         "2 or more",
+    )
+
+
+def _check_form(experiment: Experiment) -> None:
+    """Refuse a form that images do not fit, where their shape is known without reading them.
+
+    Raises:
+        ConfigError: the set cannot be stored in its form.
+    """
+    if experiment.data.facts is not None:
+        experiment.set.form.check(experiment.data.facts.image_shape)
+
+
+def _fix_in_a_sweep(error: ConfigError, space: Space) -> str:
+    """What to do about an error of a trial: keys that only some kinds have depend on who says the kind."""
+    if error.where in lifted_groups():
+        return "a sweep for each kind of method; distributed-dd report compares their runs"
+    group = error.where.rpartition(".")[0]
+    of_other_kinds = error.fix.startswith(f"{group}.kind=")
+    if not (of_other_kinds or error.problem.startswith("missing")):
+        return error.fix
+    sets_the_kind = [key for key in space.dimensions if f"{group}.kind.".startswith(f"{key}.")]
+    if not sets_the_kind:
+        return f"settings.{error.fix}, for all trials" if of_other_kinds else error.fix
+    return (
+        f"space.{group}: {{kind: choice, values: [{{kind: .., ..}}, ..]}}, each kind with keys of its own, and "
+        f"no other dimension of {group}"
     )
