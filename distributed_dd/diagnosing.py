@@ -19,8 +19,8 @@ from distributed_dd.data.splits import stratified
 from distributed_dd.durable import digest, write_bytes
 from distributed_dd.errors import ConfigError
 from distributed_dd.evaluation.controls import controls_of
-from distributed_dd.evaluation.diagnosed_sets import KEY, Asked, sets_to_ask
-from distributed_dd.evaluation.diagnosis import Pair, Reading, as_values, pair_of, read
+from distributed_dd.evaluation.diagnosed_sets import KEY, Asked, controls_to_beat, in_the_form, sets_to_ask
+from distributed_dd.evaluation.diagnosis import Pair, as_values, readings_of
 from distributed_dd.evaluation.diagnosis_plot import diagnosis_png
 from distributed_dd.evaluation.fits import Contest, score
 from distributed_dd.evaluation.kept_losses import KeptLosses
@@ -32,6 +32,7 @@ from distributed_dd.facets import about
 from distributed_dd.family import plain, setting
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.loop import Recipe
+from distributed_dd.learning.set_forms import SET_FORMS
 from distributed_dd.locks import locked
 from distributed_dd.methods import METHODS
 from distributed_dd.outer.checkpoint import Checkpoints
@@ -96,7 +97,12 @@ class Diagnosing:
     @property
     def owner(self) -> str:
         """The digest of all that decides about the diagnosis."""
-        return digest([KIND, self.few.digest, plain(self.asked)])
+        return digest([KIND, self._sets_digest, plain(self.asked)])
+
+    @property
+    def _sets_digest(self) -> str:
+        """The digest of what decides about the sets: earlier versions asked sets that were not in the form."""
+        return self.few.digest if self.few.world.form.plain else digest([self.few.digest, "in the form"])
 
     def known(self) -> dict[str, Any] | None:
         """The diagnosis that is there; None where there is none, or one that other settings decided.
@@ -121,12 +127,12 @@ class Diagnosing:
             look = self.few.method.look(self.few.world)
             if look is None:
                 raise _cannot_be_asked(self.experiment.method)
-            asked = self._sets(look)
+            asked, controls = self._sets(look), self._controls(look)
         draws = draws_of(self.experiment.num_outer_steps, look.turn, self.asked.num_draws, self.asked.steps_per_draw)
         with self._timed("losses"):
             losses = self._losses(asked, look.losses, draws)
         with self._timed("networks"):
-            accuracies = self._accuracies(asked)
+            accuracies = self._accuracies([*asked, *controls])
         with self._timed("outer steps"):
             steps = self._steps(look)
         pairs = [
@@ -138,9 +144,10 @@ class Diagnosing:
                 random=one.random,
                 coreset=one.coreset,
             )
-            for one, own, reached in zip(asked, losses, accuracies, strict=True)
+            for one, own, reached in zip(asked, losses, accuracies[: len(asked)], strict=True)
         ]
-        return self._written(pairs, draws, steps)
+        to_beat = zip(controls, accuracies[len(asked) :], strict=True)
+        return self._written(pairs, [{"name": one.name, "accuracies": own} for one, own in to_beat], draws, steps)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -151,11 +158,22 @@ class Diagnosing:
     def _sets(self, look: Look) -> list[Asked]:
         seed, train, per_class = self.experiment.seed, self.run.material.train, self.few.world.images_per_class
         coresets = controls_of(self.few.world, self.cluster, self.progress, per_class)
-        return sets_to_ask(self.asked.num_sets, per_class, look.start, train, look.labels, coresets, seed, look.targets)
+        num, start, form = self.asked.num_sets, look.start, self.few.world.form
+        asked = sets_to_ask(num, per_class, start, train, look.labels, coresets, seed, look.targets)
+        codec = form.fitted(self.few.world.image_shape, lambda: train.images)
+        return asked if form.plain else in_the_form(asked, start, codec)
+
+    def _controls(self, look: Look) -> list[Asked]:
+        """What the set is to beat, where that is no set of as many images: real ones in the same bytes."""
+        world, train = self.few.world, self.run.material.train
+        if world.stored_per_class == world.images_per_class:
+            return []
+        coresets = controls_of(world, self.cluster, self.progress)
+        return controls_to_beat(coresets, look, train, world.stored_per_class)
 
     def _losses(self, asked: Sequence[Asked], ask: Losses, draws: Sequence[range]) -> list[list[float]]:
         """For each set the losses of the same outer steps; a task asks one stretch of them at all sets."""
-        kept = KeptLosses(self.folder / "losses.jsonl", self.few.digest)
+        kept = KeptLosses(self.folder / "losses.jsonl", self._sets_digest)
         names, sets = [one.name for one in asked], [dict(one.tensors) for one in asked]
         keys = [{"steps": [draw.start, draw.stop], "sets": names} for draw in draws]
         missing = [number for number, key in enumerate(keys) if kept.get(key) is None]
@@ -183,7 +201,7 @@ class Diagnosing:
         fits = [
             replace(fit, row=one.name) for one in asked for fit in self.few.product.fits(dict(one.tensors), members)
         ]
-        scored = Scored(self.folder / "scored.jsonl", digest([self.few.digest, len(judge)]))
+        scored = Scored(self.folder / "scored.jsonl", digest([self._sets_digest, len(judge)]))
         outcomes = score(fits, contest, self.cluster, self.progress, "networks (validation)", scored)
         values = [max(0.0, outcome.accuracy) for outcome in outcomes]
         return [values[first : first + num] for first in range(0, len(values), num)]
@@ -224,9 +242,11 @@ class Diagnosing:
         start = few.product.as_kept(look.start)
         return seconds_of_steps(start, checkpoints, job, workers, self.experiment.num_outer_steps)
 
-    def _written(self, pairs: Sequence[Pair], draws: Sequence[range], steps: Sequence[float]) -> dict[str, Any]:
+    def _written(
+        self, pairs: Sequence[Pair], controls: list[dict[str, Any]], draws: Sequence[range], steps: Sequence[float]
+    ) -> dict[str, Any]:
         """Picture and record; the record last."""
-        e, prelude = self.experiment, self.run.prelude
+        e, prelude, world = self.experiment, self.run.prelude, self.few.world
         metric, loss = next(iter(e.method.words.losses.items()))
         predicted = {
             "num_outer_steps": e.num_outer_steps,
@@ -243,32 +263,25 @@ class Diagnosing:
             "threads": torch.get_num_threads(),
             "seconds": self.seconds,
         }
+        everywhere, among_random = readings_of(pairs)
+        form = {"kind": SET_FORMS.kind_of(world.form), "pictures": world.images_per_class, "controls": controls}
         values = {
             "schema": SCHEMA,
-            **about(e, self.few.world),
+            **about(e, world),
+            **({} if world.form.plain else {"form": form}),
             "asked": plain(self.asked),
             "loss": loss,
             "metric": metric,
             "facts": facts,
             "pairs": [as_values(pair) for pair in pairs],
-            "reading": read(pairs).as_json(),
-            "among_random": read([pair for pair in pairs if pair.random]).as_json(),
+            "reading": everywhere.as_json(),
+            "among_random": among_random.as_json(),
             "predicted": predicted,
         }
         title = f"{e.data.name}, {e.method.name}, {e.images_per_class} per class"
         write_bytes(self.folder / "diagnosis.png", diagnosis_png({title: pairs}, loss))
         write_record(self.folder / "diagnosis.json", KIND, self.owner, values)
         return values
-
-
-def pairs_in(values: Mapping[str, Any]) -> list[Pair]:
-    """The pairs of a record."""
-    return [pair_of(pair) for pair in values["pairs"]]
-
-
-def readings_of(pairs: Sequence[Pair]) -> tuple[Reading, Reading]:
-    """Of all sets, and of random real images alone: these differ less, and no bad set helps."""
-    return read(pairs), read([pair for pair in pairs if pair.random])
 
 
 def _losses_at(draw: range, shared: tuple[Losses, Sequence[Mapping[str, Tensor]]]) -> list[list[float]]:

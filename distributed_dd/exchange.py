@@ -64,6 +64,7 @@ def import_set(
     """A set of others as a folder of ours, for the data, network and recipe of the configuration in ``file``.
 
     Args:
+        file: the configuration; its own ``set`` is of sets that are distilled, and left out with a note.
         overrides: of the configuration; ``set.*`` of them say how the set is read (`SetReading`).
         to: the set's folder; by default one below the configuration's output.
 
@@ -74,7 +75,7 @@ def import_set(
     of_set = [override for override in overrides if first_word(override) == "set"]
     reading = build(SetReading, _as_text(config.laid_over({}, of_set).get("set") or {}), "set")
     e = experiment_from(file, [override for override in overrides if override not in of_set])
-    e = replace(e, set=SetSettings())  # others' images are taken as they are
+    e = _of_others(e, file, progress)
     material = prepare(e.data, e.preprocessing, 1, progress.say)
     splits = material.splits
     wanted = Wanted(image_shape=splits.image_shape, num_classes=splits.num_classes, reading=reading)
@@ -98,6 +99,18 @@ def import_set(
     write_bytes(folder / artefact.PREVIEW, png)
     artefact.write_artefact(folder, tensors, None, material.fitted, manifest)
     return (folder if to else folder.parent), e
+
+
+def _of_others(experiment: Experiment, file: Path, progress: ConsoleProgress) -> Experiment:
+    """The experiment without what it says of a set that is distilled: others' images are taken as they are."""
+    e, plain_set = experiment, SetSettings()
+    said = [f"set.{name}" for name in ("form", "frozen") if getattr(e.set, name) != getattr(plain_set, name)]
+    if said:
+        progress.say(
+            f"note: {' and '.join(said)} of {file.name} is left out: a set of others is kept as its files hold it, "
+            "in pixels, and images_per_class counts its pictures"
+        )
+    return replace(e, set=plain_set)
 
 
 def first_word(override: str) -> str:

@@ -3,6 +3,7 @@
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.table import Column, Table
@@ -13,10 +14,19 @@ from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.backends.local.terminal import terminal
 from distributed_dd.commands.tune import shown
 from distributed_dd.composition import cluster_from
-from distributed_dd.diagnosing import Diagnose, Diagnosing, pairs_in, readings_of
+from distributed_dd.diagnosing import Diagnose, Diagnosing
 from distributed_dd.durable import write_bytes, write_json
 from distributed_dd.errors import ConfigError, MissingInputError
-from distributed_dd.evaluation.diagnosis import Pair, as_values, best_of, duration, read, table
+from distributed_dd.evaluation.diagnosis import (
+    Pair,
+    as_values,
+    best_of,
+    duration,
+    pairs_in,
+    read,
+    readings_of,
+    table,
+)
 from distributed_dd.evaluation.diagnosis_plot import diagnosis_png
 from distributed_dd.experiment import experiment_of
 from distributed_dd.family import build
@@ -68,10 +78,28 @@ def _print(record: Mapping[str, Any], say: Any) -> None:
     say(everywhere.line())
     if among_random.rho is not None:
         say(f"among random real images alone: {among_random.correlation()}")
-    if (best := best_of(pairs)) is not None:
-        say(f"to beat: {best.name}, {100 * best.accuracy:.1f} % on validation")
+    form = record.get("form", {})
+    if form:
+        say(_at_equal_bytes(form, record["images_per_class"]))
+    if (best := _to_beat(pairs, form.get("controls"))) is not None:
+        say(f"to beat: {best[0]}, {100 * best[1]:.1f} % on validation")
     for line in _predicted(record["predicted"]):
         say(line)
+
+
+def _at_equal_bytes(form: Mapping[str, Any], images_per_class: int) -> str:
+    """How sets were made comparable, where the distilled one is stored in a form."""
+    pictures = _number(form["pictures"], "picture")
+    line = f"form: every set was stored in the form {form['kind']} and read again, {pictures} of a class in the bytes"
+    return f"{line} of {_number(images_per_class, 'image')} at most"
+
+
+def _to_beat(pairs: Sequence[Pair], controls: Sequence[Mapping[str, Any]] | None) -> tuple[str, float] | None:
+    """Name and accuracy of the best coreset: of the controls at equal bytes, where there are such."""
+    if controls:
+        return max(((one["name"], fmean(one["accuracies"])) for one in controls), key=lambda one: one[1])
+    best = best_of(pairs)
+    return None if best is None else (best.name, best.accuracy)
 
 
 def _print_table(title: str, pairs: Sequence[Pair], loss: str) -> None:

@@ -1,7 +1,7 @@
 """Sets of which a loss is asked: random real images, coresets, and some that ought to be worse."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 import torch
@@ -12,6 +12,8 @@ from distributed_dd.evaluation.coresets import Coreset
 from distributed_dd.evaluation.referee import called
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.classes import random_per_class
+from distributed_dd.learning.set_forms import Codec, seen, stored
+from distributed_dd.outer.look import Look
 
 HOW = {
     "herding": "real images whose mean is the class's",
@@ -58,11 +60,7 @@ def sets_to_ask(
         return {**start, **own, **({} if targets is None else {"targets": targets[index]})}
 
     asked = [Asked(name="starting set", how="as the method starts", tensors=start)]
-    for coreset in coresets:
-        means = {"images": coreset.mean_of(train.images), "labels": coreset.mean_of(labels)}
-        means |= {} if targets is None else {"targets": coreset.mean_of(targets)}
-        tensors = {**start, **means, "classes": train.targets[_first_members(coreset)]}
-        asked.append(Asked(name=called(coreset.rule), how=HOW[coreset.rule], tensors=tensors, coreset=True))
+    asked += _of_coresets(coresets, start, train, labels, targets)
     far = of_images(outliers(train, per_class))
     asked.append(Asked(name="outliers", how="real images farthest from their class's mean", tensors=far))
     rng = generator(seed, KEY, "noisy")
@@ -71,6 +69,36 @@ def sets_to_ask(
     noisy = {**pick, "images": (pick["images"] + noise) / 2**0.5}
     asked.append(Asked(name="noisy images", how="random real images, half noise", tensors=noisy))
     return _filled(_different(asked)[:num_sets], num_sets, lambda rng: of_images(_random(train, per_class, rng)), seed)
+
+
+def controls_to_beat(coresets: Sequence[Coreset], look: Look, train: Images, per_class: int) -> list[Asked]:
+    """Coresets in pixels, ``per_class`` images of each class: what a report has beside a set that is in a form."""
+    different = _different(_of_coresets(coresets, look.start, train, look.labels, look.targets))
+    images = f"{per_class} real image{'s' * (per_class > 1)} of a class, in pixels"
+    return [replace(one, name=f"{one.name}, {images}") for one in different]
+
+
+def in_the_form(asked: Sequence[Asked], start: Mapping[str, Tensor], codec: Codec) -> list[Asked]:
+    """The sets as they come out of the form in which the distilled one is stored: all take its bytes.
+
+    Args:
+        start: has come out of it already; some forms would change it once more.
+    """
+    return [
+        one if one.tensors is start else replace(one, tensors=seen(stored(one.tensors, codec), codec)) for one in asked
+    ]
+
+
+def _of_coresets(
+    coresets: Sequence[Coreset], start: Mapping[str, Tensor], train: Images, labels: Tensor, targets: Tensor | None
+) -> list[Asked]:
+    asked = []
+    for coreset in coresets:
+        means = {"images": coreset.mean_of(train.images), "labels": coreset.mean_of(labels)}
+        means |= {} if targets is None else {"targets": coreset.mean_of(targets)}
+        tensors = {**start, **means, "classes": train.targets[_first_members(coreset)]}
+        asked.append(Asked(name=called(coreset.rule), how=HOW[coreset.rule], tensors=tensors, coreset=True))
+    return asked
 
 
 def _filled(

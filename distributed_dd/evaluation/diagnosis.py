@@ -97,6 +97,16 @@ def read(pairs: Sequence[Pair]) -> Reading:
     return Reading(verdict=verdict, rho=rho, p=p, **bare)
 
 
+def pairs_in(values: Mapping[str, Any]) -> list[Pair]:
+    """The pairs of a record."""
+    return [pair_of(pair) for pair in values["pairs"]]
+
+
+def readings_of(pairs: Sequence[Pair]) -> tuple[Reading, Reading]:
+    """Of all sets, and of random real images alone: these differ less, and no bad set helps."""
+    return read(pairs), read([pair for pair in pairs if pair.random])
+
+
 def best_of(pairs: Sequence[Pair]) -> Pair | None:
     """The coreset that does best on validation."""
     return max((pair for pair in pairs if pair.coreset), key=lambda pair: pair.accuracy, default=None)

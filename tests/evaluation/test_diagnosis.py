@@ -8,10 +8,11 @@ import torch
 
 from distributed_dd.data import Images
 from distributed_dd.evaluation.coresets import Coreset
-from distributed_dd.evaluation.diagnosed_sets import outliers, sets_to_ask
+from distributed_dd.evaluation.diagnosed_sets import in_the_form, outliers, sets_to_ask
 from distributed_dd.evaluation.diagnosis import Pair, as_values, best_of, duration, pair_of, read, table
 from distributed_dd.evaluation.kept_losses import KeptLosses
 from distributed_dd.learning.classes import hard_logits
+from distributed_dd.learning.set_forms.formation import Formation
 from distributed_dd.outer.look import draws_of
 
 
@@ -150,6 +151,18 @@ def test_equal_coresets_are_asked_once_and_means_have_mean_labels(train):
     centroids = asked["k-means centroids"].tensors
     assert torch.allclose(centroids["images"], train.images.reshape(3, 10, 1, 2, 2).mean(1))
     assert centroids["classes"].tolist() == [0, 1, 2]
+
+
+def test_sets_are_asked_about_as_the_form_gives_them_back_and_the_start_as_it_is(train):
+    """Tiles of one pixel: a picture comes back as its mean. The start would be changed twice."""
+    asked = asked_of(train, 4, 7)
+    codec = Formation(2).fitted((1, 2, 2), lambda: train.images)
+    first, *others = in_the_form(asked, asked[0].tensors, codec)
+    assert first is asked[0]
+    for before, after in zip(asked[1:], others, strict=True):
+        means = before.tensors["images"].mean((2, 3), keepdim=True).expand(-1, -1, 2, 2)
+        assert torch.allclose(after.tensors["images"], means) and after.name == before.name
+        assert torch.equal(after.tensors["labels"], before.tensors["labels"])
 
 
 def test_a_data_set_with_few_images_has_fewer_random_sets():

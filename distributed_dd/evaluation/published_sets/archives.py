@@ -36,6 +36,9 @@ def read(source: Path, wanted: Wanted) -> ForeignSet:
     """
     path = _file(source) or source
     where, names = str(path), names_in(path)
+    if any(name.startswith("stored.") for name in names):
+        problem = "holds a set as this program stores it in a form"
+        raise IntegrityError(where, problem, allowed=KEYS, fix="distributed-dd export RUN_FOLDER --as npz")
     if not {*IMAGES} & {*names} or not {*LABELS} & {*names}:
         raise IntegrityError(where, f"has {shown(names) or 'nothing'}", allowed=KEYS)
     arrays = read_arrays(path, [name for name in (*IMAGES, *LABELS, RATE) if name in names])
