@@ -12,6 +12,7 @@ from pathlib import Path
 from distributed_dd import interrupts
 from distributed_dd.errors import UserError
 from distributed_dd.family import did_you_mean
+from distributed_dd.presets import located
 from distributed_dd.secrecy import without_secrets
 
 VERBS = {
@@ -25,6 +26,7 @@ VERBS = {
     "report": "print the report of a finished run; or compare all runs in folders",
     "show": "print the resolved configuration, what is present, and an estimate of the work",
     "ui": "MLflow's pages for a folder of runs, on this machine: distributed-dd ui [runs]",
+    "configs": "list the configurations that come with it, by name: distributed-dd configs [digits ..]",
     "kinds": "list everything that can be chosen by kind, with its settings",
     "import": "other people's expert buffers or set (pt, pictures, npz, parquet); or runs that MLflow did not hear of",
     "export": "a distilled set as pt, images, npz, hub or ddranking; experts of a configuration as replay buffers",
@@ -51,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser(verb).parse_intermixed_args(rest)
     if verb == "report":
         options.overrides = [word for word in options.paths if "=" in word]
-        options.paths = [Path(word) for word in options.paths if "=" not in word]
+        options.paths = [_located(word) for word in options.paths if "=" not in word]
     try:
         with interrupts.told_from_errors():
             from distributed_dd import commands
@@ -98,13 +100,20 @@ def _help() -> str:
     return (
         "distributed-dd VERB FILE [key.path=value ...] [--on CLUSTER_FILE]\n\n"
         f"verbs:\n{verbs}\n\nexit codes: {EXIT_CODES}\n"
-        "example: distributed-dd run configs/digits/datm_ipc10.yaml num_outer_steps=500"
+        "example: distributed-dd run digits/datm_ipc10 num_outer_steps=500"
     )
+
+
+def _located(text: str) -> Path:
+    return located(Path(text))
 
 
 def _parser(verb: str) -> argparse.ArgumentParser:
     parser = _Parser(prog=f"distributed-dd {verb}", description=VERBS[verb])
     if verb == "kinds":
+        return parser
+    if verb == "configs":
+        parser.add_argument("words", nargs="*", help="only those with these words in their names; or one name")
         return parser
     if verb == "ui":
         parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"), help="output= of the runs")
@@ -131,19 +140,19 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         return parser
     if verb in ("import", "export"):
         return _exchange_parser(parser, verb)
-    what = "configuration, such as configs/digits/datm_ipc10.yaml"
+    what = "configuration: a file, or a name such as digits/datm_ipc10 (distributed-dd configs lists them)"
     if verb == "diagnose":
         what += "; or a sweep, whose pairs are there"
     if verb == "tune":
-        what = "sweep, such as configs/tune/digits_datm_window.yaml"
+        what = "sweep: a file, or a name such as tune/digits_datm_window"
     what += (
         "; or the folder of a set or generator; or a set of others, and then a configuration"
         if verb == "evaluate"
         else ""
     )
-    parser.add_argument("file", type=Path, help=what)
+    parser.add_argument("file", type=_located, help=what)
     parser.add_argument("overrides", nargs="*", help="key.path=value")
-    parser.add_argument("--on", type=Path, metavar="CLUSTER_FILE", help="where tasks run (a local Ray)")
+    parser.add_argument("--on", type=_located, metavar="CLUSTER_FILE", help="where tasks run (a local Ray)")
     return parser
 
 
@@ -155,10 +164,10 @@ def _exchange_parser(parser: argparse.ArgumentParser, verb: str) -> argparse.Arg
             help="folder with the .pt files, or one buffer; or runs, to tell them to MLflow",
         )
         parser.add_argument(
-            "file", type=Path, nargs="?", help="configuration that .pt files belong to: data, network, recipe"
+            "file", type=_located, nargs="?", help="configuration that .pt files belong to: data, network, recipe"
         )
     else:
-        parser.add_argument("source", type=Path, help="run folder or distilled/ folder; or a configuration")
+        parser.add_argument("source", type=_located, help="run folder or distilled/ folder; or a configuration")
         parser.add_argument("--as", dest="form", default="pt", help="pt (default), images, npz, stored, hub, ddranking")
     parser.add_argument("overrides", nargs="*", help="key.path=value")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="where the result goes")

@@ -13,7 +13,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distributed_dd import nested
+from distributed_dd import nested, presets
 from distributed_dd.durable import read_bytes
 from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError
 from distributed_dd.plain_values import DEEPEST, check_plain, shown
@@ -84,8 +84,9 @@ def _near(path: Path) -> str:
     there: list[str] = []
     with suppress(OSError, ValueError):
         there = sorted(name for name in os.listdir(path.parent) if name.endswith((".yaml", ".yml")))
-    near = difflib.get_close_matches(path.name[:LONGEST_PROBLEM], there, n=3, cutoff=0.4)
-    return f"did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else ""
+    names = difflib.get_close_matches(path.name[:LONGEST_PROBLEM], there, n=3, cutoff=0.4)
+    near = [str(path.parent / name) for name in names] or presets.near(path)
+    return f"did you mean {' or '.join(near)}?" if near else "distributed-dd configs lists those that come with it"
 
 
 def _resolved(values: Mapping[str, Any], overrides: Sequence[str], where: str) -> dict[str, Any]:

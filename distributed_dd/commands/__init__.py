@@ -1,6 +1,7 @@
 """The verbs of the command line: each takes parsed options and returns the exit code."""
 
 from distributed_dd.commands.bench import bench
+from distributed_dd.commands.configs import configs
 from distributed_dd.commands.diagnose import diagnose
 from distributed_dd.commands.exchange import export, import_
 from distributed_dd.commands.kinds import kinds
@@ -13,6 +14,7 @@ from distributed_dd.commands.ui import ui
 
 __all__ = [
     "bench",
+    "configs",
     "diagnose",
     "distill",
     "evaluate",

@@ -18,6 +18,7 @@ from distributed_dd.evaluation.report import chosen_by, remarks, title, titled
 from distributed_dd.evaluation.tables import percent
 from distributed_dd.folder_evaluation import evaluate_folder, evaluate_published, is_ours, is_set
 from distributed_dd.outer.prelude import Listing
+from distributed_dd.presets import located
 from distributed_dd.run import Run
 
 ROWS_AT_EACH_END = 10
@@ -97,7 +98,7 @@ def _evaluate_set(options: Namespace) -> int:
     keep_freed_memory()
     progress, cluster = ConsoleProgress(), cluster_from(options.on)
     first, *rest = options.overrides or [""]
-    file = Path(first) if first and "=" not in first else None
+    file = located(Path(first)) if first and "=" not in first else None
     if file is None and is_ours(options.file):
         evaluated = evaluate_folder(options.file, options.overrides, cluster, progress)
     else:

@@ -19,7 +19,7 @@ TOP = (
 )
 LAYERS = {
     **dict.fromkeys(("allocator", "errors", "family", "nested", "durable", "locks", "places", "ranges", "records"), 0),
-    **dict.fromkeys(("children", "interrupts", "plain_values", "secrecy"), 0),
+    **dict.fromkeys(("children", "interrupts", "plain_values", "presets", "secrecy"), 0),
     "learning": 1,
     **dict.fromkeys(("data", "unroll", "trajectories", "search"), 2),
     **dict.fromkeys(("outer", "evaluation"), 3),
