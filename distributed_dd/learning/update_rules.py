@@ -15,6 +15,9 @@ ROWS = ("images", "labels", "targets", "classes")
 STEP, UPDATES = "step", "updates"
 """The count of updates as torch and as checkpoints name it."""
 
+RUNNING_NORM = "running_norm"
+"""The running mean of a gradient's norms, as rules and checkpoints name it."""
+
 Total = Callable[[Tensor], Tensor]
 """From this process's part of a sum to the sum over all that have parts."""
 
@@ -29,11 +32,14 @@ class UpdateRule(Protocol):
 
     Attributes:
         slots: what the rule keeps of a tensor, in its shape: name in checkpoints -> key in torch's state.
-        counted: whether it counts updates.
+        numbers: what it keeps of the tensor as one number (), 0 before the first update: likewise.
     """
 
-    slots: ClassVar[Mapping[str, str]]
-    counted: ClassVar[bool]
+    @property
+    def slots(self) -> Mapping[str, str]: ...
+
+    @property
+    def numbers(self) -> Mapping[str, str]: ...
 
     @property
     def learning_rate(self) -> float: ...
@@ -55,7 +61,7 @@ class SGD:
     """Stochastic gradient descent with momentum, torch's."""
 
     slots: ClassVar[Mapping[str, str]] = {"momentum": "momentum_buffer"}
-    counted: ClassVar[bool] = False
+    numbers: ClassVar[Mapping[str, str]] = {}
 
     learning_rate: float = setting("step size")
     momentum: float = setting("momentum", 0.5, at_least=0, below=1)
@@ -70,7 +76,7 @@ class Adam:
     """Steps of one size along the mean gradient over the root of its mean square (ICLR 2015), torch's."""
 
     slots: ClassVar[Mapping[str, str]] = {"mean": "exp_avg", "square": "exp_avg_sq"}
-    counted: ClassVar[bool] = True
+    numbers: ClassVar[Mapping[str, str]] = {UPDATES: STEP}
 
     learning_rate: float = setting("step size", 1e-3, above=0)
     beta1: float = setting("decay of the mean of gradients", 0.9, at_least=0, below=1)
@@ -93,7 +99,7 @@ class LAMB:
     """
 
     slots: ClassVar[Mapping[str, str]] = Adam.slots
-    counted: ClassVar[bool] = True
+    numbers: ClassVar[Mapping[str, str]] = Adam.numbers
 
     learning_rate: float = setting("step size, as a share of the tensor's norm", 3e-4, above=0)
     beta1: float = setting("decay of the mean of gradients", 0.9, at_least=0, below=1)
@@ -110,7 +116,7 @@ class LAMB:
         for parameter in parameters:
             self._follow(parameter, state[parameter])
             direction = self._direction(state[parameter])
-            norms += torch.stack([_squared_norm(parameter), _squared_norm(direction)])
+            norms += torch.stack([squared_norm(parameter), squared_norm(direction)])
         size, length = total(norms).sqrt().tolist()
         scale = size / length if size and length else 1.0
         for parameter in parameters:
@@ -177,7 +183,7 @@ def check_learns(rule: UpdateRule, where: str) -> None:
 
 
 def slot_key(slot: str, name: str) -> str:
-    """What a checkpoint calls a slot, or the count of updates, of a tensor: a contract with files on disk."""
+    """What a checkpoint calls a slot, or a number, that is kept of a tensor: a contract with files on disk."""
     owner, _, last = name.rpartition(".")
     return f"{owner}.{slot}" if owner and last == "theta" else f"{slot}.{name}"
 
@@ -185,7 +191,7 @@ def slot_key(slot: str, name: str) -> str:
 def is_by_row(name: str) -> bool:
     """Whether a checkpoint keeps a tensor of this name row by row; all others are flat, and whole."""
     parts = name.split(".")
-    return parts[-1] in ROWS and parts[0] != UPDATES
+    return parts[-1] in ROWS and parts[0] not in (UPDATES, RUNNING_NORM)
 
 
 def _step(optimizer: torch.optim.Optimizer, state: MutableMapping) -> None:
@@ -196,7 +202,7 @@ def _step(optimizer: torch.optim.Optimizer, state: MutableMapping) -> None:
     optimizer.step()
 
 
-def _squared_norm(tensor: Tensor) -> Tensor:
+def squared_norm(tensor: Tensor) -> Tensor:
     """Sum of squares in float64, without a float64 copy of the tensor."""
     return torch.linalg.vector_norm(tensor, dtype=torch.float64).square()
 

@@ -61,7 +61,7 @@ class Learner(Protocol):
             rate_factor: multiplies the learning rates of this update.
 
         Returns:
-            This rank's part of the squared norm () of the first rule's gradient, in float64.
+            This rank's part of the squared norm () of the first rule's gradient, in float64, before a rule clips it.
 
         Raises:
             ValueError: a gradient is missing, or is of something that is not learned.
@@ -90,7 +90,7 @@ class Learner(Protocol):
 
     def slots(self) -> dict[str, Tensor]:
         """What update rules keep, by the keys of checkpoints: of the rows that this rank keeps, and of flat
-        tensors whole; and counts of updates (). Copies."""
+        tensors whole; and single numbers (). Copies."""
         ...
 
     def close(self) -> None:

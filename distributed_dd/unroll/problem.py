@@ -191,11 +191,6 @@ class UnrolledGradient:
         return all(bool(torch.isfinite(part).all()) for part in parts)
 
 
-def squared_norm(tensor: Tensor) -> Tensor:
-    """Sum of squares in float64, without a float64 copy of the tensor."""
-    return torch.linalg.vector_norm(tensor, dtype=torch.float64).square()
-
-
 class Unroll(Protocol):
     """A way of differentiating; ``exact`` says whether the gradient is that of the loss.
 

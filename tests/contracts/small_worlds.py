@@ -134,6 +134,7 @@ POINTS: dict[str, dict[str, Any]] = {
             "window": {"kind": "random", "num_steps": 2},
             "source": {"kind": "pool", "num_networks": 3, "max_age": 6},
             "students_per_outer_step": 2,
+            "clip": {"kind": "running_norm", "decay": 0.5, "multiple": 0.9},
         },
     },
     "dd": {

@@ -8,6 +8,7 @@ import torch
 from distributed_dd.backends.deepspeed.learner import DeepSpeedLearner
 from distributed_dd.backends.deepspeed.zero import Zero
 from distributed_dd.backends.local.learner import LocalLearner
+from distributed_dd.learning.clipping import Clipped, RunningNorm
 from distributed_dd.learning.update_rules import LAMB, SGD, Adam, is_by_row
 from distributed_dd.outer.checkpoint import Checkpoints
 from tests.references import small_job
@@ -33,6 +34,7 @@ RULES = {
     "adam": {"images": Adam(0.1), "labels": Adam(0.2, 0.5, 0.9)},
     "lamb": {"images": LAMB(0.1), "labels": LAMB(0.2, 0.5, 0.9), "learning_rate": LAMB(0.1)},
     "mixed": {"learning_rate": LAMB(0.1), "labels": SGD(2.0, 0.9), "images": Adam(0.1)},
+    "clipped": {"images": Clipped(Adam(0.1), RunningNorm(0.5, 0.9)), "labels": Clipped(SGD(0.1), RunningNorm(0.9))},
     "labels_first": {"labels": LAMB(0.1), "images": SGD(1.0, 0.0)},
     "network": {"generator.theta": Adam(0.01, 0.5, 0.9)},
     "network_lamb": {"generator.theta": LAMB(0.01)},
@@ -167,6 +169,8 @@ CASES = [
     *[("lamb", zero, 4) for zero in ("zero0", "zero2", "zero3", "own_rows")],
     ("lamb", "own_rows", 1),
     *[("mixed", zero, 2) for zero in ("zero0", "zero2", "zero3", "own_rows", "zero3_offload")],
+    *[("clipped", zero, 2) for zero in ZEROS],
+    ("clipped", "zero3", 4),
     *[("labels_first", zero, 4) for zero in ("zero1", "zero3", "own_rows")],
     *[("network", zero, 2) for zero in ("zero0", "zero1", "zero2", "zero3", "zero3_offload_all")],
     *[("network", zero, n) for zero, n in (("zero1_offload", 4), ("zero3", 4), ("zero2", 1))],
@@ -179,8 +183,8 @@ def test_steps_are_those_of_one_process(gangs, tmp_path, case, zero, num_ranks):
     """Four updates by gradients far above 1, one of them zero for some classes.
 
     Catches clipped or averaged gradients, parameters that a backward leaves out (they would step with an old
-    gradient), rules, slots and counts that went to another tensor, LAMB's norm of a block, of a rank or of
-    what is on all ranks, or with what stage 3 fills parameters up with, and rows saved at another place.
+    gradient), rules, slots and counts that went to another tensor, LAMB's or a clip's norm of a block, of a rank
+    or of what is on all ranks, or with what stage 3 fills parameters up with, and rows saved at another place.
     """
     shards = saved_start(tmp_path, case)
     learner, norms = alone(tmp_path, shards, case, range(4))
@@ -192,10 +196,10 @@ def test_steps_are_those_of_one_process(gangs, tmp_path, case, zero, num_ranks):
 
 
 def sums_of_a_step(case, zero):
-    """One for the norms of each tensor that LAMB updates in parts, one for a flat gradient beside own rows."""
+    """One for the norms of each tensor that is clipped or LAMB's, in parts; one for a flat gradient beside own rows."""
     whole = [name for name in RULES[case] if zero.own_rows and not is_by_row(name)]
     cut = [] if zero.stage == 0 and not zero.own_rows else set(RULES[case]) - set(whole)
-    return len(whole) + sum(isinstance(RULES[case][name], LAMB) for name in cut)
+    return len(whole) + sum(isinstance(RULES[case][name], LAMB | Clipped) for name in cut)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +211,9 @@ def sums_of_a_step(case, zero):
         ("lamb", "zero3", 4, 2),
         ("lamb", "own_rows", 2, 1),
         ("mixed", "zero3", 2, 4),
+        ("clipped", "zero3", 2, 4),
+        ("clipped", "own_rows", 2, None),
+        ("clipped", "zero1", None, 2),
         ("mixed", "zero0", 2, None),
         ("lamb", "zero2", None, 2),
         ("network", "zero3", 2, 4),

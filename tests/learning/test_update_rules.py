@@ -81,7 +81,7 @@ def test_an_update_goes_on_from_slots(rule):
     through(halfway, {"images": first}, range(2))
     then = torch.nn.Parameter(first.detach().clone())
     resumed = UpdateRules([group("images", rule, then)])
-    saved = [*rule.slots.values(), *(["step"] if rule.counted else [])]
+    saved = [*rule.slots.values(), *rule.numbers.values()]
     assert set(saved) == set(halfway.state[first])
     resumed.state[then] = {key: halfway.state[first][key].clone() for key in saved}
     through(resumed, {"images": then}, range(2, NUM_STEPS))

@@ -6,7 +6,9 @@ from torch.nn.functional import cross_entropy
 
 from distributed_dd.errors import ConfigError
 from distributed_dd.experiment import experiment_of
+from distributed_dd.family import identity
 from distributed_dd.learning.chance import generator
+from distributed_dd.learning.clipping import Clipped, RunningNorm
 from distributed_dd.learning.flat import Student
 from distributed_dd.learning.networks import MLP
 from distributed_dd.methods.performance_matching.batches import Blocks
@@ -17,6 +19,8 @@ from distributed_dd.methods.performance_matching.students import Pool
 from distributed_dd.methods.performance_matching.windows import LastWindow, RandomWindow, WholeWindow
 from distributed_dd.unroll import Alone, Moment
 from tests.contracts.small_worlds import COMMON, POINTS
+
+PUBLISHED = {"decay": 0.9, "multiple": 2.0}
 
 
 def test_a_random_window_ends_anywhere_and_is_as_long_as_it_should_be():
@@ -86,6 +90,17 @@ def test_students_of_a_pool_go_on_where_they_ended_and_are_made_anew_when_old():
                 assert torch.equal(new.moment.theta_P, old.moment.theta_P + 1)
                 assert torch.equal(new.moment.slots[0], old.moment.slots[0] + 2)
     assert pool.num_made == 2 + 4  # each place is made anew in every second outer step, one of them from the first
+
+
+def test_the_clip_bounds_images_alone_and_is_nothing_by_default():
+    """Catches labels and rates that are clipped too, and a digest of an older run that changes."""
+    values = {**COMMON, "data": {"kind": "digits"}, "method": dict(POINTS["bptt"]["method"])}
+    free = experiment_of(values).method
+    values["method"]["clip"] = "running_norm"
+    clipped = experiment_of(values).method
+    assert "clip" not in identity(free) and identity(clipped)["clip"] == {"kind": "running_norm", **PUBLISHED}
+    rules, images = clipped.optimizers(), free.image_optimizer
+    assert rules == free.optimizers() | {"images": Clipped(images, RunningNorm(**PUBLISHED))} and len(rules) == 3
 
 
 @pytest.mark.parametrize(

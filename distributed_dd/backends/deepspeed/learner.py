@@ -17,18 +17,17 @@ from distributed_dd.backends.deepspeed.zero import Zero, zero_config
 from distributed_dd.learning.device import device
 from distributed_dd.learning.update_rules import (
     ROWS,
-    UPDATES,
     Total,
     UpdateRule,
     UpdateRules,
     alone,
     is_by_row,
     slot_key,
+    squared_norm,
 )
 from distributed_dd.outer.checkpoint import Saved
 from distributed_dd.outer.learner import Held, require_gradients
 from distributed_dd.unroll import Ranks
-from distributed_dd.unroll.problem import squared_norm
 
 
 class DeepSpeedLearner:
@@ -63,8 +62,8 @@ class DeepSpeedLearner:
         )
         parallel = Apart() if zero.own_rows else None
         self._engine = _initialised(self._module, self.optimizer, config, parallel)
-        counts = {name: _count(saved, names, name) for name, rule in rules.items() if rule.counted}
-        self._slots = DeepSpeedSlots(self._engine, zero.stage, ranks.layout, self._pieces, rules, counts)
+        numbers = {name: _numbers(saved, names, name, rule) for name, rule in rules.items()}
+        self._slots = DeepSpeedSlots(self._engine, zero.stage, ranks.layout, self._pieces, rules, numbers)
         self._load_slots(saved, names)
         self._outputs: tuple[Tensor, ...] = ()
 
@@ -196,7 +195,7 @@ class DeepSpeedLearner:
         return learned | unlearned | {name: rows.clone() for name, rows in self._classes.items()}
 
     def slots(self) -> dict[str, Tensor]:
-        """What update rules keep, and counts of updates, by the keys of checkpoints; copies.
+        """What update rules keep, by the keys of checkpoints; copies.
 
         Of a row tensor these are the rows that this rank keeps: each block is gathered, cut and freed. Of a
         flat tensor it is everything.
@@ -205,8 +204,8 @@ class DeepSpeedLearner:
         for name, rule in self._rules.items():
             for slot, key in rule.slots.items():
                 tensors[slot_key(slot, name)] = self._slot(name, key)
-            if rule.counted:
-                tensors[slot_key(UPDATES, name)] = self._slots.count(name)
+            for number, key in rule.numbers.items():
+                tensors[slot_key(number, name)] = self._slots.number(name, key)
         return tensors
 
     def _slot(self, name: str, key: str) -> Tensor:
@@ -235,10 +234,10 @@ class DeepSpeedLearner:
         groups.mpu = None
 
 
-def _count(saved: Saved, names: set[str], name: str) -> Tensor:
-    """Updates () of a tensor made before."""
-    ours = slot_key(UPDATES, name)
-    return saved.value(ours) if ours in names else torch.zeros(())
+def _numbers(saved: Saved, names: set[str], name: str, rule: UpdateRule) -> dict[str, Tensor]:
+    """What the rule kept of a tensor as single numbers (), by torch's keys."""
+    ours = {key: slot_key(number, name) for number, key in rule.numbers.items()}
+    return {key: saved.value(known) if known in names else torch.zeros(()) for key, known in ours.items()}
 
 
 def _initialised(module: nn.Module, optimizer: UpdateRules, config: dict, parallel: Apart | None) -> Any:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from distributed_dd.learning.device import device
-from distributed_dd.learning.update_rules import STEP, UpdateRule
+from distributed_dd.learning.update_rules import UpdateRule
 from distributed_dd.unroll.layout import Layout
 
 
@@ -21,7 +21,7 @@ class DeepSpeedSlots:
         engine: whose optimiser has one group for each tensor, in the order of ``pieces``.
         pieces: the parameters of each tensor.
         rules: its rule.
-        counts: updates made so far (), where the rule counts them.
+        numbers: what the rule keeps of each tensor as one number (), by torch's key.
 
     Attributes:
         flats: of each tensor, what the optimiser updates here in the place of its parameters.
@@ -34,7 +34,7 @@ class DeepSpeedSlots:
         layout: Layout,
         pieces: Mapping[str, Sequence[nn.Parameter]],
         rules: Mapping[str, UpdateRule],
-        counts: Mapping[str, Tensor],
+        numbers: Mapping[str, Mapping[str, Tensor]],
     ) -> None:
         self._stage, self._layout = stage, layout
         optimizer = engine.optimizer
@@ -56,17 +56,17 @@ class DeepSpeedSlots:
                     self._state[flat].setdefault(key, torch.zeros_like(flat))
         if stage in (1, 2):
             optimizer._lazy_init_hp_params_optimizer_state()
-        for name, count in counts.items():  # after the look: it would take the count for a fragment
+        for name, kept in numbers.items():  # after the look: it would take a number for a fragment
             for flat in self.flats[name]:
-                self._state[flat][STEP] = count.clone()
+                self._state[flat].update({key: number.clone() for key, number in kept.items()})
         if stage == 3:
             for parameters in pieces.values():
                 for parameter in parameters:
                     self._clear_filling(parameter)
 
-    def count(self, name: str) -> Tensor:
-        """Updates () of a tensor made so far; a copy."""
-        return self._state[self.flats[name][0]][STEP].clone()
+    def number(self, name: str, key: str) -> Tensor:
+        """What the rule keeps of a tensor as one number () under torch's ``key``; a copy."""
+        return self._state[self.flats[name][0]][key].clone()
 
     def parameter(self, parameter: nn.Parameter) -> Tensor:
         """The parameter's master copy, whole."""

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from distributed_dd.learning.device import device
-from distributed_dd.learning.update_rules import ROWS, STEP, UPDATES, UpdateRule, UpdateRules, is_by_row, slot_key
+from distributed_dd.learning.update_rules import ROWS, UpdateRule, UpdateRules, is_by_row, slot_key, squared_norm
 from distributed_dd.outer.checkpoint import Saved
 from distributed_dd.outer.learner import Held, require_gradients
-from distributed_dd.unroll.problem import squared_norm
 
 
 class LocalLearner:
@@ -35,9 +34,9 @@ class LocalLearner:
             for slot, key in rule.slots.items():
                 ours = slot_key(slot, name)
                 state[key] = _tensor(saved, ours) if ours in names else torch.zeros_like(parameter)
-            if rule.counted:  # torch's optimisers count on the host
-                ours = slot_key(UPDATES, name)
-                state[STEP] = saved.value(ours) if ours in names else torch.zeros(())
+            for number, key in rule.numbers.items():  # on the host, where torch's optimisers count
+                ours = slot_key(number, name)
+                state[key] = saved.value(ours) if ours in names else torch.zeros(())
 
     def read(self) -> Held:
         """Everything but the classes, whole and not copied."""
@@ -51,10 +50,11 @@ class LocalLearner:
         require_gradients(gradients, self._rules)
         for name, parameter in self._learned.items():
             parameter.grad = gradients[name]
+        norm = squared_norm(gradients[next(iter(self._rules))])  # before a rule clips it
         self.optimizer.factor = rate_factor
         self.optimizer.step()
         self.optimizer.zero_grad()  # or the gradients would live on beside the next ones
-        return squared_norm(gradients[next(iter(self._rules))])
+        return norm
 
     def replace(self, name: str, rows: Tensor) -> None:
         """Put ``rows`` (all of the set) in the place of a row tensor that is not learned."""
@@ -84,7 +84,7 @@ class LocalLearner:
         tensors: dict[str, Tensor] = {}
         for name, rule in self._rules.items():
             state = self.optimizer.state[self._learned[name]]
-            keys = dict(rule.slots) | ({UPDATES: STEP} if rule.counted else {})
+            keys = {**rule.slots, **rule.numbers}
             tensors |= {slot_key(slot, name): state[key].clone() for slot, key in keys.items()}
         return tensors
 

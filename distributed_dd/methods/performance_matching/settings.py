@@ -8,6 +8,7 @@ import torch
 from distributed_dd.family import choice, require, setting
 from distributed_dd.learning.augment import AUGMENTATIONS, Augmentation, Identity
 from distributed_dd.learning.chance import generator
+from distributed_dd.learning.clipping import CLIPS, Clip, NoClip
 from distributed_dd.learning.device import device
 from distributed_dd.learning.flat import Student
 from distributed_dd.learning.networks import initialised
@@ -55,6 +56,7 @@ class PerformanceSettings:
     augment_real: Augmentation = choice(AUGMENTATIONS, "augmentation of the real images", Identity())
     unroll: Unroll = choice(UNROLLS, "way of differentiating", Replayed())
     rows_at_once: int = setting("real images that pass a network together: memory, not results", 512, at_least=1)
+    clip: Clip = choice(CLIPS, "bound on the norm of the images' gradient", NoClip(), added=True)
 
     def __post_init__(self) -> None:
         if self.labels.rule is None:
@@ -82,7 +84,8 @@ class PerformanceSettings:
 
     def optimizers(self) -> dict[str, UpdateRule]:
         """The optimiser of each thing that is learned."""
-        learned: dict[str, UpdateRule] = {"images": self.image_optimizer, **self.rates.optimizers()}
+        images = self.clip.applied_to(self.image_optimizer)
+        learned: dict[str, UpdateRule] = {"images": images, **self.rates.optimizers()}
         return learned | ({} if self.labels.rule is None else {"labels": self.labels.rule})
 
     def accepts(self, loss: float) -> bool:
