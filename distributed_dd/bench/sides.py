@@ -14,7 +14,18 @@ from torch import Tensor
 from distributed_dd.allocator import keep_freed_memory
 from distributed_dd.outer.footprint import current_bytes, peak_bytes, reset_peak
 
-SIDES = ("plain", "plain, memory kept", "direct", "replayed", "replayed compiled", "replayed compiled bf16")
+SIDES = (
+    "plain",
+    "plain, memory kept",
+    "direct",
+    "replayed",
+    "replayed, steps kept",
+    "replayed compiled",
+    "replayed compiled bf16",
+)
+
+EVERYTHING = 2**50
+"""Bytes in which every student step is kept."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,9 @@ def outer_step(side: str, size: Size) -> tuple[Callable[[], tuple[Tensor, ...]],
         arguments = (network, start, target, images, labels, 0.01, batches)
         return lambda: plain_matching_gradient(*arguments), len(start)
     student = Student(network, "bf16" if "bf16" in side else "float32").to(where, torch.float32)
-    unroll = Direct() if side == "direct" else Replayed(compile="compiled" in side)
+    unroll = (
+        Direct() if side == "direct" else Replayed("compiled" in side, memory=EVERYTHING if "kept" in side else None)
+    )
     rate = torch.tensor(0.01, device=where)
 
     def step() -> tuple[Tensor, ...]:

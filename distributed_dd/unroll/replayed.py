@@ -1,6 +1,5 @@
 """Exact gradients with one student step's graph in memory at a time."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -9,13 +8,11 @@ import torch
 from torch import Tensor
 from torch.func import grad, vjp
 
-from distributed_dd.family import setting
+from distributed_dd.family import require, setting
 from distributed_dd.learning.flat import Student
+from distributed_dd.unroll.kept import KeptSteps, Reverse, differentiable, slopes
 from distributed_dd.unroll.problem import Gradient, Problem, UnrolledGradient
 from distributed_dd.unroll.student_rules import Moment
-
-Reverse = Callable[..., tuple[Tensor, Tensor, list[Tensor | None]]]
-"""From theta (P,), the tensors of a batch and v (P,) to s = <g, v>, ds/dtheta and ds/d(tensors of the batch)."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +22,35 @@ class Replayed:
     A forward sweep stores theta_0 .. theta_N. A reverse sweep carries lambda = dL/dtheta and, per
     step, back-propagates s = <g(theta_t; x_t, y_t), lambda> once: dL/dx_t = -lr ds/dx,
     dL/dlr -= s, lambda <- lambda - lr ds/dtheta. Derivation: docs/derivations/unroll.md.
+
+    With ``memory`` the last steps are not replayed: they keep what their way back needs.
     """
 
     exact: ClassVar[bool] = True
     shardable: ClassVar[bool] = True
     compile: bool = setting("compile the student step (pays off after some hundred outer steps)", False)
+    memory: int | None = setting(
+        "bytes in which the last student steps keep what their way back needs, and are not repeated (null: all are "
+        "repeated)",
+        None,
+        at_least=0,
+        added=True,
+    )
+
+    def __post_init__(self) -> None:
+        require(
+            self.memory is None or not self.compile,
+            "memory",
+            "compiled steps are repeated as a whole, which is faster than to keep them",
+            "null, or compile=false",
+        )
 
     def __call__(self, problem: Problem) -> UnrolledGradient:
         gradient, reverse = student_step(problem.student, self.compile)
+        kept_steps = None
+        if self.memory is not None:
+            kept_steps = KeptSteps(problem.student, gradient, self.memory, problem.first_back)
+            gradient = kept_steps.gradient
         student = problem.forward(gradient)
         weight = problem.weigh(student.loss)
         out_rate = torch.zeros_like(problem.learning_rate)
@@ -41,7 +59,8 @@ class Replayed:
             carried = arrived(problem, carried, student.slopes.get(step + 1), weight)
             kept = student.stored.pop()
             if carried is not None or problem.in_step:
-                carried = _back(problem, step, kept, carried, reverse, out_rate)
+                back = reverse if kept_steps is None else kept_steps.reverse_of(step)
+                carried = _back(problem, step, kept, carried, back, out_rate)
         start = None
         if problem.of_start:
             start = problem.share(0, carried.theta_P) if carried else torch.zeros_like(problem.theta_start_P)
@@ -122,24 +141,9 @@ def student_step(student: Any, compiled: bool) -> tuple[Gradient, Reverse]:
             return torch.autograd.grad(student.loss(theta, *batch), theta)[0]
 
     def eager_reverse(theta: Tensor, vector_P: Tensor, *batch: Tensor):
+        leaves, g = differentiable(student, theta, *batch)
         with torch.enable_grad():
-            leaves = [_leaf(tensor) for tensor in (theta, *batch)]
-            (g,) = torch.autograd.grad(student.loss(*leaves), leaves[0], create_graph=True)
             s = torch.dot(g, vector_P)
-            return _slopes(s, leaves)
+        return slopes(s, leaves)
 
     return eager_gradient, eager_reverse
-
-
-def _leaf(tensor: Tensor) -> Tensor:
-    """Whole numbers, such as class indices, have no gradient."""
-    tensor = tensor.detach()
-    return tensor.requires_grad_() if tensor.is_floating_point() else tensor
-
-
-def _slopes(s: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor | None]]:
-    asked = [leaf for leaf in leaves if leaf.requires_grad]
-    slopes = iter(torch.autograd.grad(s, asked, allow_unused=True, materialize_grads=True))
-    ds_theta, *ds_batch = [next(slopes) if leaf.requires_grad else None for leaf in leaves]
-    assert ds_theta is not None
-    return s.detach(), ds_theta, ds_batch
