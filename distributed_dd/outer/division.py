@@ -52,6 +52,13 @@ class Division:
     pictures: int = 1
 
 
+DIRECT_UNROLL = Obstacle(
+    "method.unroll",
+    "the direct unroll keeps one graph of the whole batch, which cannot be divided over ranks",
+    "kind: replayed, which computes the same gradient; or split=segments with ZeRO stage 0 to 2",
+)
+
+
 def mixing_layers(network: nn.Module, field: str, fix: str = "") -> list[Obstacle]:
     """The first layer of a network that normalises over the batch, as an obstacle; none where there is none."""
     names = [n for n, m in network.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

@@ -213,7 +213,7 @@ def test_networks_grow_old_and_are_made_anew_as_published(known):
         else:
             counters[place], trained[place] = counters[place] + 1, trained[place] + 1
         assert int(networks.members[place].kept[-1]) == trained[place], "Adam counts the steps of this network"
-    assert made >= 12 and networks.num_made == made
+    assert made >= 12 and networks.members.num_made == made
     shares = torch.bincount(torch.tensor(drawn)) / 250
     assert shares.min() > 0.15 and shares.max() < 0.35, "drawn uniformly"
     assert any(a == b for a, b in pairwise(drawn)), "with replacement"
@@ -308,7 +308,7 @@ def test_numbers_that_are_not_finite_stop_the_run_before_anything_is_updated(kno
         worker.outer_step(0)
     after = worker.learner.kept()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert [int(member.kept[-1]) for member in worker.steps.networks.members.values()] == [0]
+    assert [int(member.kept[-1]) for member in worker.steps.networks.members.there()] == [0]
 
 
 @pytest.mark.parametrize(

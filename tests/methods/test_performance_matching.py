@@ -89,7 +89,7 @@ def test_students_of_a_pool_go_on_where_they_ended_and_are_made_anew_when_old():
                 assert (new.age, new.updates, new.number) == (old.age + 3, old.updates + 3, old.number)
                 assert torch.equal(new.moment.theta_P, old.moment.theta_P + 1)
                 assert torch.equal(new.moment.slots[0], old.moment.slots[0] + 2)
-    assert pool.num_made == 2 + 4  # each place is made anew in every second outer step, one of them from the first
+    assert pool.members.num_made == 2 + 4  # each place in every second outer step, one from the first
 
 
 def test_the_clip_bounds_images_alone_and_is_nothing_by_default():

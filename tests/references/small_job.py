@@ -19,11 +19,12 @@ from distributed_dd.methods.trajectory_matching.expert import Experts
 from distributed_dd.methods.trajectory_matching.labels import ExpertEnsemble
 from distributed_dd.methods.trajectory_matching.method import TrajectoryMatching
 from distributed_dd.methods.trajectory_matching.segments import Window
-from distributed_dd.methods.trajectory_matching.steps import TrajectorySteps, student_of
+from distributed_dd.methods.trajectory_matching.steps import TrajectorySteps
 from distributed_dd.outer.checkpoint import Checkpoints, Saved, Shard
 from distributed_dd.outer.learner import Held, require_gradients
 from distributed_dd.outer.method import Seat
 from distributed_dd.outer.set_worker import SetJob
+from distributed_dd.outer.student import student_of
 from distributed_dd.outer.world import World
 from distributed_dd.unroll import Ranks, Stored
 

@@ -15,6 +15,7 @@ from distributed_dd.methods.neural_features.features import Architecture, Fitted
 from distributed_dd.outer.by_class import gathered
 from distributed_dd.outer.learner import Learner
 from distributed_dd.outer.method import Seat, Tensors
+from distributed_dd.outer.pool_members import PoolMembers
 
 
 class Networks(ABC):
@@ -168,19 +169,18 @@ class Member:
     kept: Tensor
 
 
-NUMBERS, AGES, PLACES, THETA, RUNNING, KEPT, MADE = (
-    f"pool.{name}" for name in ("numbers", "ages", "places", "theta", "running", "kept", "num_made")
-)
+THETA, RUNNING, KEPT = (f"pool.{name}" for name in ("theta", "running", "kept"))
 
 
 class TrainedNetworks(Networks):
-    """A pool. Places that no step has drawn yet are left out of the state: they can be made again."""
+    """A pool."""
 
     def __init__(self, pool: Trained, architecture: Architecture, seed: int, seat: Seat) -> None:
         self.pool, self.architecture, self.seed, self.seat = pool, architecture, seed, seat
         self.num_features = architecture.num_features
-        self.members: dict[int, Member] = {}
-        self.num_made = pool.num_networks
+        self.members = PoolMembers(
+            pool.num_networks, self._new, lambda place: pool.max_age // pool.num_networks * place
+        )
         self._place = 0
 
     def place(self, step: int) -> int:
@@ -191,12 +191,10 @@ class TrainedNetworks(Networks):
     def begin(self, step: int, like: Tensor) -> None:
         """The network of the step; a place that is drawn for the first time has a counter of its own."""
         self._place = place = self.place(step)
-        if place not in self.members:
-            self.members[place] = self._made(place, self.pool.max_age // self.pool.num_networks * place)
         member = self.members[place]
         member.network, member.kept = member.network.like(like), member.kept.to(like.device, like.dtype)
 
-    def _made(self, number: int, age: int) -> Member:
+    def _new(self, number: int, age: int) -> Member:
         network = self.architecture.fresh("pool", number)
         return Member(number, age, network, self.pool.optimizer.start(network.theta_P))
 
@@ -210,8 +208,7 @@ class TrainedNetworks(Networks):
         member = self.members[place]
         age = member.age
         if age > self.pool.max_age:
-            self.members[place] = self._made(self.num_made, 0)
-            self.num_made += 1
+            self.members.renew(place)
         else:
             self._step(step, member, learner)
             member.age += 1
@@ -238,28 +235,24 @@ class TrainedNetworks(Networks):
 
     def state(self) -> Tensors:
         """Of every place that a step has drawn: parameters, what the update rule keeps, counter and number."""
-        if not self.members:
+        members = self.members.there()
+        if not members:
             return {}
-        places = sorted(self.members)
-        members = [self.members[place] for place in places]
         vectors = {
             THETA: [member.network.theta_P for member in members],
             RUNNING: [member.network.running_Q for member in members],
             KEPT: [member.kept for member in members],
         }
-        numbers = {PLACES: places, NUMBERS: [m.number for m in members], AGES: [m.age for m in members]}
         found = {name: torch.stack(several) for name, several in vectors.items() if several[0].numel()}
-        return found | {name: torch.tensor(v) for name, v in numbers.items()} | {MADE: torch.tensor(self.num_made)}
+        return self.members.state() | found
 
     def load(self, state: Tensors) -> None:
         """Take the pool back."""
-        self.members, self.num_made = {}, self.pool.num_networks
-        if not state:
-            return
-        self.num_made = int(state[MADE])
-        for row, place in enumerate(state[PLACES].tolist()):
+
+        def member(row: int, number: int, age: int) -> Member:
             theta_P = state[THETA][row].to(device())
             running_Q = state[RUNNING][row].to(device()) if RUNNING in state else theta_P.new_zeros(0)
             kept = state[KEPT][row].to(device()) if KEPT in state else theta_P.new_zeros(0)
-            number, age = int(state[NUMBERS][row]), int(state[AGES][row])
-            self.members[place] = Member(number, age, Fitted(theta_P, running_Q), kept)
+            return Member(number, age, Fitted(theta_P, running_Q), kept)
+
+        self.members.load(state, member)

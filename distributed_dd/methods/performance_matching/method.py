@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 from distributed_dd.evaluation.product import Tensors
@@ -10,18 +9,19 @@ from distributed_dd.evaluation.rows import Entry
 from distributed_dd.evaluation.words import Words
 from distributed_dd.methods.performance_matching.rates import RATE
 from distributed_dd.methods.performance_matching.rows import STEPS, own_steps
-from distributed_dd.methods.performance_matching.settings import PerformanceSettings, student_of
+from distributed_dd.methods.performance_matching.settings import PerformanceSettings
 from distributed_dd.methods.performance_matching.steps import PerformanceSteps
-from distributed_dd.outer.division import Batch, Division, Obstacle, mixing_layers
+from distributed_dd.outer.division import DIRECT_UNROLL, Batch, Division, mixing_layers
+from distributed_dd.outer.gate import NO_SKIPS, count_skipped
 from distributed_dd.outer.method import Seat
 from distributed_dd.outer.scale import Scale, Work
 from distributed_dd.outer.set_method import SetMethod, work_of_a_set
+from distributed_dd.outer.student import student_of
 from distributed_dd.outer.work import FLOAT, num_parameters_of, size
 from distributed_dd.outer.world import World
 
 LEAST_RATE = 1e-6
 """Floor of a learned rate."""
-SKIPPED_IN_A_ROW = 25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class PerformanceMatching(PerformanceSettings, SetMethod):
             "method.image_optimizer.learning_rate": "lr images",
         },
     )
-    no_facts: ClassVar[Mapping[str, Any]] = MappingProxyType({"skipped": 0, "skipped_in_a_row": 0})
+    no_facts: ClassVar[Mapping[str, Any]] = NO_SKIPS
 
     def floors(self) -> dict[str, float]:
         """Of one rate that is learned; rates of steps are positive as they are."""
@@ -86,11 +86,6 @@ class PerformanceMatching(PerformanceSettings, SetMethod):
 
     def division(self, world: World) -> Division:
         """Students of an outer step; rows of a student batch and real images, unless the unroll keeps one graph."""
-        direct = Obstacle(
-            "method.unroll",
-            "the direct unroll keeps one graph of the whole batch, which cannot be divided over ranks",
-            "kind: replayed, which computes the same gradient; or split=segments with ZeRO stage 0 to 2",
-        )
         smallest = self.batches.smallest(world.num_images, world.num_classes)
         return Division(
             num_rows=world.num_images,
@@ -100,7 +95,7 @@ class PerformanceMatching(PerformanceSettings, SetMethod):
             ),
             num_segments=self.students_per_outer_step,
             segments_field="method.students_per_outer_step",
-            obstacles=() if self.unroll.shardable else (direct,),
+            obstacles=() if self.unroll.shardable else (DIRECT_UNROLL,),
             mixing=mixing_layers(student_of(self, world).network, "network", "split=segments"),
         )
 
@@ -121,14 +116,6 @@ class PerformanceMatching(PerformanceSettings, SetMethod):
         return replace(work, lines=lines)
 
     def count(self, step: int, metrics: dict[str, float], facts: dict[str, Any]) -> Iterator[str]:
-        """Steps that changed nothing: said once, or hours would look like work."""
+        """Steps that changed nothing."""
         metrics.pop("floored", None)
-        skipped = not metrics["accepted"]
-        facts["skipped"] += skipped
-        facts["skipped_in_a_row"] = facts["skipped_in_a_row"] + 1 if skipped else 0
-        if facts["skipped_in_a_row"] == SKIPPED_IN_A_ROW:
-            yield (
-                f"warning: outer step {step}: the last {SKIPPED_IN_A_ROW} changed nothing, the loss on real images "
-                f"({metrics['real_loss']:.2f}) is above method.gate; lower method.student_learning_rate "
-                "or raise the gate"
-            )
+        yield from count_skipped(step, metrics, facts, "real_loss", "loss on real images")

@@ -12,8 +12,9 @@ from distributed_dd.learning.device import device
 from distributed_dd.learning.flat import flatten
 from distributed_dd.learning.loop import share_right
 from distributed_dd.learning.networks import NETWORKS, initialised
-from distributed_dd.methods.performance_matching.settings import PerformanceSettings, student_of
+from distributed_dd.methods.performance_matching.settings import PerformanceSettings
 from distributed_dd.methods.performance_matching.students import Known
+from distributed_dd.outer.student import student_of
 from distributed_dd.unroll import At, Measured, Problem, Whole
 from distributed_dd.unroll.replayed import student_step
 

@@ -3,28 +3,22 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
 from distributed_dd.family import choice, require, setting
 from distributed_dd.learning.augment import AUGMENTATIONS, Augmentation, Identity
-from distributed_dd.learning.chance import generator
 from distributed_dd.learning.clipping import CLIPS, Clip, NoClip
-from distributed_dd.learning.device import device
-from distributed_dd.learning.flat import Student
-from distributed_dd.learning.networks import initialised
 from distributed_dd.learning.update_rules import UPDATE_RULES, Adam, UpdateRule, check_learns
 from distributed_dd.methods.performance_matching.batches import BATCHES, Batches, Shuffled
 from distributed_dd.methods.performance_matching.labels import LABELS, Hard, Labels
 from distributed_dd.methods.performance_matching.rates import RATES, Each, Fixed, Rates
 from distributed_dd.methods.performance_matching.students import SOURCES, Fresh, Pool, Source
 from distributed_dd.methods.performance_matching.windows import WINDOWS, WholeWindow, Window
+from distributed_dd.outer.gate import Gated
 from distributed_dd.outer.starting import PLAIN_STARTS, PlainStart, RealImages
-from distributed_dd.outer.world import World
 from distributed_dd.unroll import STUDENT_RULES, UNROLLS, PlainSGD, Replayed, StudentRule, Unroll
 
 
 @dataclass(frozen=True, kw_only=True)
-class PerformanceSettings:
+class PerformanceSettings(Gated):
     """What can be set, and what follows from it alone."""
 
     name: str = setting("the method's name in reports", "bptt")
@@ -87,13 +81,3 @@ class PerformanceSettings:
         images = self.clip.applied_to(self.image_optimizer)
         learned: dict[str, UpdateRule] = {"images": images, **self.rates.optimizers()}
         return learned | ({} if self.labels.rule is None else {"labels": self.labels.rule})
-
-    def accepts(self, loss: float) -> bool:
-        """Whether a student with this loss may change the set."""
-        return self.gate is None or loss <= self.gate
-
-
-def student_of(method: PerformanceSettings, world: World) -> Student:
-    """The network as a pure function, on the device."""
-    layers = initialised(world.network, world.image_shape, world.num_classes, generator(world.seed, "layout"))
-    return Student(layers, method.precision).to(device(), torch.float32)

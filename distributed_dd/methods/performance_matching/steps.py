@@ -15,11 +15,12 @@ from distributed_dd.learning.networks import initialised
 from distributed_dd.learning.schedules import Cosine
 from distributed_dd.learning.schedules import Moment as Place
 from distributed_dd.methods.performance_matching.real_loss import RealLoss
-from distributed_dd.methods.performance_matching.settings import PerformanceSettings, student_of
+from distributed_dd.methods.performance_matching.settings import PerformanceSettings
 from distributed_dd.methods.performance_matching.windows import Span
 from distributed_dd.outer.by_class import resident
 from distributed_dd.outer.learner import Held, Learner
 from distributed_dd.outer.method import Found, Seat, Steps, Tensors, Verdict
+from distributed_dd.outer.student import student_of
 from distributed_dd.outer.world import World
 from distributed_dd.unroll import At, Divided, Exchanged, Moment, Problem, RowGradients, UnrolledGradient, span
 
@@ -122,7 +123,7 @@ class PerformanceSteps(Steps):
             shares=divided.shares,
             reduce=self.ranks.sum_in_group,
             stored=self.stored,
-            weigh=self._weigh,
+            weigh=method.weigh(self.ranks),
             in_step=layout.num_groups > 1 and isinstance(rows, Exchanged),
         )
         return method.unroll(problem)
@@ -139,10 +140,6 @@ class PerformanceSteps(Steps):
             share=None if layout.group_size == 1 else (b - a) / count,
             rows_at_once=self.method.rows_at_once,
         )
-
-    def _weigh(self, loss: Tensor) -> float:
-        """The gate, as the group's first rank sees it: ranks that differed would wait for each other."""
-        return float(self.method.accepts(self.ranks.first_of_group(loss).item()))
 
     def verdict(self, sums: Mapping[str, Tensor]) -> Verdict:
         """The update counts the accepted students."""

@@ -12,6 +12,7 @@ from distributed_dd.family import Family, setting
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.device import device
 from distributed_dd.outer.method import Tensors
+from distributed_dd.outer.pool_members import PoolMembers
 from distributed_dd.unroll import Moment, Ranks
 
 Untrained = Callable[..., Tensor]
@@ -23,8 +24,8 @@ class Beginning:
     """A student before its first step of an outer step.
 
     Attributes:
-        number: of all networks that were ever made for a pool. age: its counter.
         updates: steps that it has made; they made the slots of its rule.
+        number, age: of a network of a pool.
     """
 
     moment: Moment
@@ -150,18 +151,17 @@ class Drawn(Students):
         return Beginning(Moment(self._untrained(step, number)))
 
 
-PLACES, NUMBERS, AGES, UPDATES, VECTORS, MADE = (
-    f"pool.{name}" for name in ("places", "numbers", "ages", "updates", "vectors", "num_made")
-)
+UPDATES, VECTORS = "pool.updates", "pool.vectors"
 
 
 class Pooled(Students):
-    """A pool. Places that no outer step has drawn yet are left out of the state: they can be made again."""
+    """A pool."""
 
     def __init__(self, pool: Pool, untrained: Untrained, num_slots: int, seed: int) -> None:
         self.pool, self.untrained, self.num_slots, self.seed = pool, untrained, num_slots, seed
-        self.members: dict[int, Beginning] = {}
-        self.num_made = pool.num_networks
+        self.members = PoolMembers(
+            pool.num_networks, self._new, lambda place: pool.max_age * place // pool.num_networks
+        )
 
     def places(self, step: int, num_students: int) -> list[int]:
         """The places that the students of an outer step are; all differ."""
@@ -170,13 +170,9 @@ class Pooled(Students):
 
     def begin(self, step: int, number: int, num_students: int) -> Beginning:
         """As an earlier outer step left it; untrained, where none did."""
-        place = self.places(step, num_students)[number]
-        if place not in self.members:
-            age = self.pool.max_age * place // self.pool.num_networks
-            self.members[place] = self._made(place, age)
-        return self.members[place]
+        return self.members[self.places(step, num_students)[number]]
 
-    def _made(self, number: int, age: int) -> Beginning:
+    def _new(self, number: int, age: int) -> Beginning:
         theta_P = self.untrained("pool", number)
         return Beginning(
             Moment(theta_P, tuple(torch.zeros_like(theta_P) for _ in range(self.num_slots))), 0, number, age
@@ -186,42 +182,32 @@ class Pooled(Students):
         """Students go on from their ends; those that are old enough are made anew."""
         ages, trained_here = [], next(end for end in ends if end is not None)
         for number, place in enumerate(self.places(step, len(ends))):
-            before = self.begin(step, number, len(ends))
+            before = self.members[place]
             ages.append(before.age)
             age, updates = before.age + num_steps, before.updates + num_steps
             moment = _agreed(ends[number], trained_here, ranks)
             self.members[place] = Beginning(moment, updates, before.number, age)
             if age >= self.pool.max_age:
-                self.members[place] = self._made(self.num_made, 0)
-                self.num_made += 1
+                self.members.renew(place)
         return {"network_age": sum(ages) / len(ages)}
 
     def state(self) -> Tensors:
         """Of every place that was drawn: its vectors, counter and number."""
-        if not self.members:
+        members = self.members.there()
+        if not members:
             return {}
-        places = sorted(self.members)
-        members = [self.members[place] for place in places]
-        numbers = {
-            PLACES: places,
-            NUMBERS: [member.number for member in members],
-            AGES: [member.age for member in members],
-            UPDATES: [member.updates for member in members],
-        }
         vectors = torch.stack([torch.stack([m.moment.theta_P, *m.moment.slots]) for m in members])
-        tensors = {name: torch.tensor(values) for name, values in numbers.items()}
-        return tensors | {VECTORS: vectors, MADE: torch.tensor(self.num_made)}
+        updates = torch.tensor([member.updates for member in members])
+        return self.members.state() | {UPDATES: updates, VECTORS: vectors}
 
     def load(self, state: Tensors) -> None:
         """Take the pool back."""
-        self.members, self.num_made = {}, self.pool.num_networks
-        if not state:
-            return
-        self.num_made = int(state[MADE])
-        for row, place in enumerate(state[PLACES].tolist()):
+
+        def member(row: int, number: int, age: int) -> Beginning:
             theta_P, *slots = state[VECTORS][row].to(device())
-            number, age, updates = (int(state[name][row]) for name in (NUMBERS, AGES, UPDATES))
-            self.members[place] = Beginning(Moment(theta_P, tuple(slots)), updates, number, age)
+            return Beginning(Moment(theta_P, tuple(slots)), int(state[UPDATES][row]), number, age)
+
+        self.members.load(state, member)
 
 
 def _agreed(end: Moment | None, like: Moment, ranks: Ranks) -> Moment:

@@ -21,19 +21,19 @@ from distributed_dd.methods.trajectory_matching.estimate import work_of
 from distributed_dd.methods.trajectory_matching.labels import TargetNetwork
 from distributed_dd.methods.trajectory_matching.prelude import ExpertsPrelude
 from distributed_dd.methods.trajectory_matching.settings import TrajectorySettings
-from distributed_dd.methods.trajectory_matching.steps import TrajectorySteps, student_of
+from distributed_dd.methods.trajectory_matching.steps import TrajectorySteps
 from distributed_dd.methods.trajectory_matching.views import early
 from distributed_dd.methods.trajectory_matching.window import MatchingWindow
-from distributed_dd.outer.division import Batch, Division, Obstacle, mixing_layers
+from distributed_dd.outer.division import DIRECT_UNROLL, Batch, Division, mixing_layers
+from distributed_dd.outer.gate import NO_SKIPS, count_skipped
 from distributed_dd.outer.method import Seat
 from distributed_dd.outer.ports import Progress
 from distributed_dd.outer.prelude import Prelude
 from distributed_dd.outer.scale import Scale, Work
 from distributed_dd.outer.set_method import SetMethod
+from distributed_dd.outer.student import student_of
 from distributed_dd.outer.world import World
 from distributed_dd.records import require_keys
-
-SKIPPED_IN_A_ROW = 25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class TrajectoryMatching(TrajectorySettings, SetMethod):
         },
         compared=("method.segments.min_start_epoch", "method.segments.max_start_epoch"),
     )
-    no_facts: ClassVar[Mapping[str, Any]] = MappingProxyType({"skipped": 0, "skipped_in_a_row": 0, "floored": 0})
+    no_facts: ClassVar[Mapping[str, Any]] = MappingProxyType({**NO_SKIPS, "floored": 0})
     carries: ClassVar[tuple[str, ...]] = ()
     dimensions: ClassVar[Mapping[str, type]] = MappingProxyType({"matching_window": MatchingWindow})
 
@@ -166,11 +166,6 @@ class TrajectoryMatching(TrajectorySettings, SetMethod):
 
     def division(self, world: World) -> Division:
         """Segments of an outer step; rows of a student batch, unless the unroll keeps one graph of it."""
-        direct = Obstacle(
-            "method.unroll",
-            "the direct unroll keeps one graph of the whole batch, which cannot be divided over ranks",
-            "kind: replayed, which computes the same gradient; or split=segments with ZeRO stage 0 to 2",
-        )
         smallest = Batch("method.batch_size", "student batch", self.smallest_batch(world.num_images))
         student = student_of(self, world).network
         return Division(
@@ -178,7 +173,7 @@ class TrajectoryMatching(TrajectorySettings, SetMethod):
             batches=(smallest,),
             num_segments=self.segments_per_outer_step,
             segments_field="method.segments_per_outer_step",
-            obstacles=() if self.unroll.shardable else (direct,),
+            obstacles=() if self.unroll.shardable else (DIRECT_UNROLL,),
             mixing=mixing_layers(student, "network", "split=segments"),
         )
 
@@ -188,15 +183,8 @@ class TrajectoryMatching(TrajectorySettings, SetMethod):
 
     def count(self, step: int, metrics: dict[str, float], facts: dict[str, Any]) -> Iterator[str]:
         """Steps that changed nothing, and rates at their floor: said once, or hours would look like work."""
-        skipped, floored = not metrics["accepted"], metrics.pop("floored")
-        facts["skipped"] += skipped
-        facts["skipped_in_a_row"] = facts["skipped_in_a_row"] + 1 if skipped else 0
-        if facts["skipped_in_a_row"] == SKIPPED_IN_A_ROW:
-            yield (
-                f"warning: outer step {step}: the last {SKIPPED_IN_A_ROW} changed nothing, the matching loss "
-                f"({metrics['matching_loss']:.2f}) is above method.gate; lower method.student_learning_rate "
-                "or raise the gate"
-            )
+        floored = metrics.pop("floored")
+        yield from count_skipped(step, metrics, facts, "matching_loss", "matching loss")
         if floored and not facts["floored"]:
             yield (
                 f"warning: outer step {step}: the student learning rate fell to its floor "

@@ -14,11 +14,12 @@ from distributed_dd.methods.trajectory_matching.expert import Experts
 from distributed_dd.methods.trajectory_matching.labels import LABELS, ExpertEnsemble, Labels, TargetNetwork
 from distributed_dd.methods.trajectory_matching.segments import SEGMENTS, Segments
 from distributed_dd.methods.trajectory_matching.starts import STARTS, CorrectlyPredicted, Start
+from distributed_dd.outer.gate import Gated
 from distributed_dd.unroll import UNROLLS, Replayed, Unroll
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrajectorySettings:
+class TrajectorySettings(Gated):
     """What can be set, and what follows from it alone."""
 
     image_optimizer: SGD = setting("optimiser of the images")
@@ -115,10 +116,6 @@ class TrajectorySettings:
         """Rows of the smallest batch of a pass through the set."""
         batch = min(self.batch_size, num_images)
         return num_images % batch or batch
-
-    def accepts(self, loss: float) -> bool:
-        """Whether a segment with this matching loss may change the set."""
-        return self.gate is None or loss <= self.gate
 
     def epochs_used(self) -> tuple[float, ...]:
         """The epochs of an expert that this method reads: starts, targets, and those of starts and labels."""

@@ -6,10 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distributed_dd.learning.chance import generator
 from distributed_dd.learning.device import device
 from distributed_dd.learning.flat import Student
-from distributed_dd.learning.networks import initialised
 from distributed_dd.methods.trajectory_matching.draws import Draw
 from distributed_dd.methods.trajectory_matching.settings import TrajectorySettings
 from distributed_dd.outer.learner import Held, Learner
@@ -18,12 +16,6 @@ from distributed_dd.outer.world import World
 from distributed_dd.unroll import Divided, Exchanged, Problem, RowGradients, UnrolledGradient
 
 LEARNING_RATE = "learning_rate"
-
-
-def student_of(method: TrajectorySettings, world: World) -> Student:
-    """The network as a pure function, on the device."""
-    layers = initialised(world.network, world.image_shape, world.num_classes, generator(world.seed, "layout"))
-    return Student(layers, method.precision).to(device(), torch.float32)
 
 
 class TrajectorySteps(Steps):
@@ -83,14 +75,10 @@ class TrajectorySteps(Steps):
             shares=divided.shares,
             reduce=self.ranks.sum_in_group,
             stored=self.stored,
-            weigh=self._weigh,
+            weigh=method.weigh(self.ranks),
             in_step=layout.num_groups > 1 and isinstance(rows, Exchanged),
         )
         return method.unroll(problem), renewed
-
-    def _weigh(self, loss: Tensor) -> float:
-        """The gate, as the group's first rank sees it: ranks that differed would wait for each other."""
-        return float(self.method.accepts(self.ranks.first_of_group(loss).item()))
 
     @torch.no_grad()
     def _renewed(self, held: Held, target: Tensor) -> dict[str, Tensor]:
