@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from distributed_dd.children import PACKAGE
-from distributed_dd.errors import MissingInputError
+from distributed_dd.errors import MissingInputError, UserError
 
 SECONDS_TO_ANSWER = 10.0
+MOST_STARTS = 3
 OWNER_ONLY = 0o600
 TOKEN = Path("~/.ray/auth_token")
 """Where Ray looks for the token that opens a cluster, unless the environment names another."""
@@ -29,7 +30,7 @@ def connect(address: str | None, num_cpus: int | None) -> None:
     reaches a Ray can run code in it.
 
     Raises:
-        MissingInputError: the cluster cannot be reached.
+        MissingInputError: the cluster cannot be reached. UserError: a local Ray does not start.
     """
     import ray
 
@@ -51,11 +52,34 @@ def connect(address: str | None, num_cpus: int | None) -> None:
             ) from None
     else:
         _keep_token_private()
-        with _on_loopback():
-            # Said outright: without an address Ray would look for a cluster that once ran on this machine.
-            _init(address="local", num_cpus=num_cpus, include_dashboard=False)
+        _start(num_cpus)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray's own would print its stack and abort
+
+
+def _start(num_cpus: int | None) -> None:
+    """Start a Ray here; again where its processes were not there in time, as after an installation on a slow disk.
+
+    Raises:
+        UserError: it does not start.
+    """
+    import ray
+
+    for attempt in range(1, MOST_STARTS + 1):
+        try:
+            with _on_loopback():
+                # Said outright: without an address Ray would look for a cluster that once ran on this machine.
+                return _init(address="local", num_cpus=num_cpus, include_dashboard=False)
+        except Exception as error:  # Ray's own has no better class
+            if "timed out" not in str(error):
+                raise
+            ray.shutdown()
+            if attempt == MOST_STARTS:
+                raise UserError(
+                    "Ray on this machine",
+                    f"did not start in {MOST_STARTS} tries: {str(error).splitlines()[0]}",
+                    fix="the same command when the machine has less to do, or without Ray: --on clusters/in_process",
+                ) from None
 
 
 def _init(**options: Any) -> None:
