@@ -2,7 +2,7 @@
 
 import errno
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import AcquireReturnProxy, FileLock, SoftFileLock, Timeout
@@ -15,6 +15,7 @@ HOLDER = f"{NAME}.holder"
 FILES = (NAME, HOLDER)
 """Of a folder that is held, or was."""
 SECONDS_BETWEEN_TRIES = 1.0
+MOST_FOLDERS = 100
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 """What file systems without locks answer, such as Lustre without ``-o flock`` or NFS without its lock daemon."""
 
@@ -46,11 +47,7 @@ def _lock_of(folder: Path, what: str, wait: bool = False) -> AcquireReturnProxy:
     """The folder's lock, taken: leaving it as a context lets go."""
     lock = folder / NAME
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(str(folder), f"cannot be written: {error.strerror}", fix=ELSEWHERE) from None
-    try:
-        return _taken(lock, -1 if wait else 0)
+        return _taken_in(folder, lock, -1 if wait else 0)
     except Timeout:
         raise LockedError(
             str(folder),
@@ -60,6 +57,23 @@ def _lock_of(folder: Path, what: str, wait: bool = False) -> AcquireReturnProxy:
     except OSError as error:
         fix = ELSEWHERE if error.errno in (errno.EACCES, errno.EROFS, *FULL) else f"move {lock} away"
         raise UserError(str(lock), f"cannot be locked: {error.strerror or error}", fix=fix) from None
+
+
+def _taken_in(folder: Path, lock: Path, seconds: float) -> AcquireReturnProxy:
+    """The lock in a folder that is made; made again where whoever had the lock removed the folder."""
+    for _ in range(MOST_FOLDERS - 1):
+        _make(folder)
+        with suppress(FileNotFoundError):
+            return _taken(lock, seconds)
+    _make(folder)
+    return _taken(lock, seconds)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(str(folder), f"cannot be written: {error.strerror}", fix=ELSEWHERE) from None
 
 
 def _taken(lock: Path, seconds: float) -> AcquireReturnProxy:

@@ -8,6 +8,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from distributed_dd.locks import locked_when_free
 from distributed_dd.outer.run_folder import free_name
 
 COMPANIONS = ("-journal", "-wal", "-shm")
-HEADER, MAGIC = 100, b"SQLite format 3\0"
 
 
 def make_ready(database: Path, say: Callable[[str], None]) -> None:
@@ -29,14 +29,15 @@ def make_ready(database: Path, say: Callable[[str], None]) -> None:
         return
     making = database.with_name(f"{database.name}.making")
     with locked_when_free(making, "MLflow database", say):
-        if _is_usable(database):
-            return  # another first run has made it meanwhile
-        if database.exists():
-            refuse_irregular(database)
-            aside = _set_aside(database)
-            say(f"warning: {database} is damaged or half made; it is kept as {aside}, and a new one begins")
-        _make(making / database.name)
-        os.replace(making / database.name, database)
+        if not _is_usable(database):  # else another first run has made it meanwhile
+            if database.exists():
+                refuse_irregular(database)
+                aside = _set_aside(database)
+                say(f"warning: {database} is damaged or half made; it is kept as {aside}, and a new one begins")
+            # Of a name of its own: MLflow remembers, by name, what it made in this process.
+            fresh = making / f"{uuid.uuid4().hex}.db"
+            _make(fresh)
+            os.replace(fresh, database)
     shutil.rmtree(making, ignore_errors=True)
 
 
@@ -44,22 +45,26 @@ def _make(database: Path) -> None:
     """Let MLflow make its tables in a file of that name, from nothing."""
     from mlflow import MlflowClient
 
-    for path in (database, *_companions(database)):
-        path.unlink(missing_ok=True)
     MlflowClient(f"sqlite:///{database.resolve()}").search_experiments(max_results=1)
     database.chmod(OWNER_ONLY)
 
 
 def _is_usable(database: Path) -> bool:
-    """Whether MLflow finished making it: its first experiment is the last thing that it writes."""
+    """Whether MLflow finished making it: its first experiment is the last thing that it writes.
+
+    Only SQLite opens the file, and the answer is of one moment between the writes of others: a look at its bytes
+    would find a live database shorter than it says, and closing it would undo the locks that this process holds.
+    """
     try:
         if not database.exists():
             return False
         refuse_irregular(database)
-        if not _is_whole(database):
-            return False
         with contextlib.closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=rw", uri=True)) as connection:
-            return connection.execute("SELECT count(*) FROM experiments").fetchone()[0] > 0
+            connection.execute("BEGIN")
+            num_experiments = _number(connection, "SELECT count(*) FROM experiments")  # nobody writes from here on
+            num_bytes = _number(connection, "PRAGMA page_size") * _number(connection, "PRAGMA page_count")
+            logs_ahead = connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+            return num_experiments > 0 and (logs_ahead or database.stat().st_size >= num_bytes)
     except sqlite3.OperationalError as error:
         # A database that somebody writes to at this moment, or that is read-only, is left to MLflow.
         return "no such table" not in str(error) and "malformed" not in str(error)
@@ -67,15 +72,8 @@ def _is_usable(database: Path) -> bool:
         return False
 
 
-def _is_whole(database: Path) -> bool:
-    """Whether the file has as many pages as its header says."""
-    with open(database, "rb") as file:
-        header = file.read(HEADER)
-    if len(header) < HEADER or not header.startswith(MAGIC):
-        return False
-    page_size = int.from_bytes(header[16:18], "big")
-    num_pages = int.from_bytes(header[28:32], "big")
-    return database.stat().st_size >= num_pages * (65536 if page_size == 1 else page_size)
+def _number(connection: sqlite3.Connection, query: str) -> int:
+    return int(connection.execute(query).fetchone()[0])
 
 
 def _set_aside(database: Path) -> Path:

@@ -99,16 +99,24 @@ class MlflowTracker:
             for key in self.description.tags.keys() - known.data.tags.keys():
                 self.client.set_tag(self.run_id, key, self.description.tags[key])
             self._logged = max(self._steps_of(self.description.loss), default=-1)
+            self._describe(known)
             self._level()
             return
         description = self.description
         run = self.client.create_run(self.experiment_id, run_name=description.name, tags=dict(description.tags))
         self.run_id, self._logged, self._began = run.info.run_id, -1, run.info.start_time
-        self._log_parameters(description.parameters)
-        self._log_dataset(description.dataset)
+        # Before anything else that may fail: a sweep finds the run by it, and a resumed run goes on in it.
         self._ids[self._server] = self.run_id
         self._keep("")
+        self._describe(run)
         self._level()
+
+    def _describe(self, known: Any) -> None:
+        """Log parameters and data where the server's run ``known`` lacks them."""
+        if not known.data.params:
+            self._log_parameters(self.description.parameters)
+        if not (known.inputs and known.inputs.dataset_inputs):
+            self._log_dataset(self.description.dataset)
 
     def _level(self) -> None:
         """Bring the server level with ``metrics.jsonl``: send what it lacks, and nothing twice.
@@ -148,8 +156,14 @@ class MlflowTracker:
         place = None
         if uri.startswith("sqlite"):
             place = (database.resolve().parent / "mlartifacts").as_uri()
-        created = self.client.create_experiment(self.description.experiment, artifact_location=place)
-        return str(created)
+        try:
+            return str(self.client.create_experiment(self.description.experiment, artifact_location=place))
+        except Exception:
+            # Another process may have made it since.
+            known = self.client.get_experiment_by_name(self.description.experiment)
+            if known is None:
+                raise
+            return str(known.experiment_id)
 
     def _is_known(self, run_id: str | None) -> bool:
         """Whether the server still has the run: its database may have been deleted."""
