@@ -74,7 +74,7 @@ def test_batch_norm_is_for_evaluation_and_refused_as_a_student(make):
 def test_frepos_network_normalises_what_goes_into_a_convolution_and_begins_by_lecuns_rule():
     """Catches a norm in the first block or after a convolution, a rule of another fan, and torch's biases."""
     layers = initialised(FrePoConvNet(norm="batch"), CIFAR, 10, generator(0, "x"))
-    kinds = [type(module).__name__ for module in layers if not isinstance(module, torch.nn.Identity)]
+    kinds = [module._get_name() for module in layers if not isinstance(module, torch.nn.Identity)]
     block = ["Conv2d", "ReLU", "AvgPool2d"]
     assert kinds == [*block, *(["BatchNorm2d", *block] * 2), "Flatten", "Linear"]
     norms = [module for module in layers if isinstance(module, torch.nn.BatchNorm2d)]

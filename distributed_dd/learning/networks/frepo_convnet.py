@@ -7,6 +7,7 @@ from torch import nn
 from distributed_dd.family import require, setting
 from distributed_dd.learning.networks.blocks import with_blocks
 from distributed_dd.learning.networks.norms import GROUPS, Norm, norm_layer
+from distributed_dd.learning.networks.pooling import AveragePool
 
 MOMENTUM = 0.9
 """Share of a batch in running statistics, as published: a tenth is kept of what was there."""
@@ -52,7 +53,7 @@ class FrePoConvNet:
                 nn.Identity() if block == 0 else norm_layer(self.norm, channels),
                 nn.Conv2d(channels, wide, 3, padding=padding if block == 0 else 1),
                 nn.ReLU(),
-                nn.AvgPool2d(2),
+                AveragePool(),
             ]
             channels, height, width = wide, height // 2, width // 2
         head = nn.Linear(channels * height * width, num_classes)

@@ -4,6 +4,8 @@ from typing import Literal
 
 from torch import nn
 
+from distributed_dd.learning.networks.pooling import AveragePool
+
 Norm = Literal["instance", "group", "batch", "none"]
 Pooling = Literal["average", "max", "none"]
 GROUPS = 4
@@ -22,5 +24,5 @@ def norm_layer(norm: Norm, channels: int) -> nn.Module:
 def pooling_layer(pooling: Pooling) -> nn.Module:
     """Halves height and width, or leaves them."""
     if pooling == "average":
-        return nn.AvgPool2d(2)
+        return AveragePool()
     return nn.MaxPool2d(2) if pooling == "max" else nn.Identity()
