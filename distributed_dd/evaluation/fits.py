@@ -1,5 +1,6 @@
 """Fresh networks, trained on sets and judged on images that nobody trained on."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -154,20 +155,45 @@ def score(
     what: str = "",
     scored: Scored | None = None,
 ) -> list[Outcome]:
-    """Outcomes of all fits, in their order; those that ``scored`` knows are not made again, the others are kept."""
+    """Outcomes of all fits, in their order; those that ``scored`` knows are not made again, the others are kept.
+
+    Fits that would train the same network on the same set are made once, such as the best step's and the last one's.
+    """
     keys = [_key(fit, contest, what) for fit in fits]
     known = {index: scored.get(key) for index, key in enumerate(keys)} if scored else {}
     results = {index: Outcome(*outcome) for index, outcome in known.items() if outcome}
-    missing = [index for index in range(len(fits)) if index not in results]
+    missing = _alike(fits, [index for index in range(len(fits)) if index not in results])
     with progress.bar(what, len(fits), len(results)) if progress else nullcontext() as bar:
-        for number, outcome in cluster.map(run_fit, [fits[index] for index in missing], contest):
-            index = missing[number]
-            results[index] = outcome
-            if scored:
-                scored.keep(keys[index], (outcome.accuracy, outcome.peak_bytes, outcome.confusion))
-            if bar:
-                bar.advance()
+        for number, outcome in cluster.map(run_fit, [fits[alike[0]] for alike in missing], contest):
+            for index in missing[number]:
+                asked = outcome if fits[index].row == CONFUSED else replace(outcome, confusion=())
+                results[index] = asked
+                if scored:
+                    scored.keep(keys[index], (asked.accuracy, asked.peak_bytes, asked.confusion))
+                if bar:
+                    bar.advance()
     return [results[index] for index in range(len(fits))]
+
+
+def _alike(fits: Sequence[Fit], indices: Sequence[int]) -> list[list[int]]:
+    """The indices, those of the same network on the same set together, the row that tells most first."""
+    contents: dict[int, str] = {}
+
+    def content(held: Tensor | ImageStream) -> str:
+        if not isinstance(held, Tensor):
+            return f"stream {id(held)}"
+        if id(held) not in contents:  # a full data set stands in many fits
+            values = held.detach().cpu().contiguous()
+            hashed = hashlib.sha256(values.view(torch.uint8).numpy() if values.numel() else b"")
+            contents[id(held)] = f"{values.dtype} {tuple(values.shape)} {hashed.hexdigest()}"
+        return contents[id(held)]
+
+    groups: dict[tuple, list[int]] = {}
+    for index in sorted(indices, key=lambda index: (fits[index].row != CONFUSED, index)):
+        fit = fits[index]
+        same = (fit.learning_rate, fit.member, fit.num_epochs, fit.augmented, fit.targets)
+        groups.setdefault((content(fit.images), content(fit.labels), *same), []).append(index)
+    return sorted(groups.values())
 
 
 def _key(fit: Fit, contest: Contest, what: str) -> dict[str, Any]:

@@ -147,7 +147,7 @@ class Training:
             images_BCHW, labels = self.recipe.mixed(augment(self.images_nCHW[batch]), self.labels[batch], rng)
             if self.teacher is not None:
                 labels = self.teacher(images_BCHW)
-            gradient = self._gradient(images_BCHW, labels)
+            gradient = self._gradient(images_BCHW, labels, full=len(batch) == len(batches[0]))
             self.theta_P, self.velocity_P = optimizer.update(self.theta_P, self.velocity_P, gradient)
             if self._mean_P is not None:
                 self._mean_P = self.theta_P.lerp(self._mean_P, self.recipe.average_decay)
@@ -171,7 +171,7 @@ class Training:
             )
             rng = generator(self.key[0], *self.key[1:], "step", step)
             augment = self.recipe.augment.draw(rng, len(batch))
-            gradient = self._gradient(augment(self.images_nCHW[batch]), self.labels[batch])
+            gradient = self._gradient(augment(self.images_nCHW[batch]), self.labels[batch], full=True)
             self.theta_P, self.velocity_P = optimizer.update(self.theta_P, self.velocity_P, gradient)
             yield self.theta_P
 
@@ -198,9 +198,8 @@ class Training:
         indices = self.chosen(self.epoch)
         return indices[torch.randperm(len(indices), generator=rng)]
 
-    def _gradient(self, x_BCHW: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
+    def _gradient(self, x_BCHW: Tensor, y: Tensor, full: bool) -> Callable[[Tensor], Tensor]:
         # A compiled function is for one shape; the odd batch at the end of an epoch goes without.
-        full = len(x_BCHW) == self.recipe.batch_size
         loss = self._full_batch_loss if full else self._loss
         if self.recipe.compile and full:
             # Augmentations leave different strides behind, and each would be compiled anew.

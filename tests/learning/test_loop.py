@@ -160,3 +160,15 @@ def test_every_augmentation_and_every_expert_runs_the_same_compiled_code():
         recipe = Recipe(num_epochs=8, batch_size=8, compile=True)  # 48 batches draw every operation
         Training(network, images, targets, recipe, (0, "expert", expert)).run_to_end()
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_a_set_that_is_smaller_than_a_batch_is_compiled_too():
+    """As a distilled set usually is: its one batch is a full one."""
+    import torch._dynamo.utils
+
+    images, targets = data()
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    recipe = Recipe(num_epochs=3, batch_size=len(images) + 5, compile=True, augment=Identity())
+    Training(ConvNet(1, 4).build((1, 8, 8), 3), images, targets, recipe, (0, "a")).run_to_end()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
