@@ -30,7 +30,7 @@ VERBS = {
     "kinds": "list everything that can be chosen by kind, with its settings",
     "import": "other people's expert buffers or set (pt, pictures, npz, parquet); or runs that MLflow did not hear of",
     "export": "a distilled set as pt, images, npz, hub or ddranking; experts of a configuration as replay buffers",
-    "bench": "measure speed and memory: bench machine|unroll|experts|scheduling|sharded|generator|kernel",
+    "bench": "measure speed and memory: bench machine|unroll|experts|scheduling|sharded|generator|kernel|growth",
 }
 EXIT_CODES = "0 done, 2 configuration, 3 missing input, 4 diverged, 5 integrity, 130 interrupted, 1 other"
 
@@ -122,7 +122,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     if verb == "bench":
         parser.add_argument(
             "what",
-            choices=["machine", "unroll", "experts", "scheduling", "sharded", "generator", "kernel"],
+            choices=["machine", "unroll", "experts", "scheduling", "sharded", "generator", "kernel", "growth"],
             help="what to measure",
         )
         parser.add_argument("--json", action="store_true", help="print JSON for machines")
