@@ -19,7 +19,7 @@ from distributed_dd.crew import RunCrew
 from distributed_dd.data.material import Material, prepare, refuse_without_images
 from distributed_dd.durable import digest, read_json, write_bytes, write_json, write_text
 from distributed_dd.errors import MissingInputError, UserError
-from distributed_dd.evaluation import artefact, fits, protocols, report, scoring
+from distributed_dd.evaluation import artefact, fits, learned, protocols, report, scoring
 from distributed_dd.evaluation.controls import controls_of, has_room, refuse_blind
 from distributed_dd.evaluation.product import Product, Tensors
 from distributed_dd.evaluation.scored import Scored
@@ -338,6 +338,9 @@ class Run:
         num_test = len(self.material.splits.test)
         result = report.assemble(about(self.experiment, self.world), rows, costs, manifest, num_test)
         result |= {"bytes_per_class": self.product.bytes_per_class()} | self.product.more_for_the_report()
+        loss, loss_title = next(iter(self.method.words.losses.items()))
+        changed = learned.changes(self.folder.metrics.read(), loss, self.product.unchanged())
+        result |= changed | ({"loss_title": loss_title} if changed else {})
         result["metrics_sha256"] = facts.get("metrics_sha256", "")
         write_text(self.folder.report_page, report.page(result, self.method.words.rows))
         report.write(self.folder.report, self.digest, seal_of(manifest), result)

@@ -52,6 +52,10 @@ class Product(ABC):
             IntegrityError: a file is not what was written (SHA-256 differs).
         """
 
+    def unchanged(self) -> bool:
+        """Whether what was written is what the distillation began with, where that can be told."""
+        return False
+
     @abstractmethod
     def rows(self, coresets: Sequence[Coreset]) -> list[Candidate]:
         """The rows of the report before they are scored, those of chosen real images among them."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from distributed_dd.data.reading import shown
 from distributed_dd.errors import IntegrityError
+from distributed_dd.evaluation import learned
 from distributed_dd.evaluation.referee import against_controls, paired_differences, points
 from distributed_dd.evaluation.settings import EXPERT_RULES
 from distributed_dd.evaluation.sizes import in_words
@@ -97,8 +98,9 @@ def read(path: Path, owner: str, result: str, fix: str) -> dict[str, Any]:
 
 
 def title(report: dict[str, Any]) -> str:
-    """What the report is about, in a line."""
-    return heading(report["dataset"], report["method"], [report["images_per_class"]])
+    """What the report is about, in a line; that nothing was learned stands in it."""
+    about = heading(report["dataset"], report["method"], [report["images_per_class"]])
+    return f"{about}: nothing was learned" if report.get("unchanged") else about
 
 
 def heading(dataset: str, method: str, sizes: Sequence[int]) -> str:
@@ -122,6 +124,7 @@ def remarks(report: dict[str, Any]) -> list[str]:
         f"Chosen on validation{chosen_by(report)}: outer step {report['best_step']} of "
         f"{report['num_outer_steps']} (validation accuracy {100 * report['validation_accuracy']:.1f} %).",
         f"Test set: {report['num_test']} images, touched once.",
+        *learned.in_words(report, report.get("loss_title", "loss")),
         *([report["scored_by"]] if "scored_by" in report else []),
         *against_controls(report["rows"]),
         *([in_words(report["bytes_per_class"])] if report.get("bytes_per_class") else []),

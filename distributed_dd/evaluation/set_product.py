@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from distributed_dd.durable import write_bytes
 from distributed_dd.evaluation import artefact
 from distributed_dd.evaluation.coresets import Coreset
@@ -126,11 +128,19 @@ class SetProduct(Product):
 
     def rows(self, coresets: Sequence[Coreset]) -> list[Candidate]:
         """The set and its controls."""
+        return self.rows_of(self._entry(coresets, self._start_as_seen()))
+
+    def _start_as_seen(self) -> Tensors:
         start = self.start()
-        if not self.world.form.plain:
-            codec = artefact.load_distilled(self.folder).codec
-            start = seen(stored(start, codec), codec)
-        return self.rows_of(self._entry(coresets, start))
+        if self.world.form.plain:
+            return start
+        codec = artefact.load_distilled(self.folder).codec
+        return seen(stored(start, codec), codec)
+
+    def unchanged(self) -> bool:
+        """Whether images and labels are those of the start."""
+        kept, start = artefact.load_distilled(self.folder).tensors, self._start_as_seen()
+        return all(torch.equal(kept[name], start[name].to(kept[name].dtype)) for name in ("images", "labels"))
 
     def ready_rows(self) -> list[dict[str, Any]]:
         """Rows of the method that need no fresh networks."""
