@@ -15,6 +15,7 @@ from distributed_dd.family import did_you_mean
 from distributed_dd.presets import located
 from distributed_dd.secrecy import without_secrets
 
+BENCHES = ("machine", "unroll", "experts", "scheduling", "sharded", "generator", "kernel", "evaluation", "growth")
 VERBS = {
     "run": "experts, distill, evaluate, report; what is done already is not done again",
     "experts": "train the experts that are missing (of a generative method: the GAN)",
@@ -30,7 +31,7 @@ VERBS = {
     "kinds": "list everything that can be chosen by kind, with its settings",
     "import": "other people's expert buffers or set (pt, pictures, npz, parquet); or runs that MLflow did not hear of",
     "export": "a distilled set as pt, images, npz, hub or ddranking; experts of a configuration as replay buffers",
-    "bench": "measure speed and memory: bench machine|unroll|experts|scheduling|sharded|generator|kernel|growth",
+    "bench": f"measure speed and memory: bench {'|'.join(BENCHES)}",
 }
 EXIT_CODES = "0 done, 2 configuration, 3 missing input, 4 diverged, 5 integrity, 130 interrupted, 1 other"
 
@@ -120,11 +121,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         parser.add_argument("--port", type=int, default=5000, help="5000 by default")
         return parser
     if verb == "bench":
-        parser.add_argument(
-            "what",
-            choices=["machine", "unroll", "experts", "scheduling", "sharded", "generator", "kernel", "growth"],
-            help="what to measure",
-        )
+        parser.add_argument("what", choices=BENCHES, help="what to measure")
         parser.add_argument("--json", action="store_true", help="print JSON for machines")
         parser.add_argument("--quick", action="store_true", help="small sizes, for a first look")
         return parser

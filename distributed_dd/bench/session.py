@@ -22,7 +22,7 @@ from distributed_dd.bench.session_record import FAILED, PASSED, STOPPED, Part, f
 from distributed_dd.outer.environment import environment
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-BENCHES = ("machine", "unroll", "experts", "generator", "kernel", "sharded")
+BENCHES = ("machine", "unroll", "experts", "evaluation", "generator", "kernel", "sharded")
 SECONDS_TO_END = 60.0
 """How long a part may take to save itself when its time is up."""
 
