@@ -13,7 +13,7 @@ from distributed_dd.data import DATA_SETS, PREPROCESSINGS, DataSource, Preproces
 from distributed_dd.data.whitening import ZCA
 from distributed_dd.errors import ConfigError
 from distributed_dd.evaluation.settings import Evaluation
-from distributed_dd.family import build, choice, did_you_mean, lifted_fields, plain, require, setting
+from distributed_dd.family import MissingError, build, choice, did_you_mean, lifted_fields, plain, require, setting
 from distributed_dd.learning.networks import NETWORKS, Network
 from distributed_dd.learning.networks.convnet import ConvNet
 from distributed_dd.methods import METHODS
@@ -25,10 +25,14 @@ from distributed_dd.outer.set_settings import SetSettings
 class Experiment:
     """One distillation: data, method, evaluation."""
 
-    images_per_class: int = setting("synthetic images of every class, as they are stored", at_least=1)
-    num_outer_steps: int = setting("updates of the synthetic set, or of the generator", at_least=1)
-    data: DataSource = choice(DATA_SETS, "real images")
-    method: Method = choice(METHODS, "what is distilled, and how")
+    images_per_class: int = setting(
+        "synthetic images of every class, as they are stored", at_least=1, usual="1, 10 or 50"
+    )
+    num_outer_steps: int = setting(
+        "updates of the synthetic set, or of the generator", at_least=1, usual="300 for digits, 5000 for photographs"
+    )
+    data: DataSource = choice(DATA_SETS, "real images", usual="{kind: digits}, or {kind: folder, path: DIRECTORY}")
+    method: Method = choice(METHODS, "what is distilled, and how", usual="{kind: distribution_matching}")
     seed: int = setting("seed of everything random but the data split", 0)
     output: str = setting("folder of all results", "runs", identity=False, folder=True)
     results: str | None = setting(
@@ -89,6 +93,8 @@ def experiment_of(values: Mapping[str, Any], of_a_record: bool = False) -> Exper
         rest["method"] = _with_groups(rest["method"], groups, lifted, of_a_record)
     try:
         return build(Experiment, rest)
+    except MissingError:
+        raise  # its keys have no place at the top level
     except ConfigError as error:
         where, kind = error.where, _kind(rest.get("method"))
         for name in (name for name, kinds in lifted.items() if kind in kinds):

@@ -56,6 +56,7 @@ def setting(
     folder: bool = False,
     lifted: bool = False,
     added: bool = False,
+    usual: str = "",
     at_least: float | None = 0,
     above: float | None = None,
     at_most: float | None = None,
@@ -72,12 +73,13 @@ def setting(
         lifted: the field is a group that people write at the top level of a configuration.
         added: the field came when results were there already: `identity` leaves it out at its default, so that they
             keep their digests.
+        usual: what people write most, for a field without default; said where it is missing.
         at_least, above, at_most, below: bounds of a number, and of each number in a list; None: no such bound. A
             number is finite, and 0 or more, unless this says otherwise.
     """
     limits = Range(at_least=at_least if above is None else None, above=above, at_most=at_most, below=below)
     metadata = {"meaning": meaning, "identity": identity, "place": place, "folder": folder, "lifted": lifted}
-    metadata |= {"added": added, "range": limits}
+    metadata |= {"added": added, "usual": usual, "range": limits}
     if default is not dataclasses.MISSING:
         kwargs["default"] = default
     return dataclasses.field(metadata=metadata, **kwargs)
@@ -102,10 +104,13 @@ def paths_where(member: Any, mark: str, value: bool, prefix: str = "") -> typing
             yield from paths_where(inner, mark, value, f"{path}.")
 
 
-def choice(family: Family, meaning: str, default: Any = dataclasses.MISSING, *, added: bool = False) -> Any:
-    """A dataclass field holding one member of ``family``; ``added`` as in `setting`."""
+def choice(
+    family: Family, meaning: str, default: Any = dataclasses.MISSING, *, added: bool = False, usual: str = ""
+) -> Any:
+    """A dataclass field holding one member of ``family``; ``added`` and ``usual`` as in `setting`."""
     kwargs: dict[str, Any] = {} if default is dataclasses.MISSING else {"default": default}
-    return dataclasses.field(metadata={"meaning": meaning, "family": family, "added": added}, **kwargs)
+    metadata = {"meaning": meaning, "family": family, "added": added, "usual": usual}
+    return dataclasses.field(metadata=metadata, **kwargs)
 
 
 def choices(family: Family, meaning: str, default: tuple = ()) -> Any:
@@ -119,6 +124,29 @@ def did_you_mean(word: str, words: typing.Iterable[str]) -> str:
         return ""
     close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
     return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+Missing = tuple[str, str, str]
+"""The path of a key that has no default, its meaning, and what is usual."""
+
+
+class MissingError(ConfigError):
+    """Keys without a default that nobody wrote, all of a configuration at once."""
+
+    missing: tuple[Missing, ...] = ()
+
+    @classmethod
+    def of(cls, missing: typing.Sequence[Missing]) -> "MissingError":
+        """The error that names them all; it stands at the first."""
+        (first, meaning, usual), *others = missing
+        more = "; ".join(f"{path}, {meaning}{_usual(usual)}" for path, meaning, usual in others)
+        error = cls(first, f"missing: {meaning}{_usual(usual)}" + (f". Missing as well: {more}" if more else ""))
+        error.missing = tuple(missing)
+        return error
+
+
+def _usual(value: str) -> str:
+    return f" (usual: {value})" if value else ""
 
 
 def build(cls: type, values: Mapping[str, Any], path: str = "") -> Any:
@@ -138,11 +166,17 @@ def build(cls: type, values: Mapping[str, Any], path: str = "") -> Any:
             )
     hints = typing.get_type_hints(cls)
     arguments = {}
+    missing: list[Missing] = []
     for name, field in fields.items():
         if name in values:
-            arguments[name] = _value(values[name], field, hints[name], _join(path, name))
+            try:
+                arguments[name] = _value(values[name], field, hints[name], _join(path, name))
+            except MissingError as error:
+                missing += error.missing
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ConfigError(_join(path, name), f"missing: {field.metadata.get('meaning', '')}")
+            missing.append((_join(path, name), field.metadata.get("meaning", ""), field.metadata.get("usual", "")))
+    if missing:
+        raise MissingError.of(missing)
     try:
         return cls(**arguments)
     except ConfigError as error:

@@ -5,7 +5,10 @@ from typing import Any
 
 FEW = 0.5
 """Below this share of outer steps that changed the set, the report says how few they were."""
-FIX = "lower method.student_learning_rate, or raise method.gate"
+FIX = (
+    "lower method.student_learning_rate (or method.image_optimizer.learning_rate, where the first steps passed), or "
+    "raise method.gate"
+)
 
 
 def changes(metrics: Iterable[Mapping[str, Any]], loss: str, unchanged: bool) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import os
+import pickle
 import resource
 import signal
 import subprocess
@@ -17,11 +18,13 @@ from hypothesis import strategies as st
 
 from distributed_dd import config
 from distributed_dd.backends.clusters import CLUSTERS
+from distributed_dd.cli import main
 from distributed_dd.composition import cluster_from, experiment_from
 from distributed_dd.errors import ConfigError, MissingInputError, UserError
 from distributed_dd.evaluation.settings import Evaluation
 from distributed_dd.experiment import Experiment, experiment_of, lifted_groups, values_of
 from distributed_dd.facets import estimate_lines, scale_of
+from distributed_dd.family import MissingError
 from distributed_dd.methods import METHODS
 from distributed_dd.search.sweep import Sweep
 from distributed_dd.sweeps.plan import planned
@@ -458,3 +461,21 @@ def test_a_network_that_cannot_be_is_refused_before_it_is_made(network, says):
     e = experiment_of({**values_of(e), "network": network})
     with alarmed(), memory_of(2**30), pytest.raises(ConfigError, match=says):
         list(estimate_lines(e, scale_of(e, e.data.facts)))
+
+
+def test_keys_that_are_missing_are_named_together_with_what_is_usual(tmp_path, capsys):
+    path = tmp_path / "few.yaml"
+    path.write_text("data: {kind: folder}\nmethod: {kind: trajectory_matching, segments: {kind: expanding}}\n")
+    assert main(["show", str(path)]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert error.startswith("error: images_per_class: missing: ") and "(usual: 1, 10 or 50)" in error
+    for key in ("num_outer_steps", "data.path", "method.segments.max_start_epoch", "method.segments.expansion_steps"):
+        assert f"{key}, " in error
+    assert error.lower().count("missing") == 2
+
+
+def test_an_error_of_missing_keys_travels_between_processes():
+    with pytest.raises(MissingError) as caught:
+        experiment_of({"data": {"kind": "digits"}})
+    assert len(caught.value.missing) == 3
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)

@@ -11,6 +11,7 @@ from torch import nn
 from distributed_dd.data import Facts
 from distributed_dd.learning.flat import Student
 from distributed_dd.learning.networks import initialised
+from distributed_dd.methods.trajectory_matching.reach import notes_of
 from distributed_dd.methods.trajectory_matching.settings import TrajectorySettings
 from distributed_dd.outer.live_bytes import peak_live_bytes
 from distributed_dd.outer.scale import Scale, Work
@@ -53,6 +54,7 @@ def _lines(method: TrajectorySettings, scale: Scale, network: nn.Module, batch: 
         one = counted_once("memory of a kept student step", scale.network, scale.facts, a_step, batch)
         kept = method.student_steps * one
         yield f"          {size(kept)} more keep all student steps, a quarter less work: method.unroll.memory={kept}"
+    yield from notes_of(method, scale.facts.num_train)
 
 
 @dataclass(frozen=True)

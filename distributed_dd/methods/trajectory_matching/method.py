@@ -20,6 +20,7 @@ from distributed_dd.learning.networks import NETWORKS, Network, initialised
 from distributed_dd.methods.trajectory_matching.estimate import work_of
 from distributed_dd.methods.trajectory_matching.labels import TargetNetwork
 from distributed_dd.methods.trajectory_matching.prelude import ExpertsPrelude
+from distributed_dd.methods.trajectory_matching.reach import notes_of
 from distributed_dd.methods.trajectory_matching.settings import TrajectorySettings
 from distributed_dd.methods.trajectory_matching.steps import TrajectorySteps
 from distributed_dd.methods.trajectory_matching.views import early
@@ -180,6 +181,10 @@ class TrajectoryMatching(TrajectorySettings, SetMethod):
     def work(self, scale: Scale) -> Work:
         """Experts on disk, an unroll in memory, both in operations."""
         return work_of(self, scale)
+
+    def notes(self, world: World) -> list[str]:
+        """That the student would go further than its expert."""
+        return [*super().notes(world), *notes_of(self, len(world.real.splits.train))]
 
     def count(self, step: int, metrics: dict[str, float], facts: dict[str, Any]) -> Iterator[str]:
         """Steps that changed nothing, and rates at their floor: said once, or hours would look like work."""

@@ -12,7 +12,7 @@ from distributed_dd.methods.trajectory_matching.compared import COMPARED, COUNTE
 from distributed_dd.methods.trajectory_matching.draws import Draw, expert_in_turn
 from distributed_dd.methods.trajectory_matching.expert import Experts
 from distributed_dd.methods.trajectory_matching.labels import LABELS, ExpertEnsemble, Labels, TargetNetwork
-from distributed_dd.methods.trajectory_matching.segments import SEGMENTS, Segments
+from distributed_dd.methods.trajectory_matching.segments import SEGMENTS, Segments, Window
 from distributed_dd.methods.trajectory_matching.starts import STARTS, CorrectlyPredicted, Start
 from distributed_dd.outer.gate import Gated
 from distributed_dd.unroll import UNROLLS, Replayed, Unroll
@@ -22,9 +22,9 @@ from distributed_dd.unroll import UNROLLS, Replayed, Unroll
 class TrajectorySettings(Gated):
     """What can be set, and what follows from it alone."""
 
-    image_optimizer: SGD = setting("optimiser of the images")
-    rate_optimizer: SGD = setting("optimiser of the student learning rate")
-    segments: Segments = choice(SEGMENTS, "window of start epochs")
+    image_optimizer: SGD = setting("optimiser of the images", default_factory=lambda: SGD(100.0, 0.5))
+    rate_optimizer: SGD = setting("optimiser of the student learning rate", default_factory=lambda: SGD(1e-5, 0.5))
+    segments: Segments = choice(SEGMENTS, "window of start epochs", Window(max_start_epoch=10))
     label_optimizer: SGD = setting("optimiser of the label logits, where they are learned", SGD(2.0, 0.9))
     name: str = setting("the method's name in reports", "datm")
     student_steps: int = setting("N: SGD steps of the student per outer step", 80, at_least=1, at_most=100_000)
