@@ -342,9 +342,10 @@ class Run:
         changed = learned.changes(self.folder.metrics.read(), loss, self.product.unchanged())
         result |= changed | ({"loss_title": loss_title} if changed else {})
         result["metrics_sha256"] = facts.get("metrics_sha256", "")
-        write_text(self.folder.report_page, report.page(result, self.method.words.rows))
+        page = report.page(result, self.method.words.rows)
+        write_text(self.folder.report_page, page)
         report.write(self.folder.report, self.digest, seal_of(manifest), result)
-        self.tracker.report(result)
+        self.tracker.report(result, page)
         names = ("resolved.yaml", "environment.json", "log.txt")
         paths = (self.folder.report, self.folder.report_page, *(self.folder.path / name for name in names))
         for path in (*self.product.folders, *paths):

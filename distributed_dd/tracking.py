@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distributed_dd.backends.local.tracker import NoTracker
 from distributed_dd.backends.mlflow.description import Description, read_tracked
@@ -14,9 +15,25 @@ from distributed_dd.errors import UserError
 from distributed_dd.experiment import Experiment, values_of
 from distributed_dd.methods.names import headline
 from distributed_dd.nested import flattened
+from distributed_dd.outer.environment import commit
 from distributed_dd.outer.prelude import SharedRun
 from distributed_dd.outer.run_folder import RunFolder
 from distributed_dd.places import name_in_path
+
+CHIEF = (
+    "images_per_class",
+    "num_outer_steps",
+    "seed",
+    "data.kind",
+    "preprocessing.kind",
+    "network.kind",
+    "network.depth",
+    "network.width",
+    "method.kind",
+    "set.form.kind",
+    "evaluate.num_epochs",
+)
+"""Fields of a configuration that stand in a tracker's table whatever the method; its own are its `Words.parameters`."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +74,7 @@ class Tracking:
         description = Description(
             experiment=self._under,
             name=name,
-            parameters={**dict(flattened(values)), **headline(values)},
+            parameters=dict(flattened(values)) | headline(values) if tags["role"] == "trial" else chief(values),
             tags=tags,
             dataset=dataset,
             loss=next(iter(words.losses)),
@@ -110,7 +127,15 @@ class Tracking:
             "seed": str(e.seed),
             "data_sha256": self.splits.sha256,
             "engine": self.engine,
-        }
+            "mlflow.source.name": "distributed-dd",
+            "mlflow.source.type": "LOCAL",
+        } | ({"mlflow.source.git.commit": known} if (known := commit()) else {})
+
+
+def chief(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that people compare runs by, a screen of them; ``resolved.yaml`` beside them has all."""
+    flat = dict(flattened(values))
+    return {key: flat[key] for key in CHIEF if key in flat} | headline(values)
 
 
 def experiment_name(experiment: Experiment) -> str:

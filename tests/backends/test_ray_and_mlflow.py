@@ -20,6 +20,7 @@ from distributed_dd.cli import main
 from distributed_dd.data import Images
 from distributed_dd.durable import sha256_of
 from distributed_dd.errors import ConfigError, UserError
+from distributed_dd.outer.environment import commit
 from tests.conftest import ROOT, ray_of_two_cores
 
 NOTHING = Description(experiment="e", name="r", parameters={}, tags={})
@@ -233,7 +234,7 @@ def test_a_whole_run_is_in_mlflow_with_pictures_and_artefact(tiny_yaml, tmp_path
     client = MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("distributed_dd/digits/datm")
     (run,) = client.search_runs([experiment.experiment_id])
-    assert run.data.tags["images_per_class"] == "1" and run.data.params["method.student_steps"] == "3"
+    assert run.data.tags["images_per_class"] == "1" and run.data.params["network.kind"] == "mlp"
     assert "test_accuracy_distilled" in run.data.metrics
     names = {a.path for a in client.list_artifacts(run.info.run_id)}
     assert {"distilled", "images", "report.json", "report.md", "resolved.yaml"} <= names
@@ -242,6 +243,22 @@ def test_a_whole_run_is_in_mlflow_with_pictures_and_artefact(tiny_yaml, tmp_path
     (given,) = run.inputs.dataset_inputs
     assert given.dataset.digest == run.data.tags["data_sha256"][:16] and given.dataset.name == "digits"
     assert [run.data.params[name] for name in ("T_minus", "T_plus", "N")] == ["0", "3", "3"]
+    assert len(run.data.params) < 30, "pictures stay in sight beside them"
+    assert run.data.tags["mlflow.note.content"] == (folder / "report.md").read_text()
+    assert run.data.tags["mlflow.source.name"] == "distributed-dd"
+    assert run.data.tags.get("mlflow.source.git.commit") == commit()
+    each = client.get_metric_history(run.info.run_id, "test_accuracy_of_each_network_distilled")
+    report = json.loads((folder / "report.json").read_text())
+    assert [m.value for m in each] == pytest.approx(report["rows"][0]["accuracies"], rel=1e-5)
+    assert [m for m in run.data.metrics if "_std_" in m] == ["test_accuracy_std_distilled"]
+
+
+def test_a_description_is_cut_at_a_line_and_says_where_the_rest_is(tmp_path):
+    tracker = MlflowTracker(tmp_path / "mlflow.db", tmp_path / "tracker.json", NOTHING, print)
+    row = {"name": "distilled", "accuracy_mean": 0.5, "accuracy_std": 0.0, "num_networks": 1, "accuracies": [0.5]}
+    tracker.report({"rows": [row]}, "a line of a page\n" * 1000)
+    note = tracker.client.get_run(tracker.run_id).data.tags["mlflow.note.content"]
+    assert note.count("a line of a page\n") > 100 and note.endswith("report.md, among the artefacts.")
 
 
 @pytest.mark.parametrize("reachable", [False, True])

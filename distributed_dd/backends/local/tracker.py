@@ -30,7 +30,7 @@ class NoTracker:
     def tag(self, tags: Mapping[str, str]) -> None:
         """Does nothing."""
 
-    def report(self, report: Mapping[str, Any]) -> None:
+    def report(self, report: Mapping[str, Any], page: str = "") -> None:
         """Does nothing; the report is a file."""
 
     def system(self, values: Mapping[str, float]) -> None:

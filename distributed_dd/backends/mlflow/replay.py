@@ -104,7 +104,9 @@ def _send(folder: Path, tracker: MlflowTracker) -> bool:
     for preview in shown[:1]:
         tracker.picture(tracker.description.picture, max(tracker.last_step, 0), preview)
     if report.exists():
-        tracker.report(read_record(report, "report", needs={"rows": list}, older=lambda values: None))
+        page = folder / "report.md"
+        text = page.read_text(errors="replace") if page.is_file() else ""
+        tracker.report(read_record(report, "report", needs={"rows": list}, older=lambda values: None), text)
     for path in (*results, *(folder / name for name in FILES)):
         if path.exists():
             tracker.artefact(path)

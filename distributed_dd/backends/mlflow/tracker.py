@@ -21,6 +21,7 @@ METRICS_PER_BATCH, MOST_METRICS = 200, 1000
 CHILDREN_AT_A_TIME = 100
 DIGEST_DIGITS = 16
 LONGEST_REASON = 200
+REST = "\n\nThe rest is in report.md, among the artefacts."
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -238,13 +239,20 @@ class MlflowTracker:
             self.client.log_metric(self.run_id, key, rounded(value))
 
     @never_stops_a_run
-    def report(self, report: Mapping[str, Any]) -> None:
-        """The final scores of ``report.json``."""
-        rows = report["rows"]
+    def report(self, report: Mapping[str, Any], page: str = "") -> None:
+        """The final scores of ``report.json``, each network's of the first row, and the page as the run's description.
+
+        Of the other rows the means alone: MLflow draws a panel for every number.
+        """
+        first, *_ = rows = report["rows"]
         self.summary({f"test_accuracy_{row['name']}": row["accuracy_mean"] for row in rows})
-        # Of one network no spread is known.
-        several = [row for row in rows if row["num_networks"] > 1]
-        self.summary({f"test_accuracy_std_{row['name']}": row["accuracy_std"] for row in several})
+        if first["num_networks"] > 1:  # of one network no spread is known
+            self.summary({f"test_accuracy_std_{first['name']}": first["accuracy_std"]})
+        scores = enumerate(first.get("accuracies", ()))
+        values = [self._metric(f"test_accuracy_of_each_network_{first['name']}", score, n) for n, score in scores]
+        self.client.log_batch(self.run_id, metrics=values)
+        if page:
+            self.client.set_tag(self.run_id, "mlflow.note.content", _cut(without_secrets(page)))
 
     @never_stops_a_run
     def system(self, values: Mapping[str, float]) -> None:
@@ -307,6 +315,13 @@ class MlflowTracker:
         for first in range(0, len(self._pending), MOST_METRICS):
             self.client.log_batch(self.run_id, metrics=self._pending[first : first + MOST_METRICS])
         self._pending = []
+
+
+def _cut(page: str) -> str:
+    """Whole lines, as many as a tag takes."""
+    if len(page) <= TAG_LIMIT:
+        return page
+    return page[: TAG_LIMIT - len(REST)].rpartition("\n")[0] + REST
 
 
 def rounded(value: float) -> float:
