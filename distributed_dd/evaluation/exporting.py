@@ -10,8 +10,8 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from distributed_dd.data.reading import place_of
-from distributed_dd.durable import write_bytes
+from distributed_dd.data.reading import place_of, shown
+from distributed_dd.durable import write_bytes, write_text
 from distributed_dd.errors import UserError
 from distributed_dd.evaluation.artefact import DistilledSet
 from distributed_dd.evaluation.importing import IMAGES, LABELS, RATE
@@ -32,6 +32,9 @@ def as_pt(distilled: DistilledSet, folder: Path) -> None:
 def as_images(distilled: DistilledSet, folder: Path) -> None:
     """``<class>/NNNN.png`` in natural colours: preprocessing inverted, values outside [0, 1] cut.
 
+    Pictures alone lose what the set learned beside them: ``metadata.jsonl`` has a line for each, with its class and its
+    soft label, as the ``imagefolder`` loader of Hugging Face reads it, and ``README.md`` says how to use both.
+
     Raises:
         UserError: the folder holds other pictures already, which would be taken for this set's.
     """
@@ -40,8 +43,15 @@ def as_images(distilled: DistilledSet, folder: Path) -> None:
     folders = folders_of(distilled.manifest["class_names"])
     count = dict.fromkeys(range(len(folders)), 0)
     pictures: dict[Path, Tensor] = {}
-    for pixels, number in zip(pixels_of(distilled), distilled.classes.tolist(), strict=True):
-        pictures[folder / folders[number] / f"{count[number]:04d}.png"] = pixels
+    lines = []
+    labels = zip(
+        distilled.classes.tolist(), distilled.labels.tolist(), distilled.labels.softmax(1).tolist(), strict=True
+    )
+    for pixels, (number, logits, shares) in zip(pixels_of(distilled), labels, strict=True):
+        name = f"{folders[number]}/{count[number]:04d}.png"
+        pictures[folder / name] = pixels
+        about = {"class": distilled.manifest["class_names"][number], "label": number}
+        lines.append({"file_name": name, **about, "soft_label": shares, "label_logits": logits})
         count[number] += 1
     if others := sorted({*folder.glob("*/*.png")} - {*pictures}):
         raise UserError(place_of(others[0]), "is no picture of this set", fix="choose an empty folder with --to")
@@ -49,6 +59,24 @@ def as_images(distilled: DistilledSet, folder: Path) -> None:
         buffer = io.BytesIO()
         to_pil_image(pixels).save(buffer, "PNG")
         write_bytes(path, buffer.getvalue())
+    write_text(folder / "metadata.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    write_text(folder / "README.md", _about_pictures(distilled))
+
+
+def _about_pictures(distilled: DistilledSet) -> str:
+    manifest = distilled.manifest
+    names = ", ".join(shown([name]) for name in manifest["class_names"])
+    return f"""# {manifest["dataset"]["name"]}, distilled by {manifest["method"]}
+
+{len(distilled.images)} pictures of {len(manifest["class_names"])} classes, one folder each: {names}.
+
+`metadata.jsonl` has a line for each picture: `file_name`, `class`, `label` (its number), `soft_label`
+(probabilities) and `label_logits`. Train on `soft_label` with cross-entropy and SGD of learning rate
+{distilled.learning_rate:.6g}: that is what was learned.
+
+The pictures are for people: rounded to bytes, and cut to their range. `distributed-dd export --as npz` has the
+exact numbers.
+"""
 
 
 def folders_of(class_names: Sequence[str]) -> list[str]:

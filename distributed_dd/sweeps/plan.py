@@ -1,7 +1,9 @@
 """A sweep file made ready: a base configuration for each images per class, checked before anything starts."""
 
+import dataclasses
 import itertools
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +108,7 @@ def planned(file: Path, overrides: list[str]) -> Plan:
         "base, images_per_class, num_trials and space, as in configs/tune/digits_datm_window.yaml",
         f"distributed-dd run {file}, if it is a configuration",
     )
+    _refuse_keys_of_the_base(values)
     sweep: Sweep = build(Sweep, values)
     require("images_per_class" not in sweep.settings, "settings.images_per_class", "is what studies differ in")
     space = Space.of(sweep.space, DIMENSIONS)
@@ -116,6 +119,19 @@ def planned(file: Path, overrides: list[str]) -> Plan:
     for size in bases:
         _check(plan, size)
     return plan
+
+
+def _refuse_keys_of_the_base(values: Mapping[str, Any]) -> None:
+    """A key of a configuration at the top level of a sweep was meant for its base.
+
+    Raises:
+        ConfigError: there is such a key.
+    """
+    own = {field.name for field in dataclasses.fields(Sweep)}
+    of_base = {field.name for field in dataclasses.fields(Experiment)} | {*lifted_groups()}
+    for key in values:
+        if key not in own and key in of_base:
+            raise ConfigError(key, "is a setting of the base", allowed=f"settings.{key}", fix=f"settings.{key}=..")
 
 
 def _check_fields(space: Space, base: Experiment) -> None:

@@ -103,6 +103,13 @@ def test_pictures_are_exported_in_natural_colours(finished, tmp_path):
     pixels = distilled.preprocessing.invert(distilled.images).clamp(0, 1)
     picture = numpy.asarray(Image.open(tmp_path / "png" / "7" / "0000.png"))
     assert numpy.abs(picture / 255 - pixels[7, 0].numpy()).max() < 0.5 / 255 + 1e-6
+    lines = [json.loads(line) for line in (tmp_path / "png" / "metadata.jsonl").read_text().splitlines()]
+    assert [(tmp_path / "png" / line["file_name"]).is_file() for line in lines] == [True] * len(distilled.images)
+    assert [line["label"] for line in lines] == distilled.classes.tolist() and lines[7]["class"] == "7"
+    kept = torch.tensor([line["label_logits"] for line in lines])
+    assert torch.equal(kept, distilled.labels)
+    assert torch.allclose(torch.tensor([line["soft_label"] for line in lines]), distilled.labels.softmax(1))
+    assert f"\n{distilled.learning_rate:.6g}: that" in (tmp_path / "png" / "README.md").read_text()
     assert main(["export", str(finished), "--as", "npz", "--to", str(tmp_path / "npz")]) == 0
     with numpy.load(tmp_path / "npz" / "distilled.npz") as arrays:
         assert numpy.array_equal(arrays["images"], distilled.images.numpy())

@@ -978,7 +978,8 @@ def distilled_set(class_names, per_class=2):
         "classes": classes,
         **{f"preprocessing.{name}": value for name, value in Fitted(one * 0, one, one).tensors().items()},
     }
-    return DistilledSet(tensors, {"class_names": list(class_names), "learning_rate": 0.1}, "soft")
+    manifest = {"class_names": list(class_names), "learning_rate": 0.1, "dataset": {"name": "grey"}, "method": "none"}
+    return DistilledSet(tensors, manifest, "soft")
 
 
 def test_no_picture_is_lost_or_written_elsewhere(tmp_path):

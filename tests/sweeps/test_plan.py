@@ -178,3 +178,12 @@ def test_trials_of_several_forms_store_what_they_say(sweep):
         kept = load_file(trial_run(job, {"set.form": number}, run.material).folder.distilled / "distilled.safetensors")
         shapes.append({name: tuple(kept[name].shape) for name in kept if "images" in name or "codes" in name})
     assert shapes == [{"images": (10, 1, 8, 8)}, {"stored.images": (10, 1, 8, 8)}, {"stored.codes": (10, 1, 32)}]
+
+
+@pytest.mark.parametrize("line", ["num_outer_steps=20", "method.batch_size=4", "experts.num_experts=2"])
+def test_a_setting_of_the_base_is_answered_with_where_it_belongs(sweep, capsys, line):
+    path = sweep({"method.image_optimizer.learning_rate": UNIFORM})
+    assert main(["tune", str(path), line]) == 2
+    key = line.partition(".")[0].partition("=")[0]
+    error = capsys.readouterr().err
+    assert f"{key}: is a setting of the base" in error and f"settings.{key}" in error
