@@ -11,7 +11,7 @@ class Sharing:
         who: as a person calls it.
         num_ranks: ranks that keep a part of the set each. group_size: ranks that share a batch, and what an
             unroll stores.
-        copies: of its part of the set, momenta and gradients included (measured: docs/sharded.md).
+        copies: of its part of the set, momenta and gradients included (measured: docs/use/sharded.md).
     """
 
     who: str
