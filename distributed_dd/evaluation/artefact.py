@@ -46,7 +46,9 @@ class DistilledSet(Dataset):
     ``labels="targets"`` what a regression learned, for `torch.nn.MSELoss`.
 
     Attributes:
-        images (n, C, H, W), labels (n, K) logits, classes (n): as distilled, and decoded.
+        images: (n, C, H, W), as distilled, and decoded.
+        labels: (n, K) logits, as distilled.
+        classes: (n,), class numbers.
         stored: what is kept in place of the images, by name; ``images`` where they are kept as they are.
         codec: from that to the images.
         targets: (n, K), centred at 0, where a regression learned them; None otherwise.
@@ -99,7 +101,8 @@ def load_distilled(path: str | Path, labels: LabelKind = "soft") -> DistilledSet
     """The distilled set in ``path``: a run folder or its ``distilled/`` folder.
 
     Raises:
-        MissingInputError: the folder holds no set. IntegrityError: a file is not what was written.
+        MissingInputError: the folder holds no set.
+        IntegrityError: a file is not what was written.
     """
     folder = Path(path)
     if (folder / "distilled").is_dir():

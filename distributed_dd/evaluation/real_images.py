@@ -27,8 +27,9 @@ def load_real(folder: str | Path, /, split: Literal["train", "validation", "test
             ``path="pets"`` for folders and arrays, which have no place by default.
 
     Raises:
-        ConfigError: no such split or place, or a place must be named. MissingInputError: there is no set, or the data
-            are not there. IntegrityError: the data are not those that the set was made from.
+        ConfigError: no such split or place, or a place must be named.
+        MissingInputError: there is no set, or the data are not there.
+        IntegrityError: the data are not those that the set was made from.
     """
     if split not in SPLITS:
         raise ConfigError("split", f"unknown {split!r}{did_you_mean(split, SPLITS)}", allowed=", ".join(SPLITS))

@@ -48,7 +48,10 @@ class FlatNetwork:
 class Student(FlatNetwork):
     """A network as a pure function: no state of its own, nothing random.
 
-    Args: as `FlatNetwork`; the network is copied.
+    Args:
+        network: any module; it is copied. Its own parameter values are not used.
+        precision: "float32" computes in theta's dtype; "bf16" runs the network under autocast.
+        channels_last: lay images and kernels out as (B, H, W, C), which compiled code is faster with.
 
     Raises:
         ConfigError: the network is not a pure function of its parameters.

@@ -158,7 +158,8 @@ class UnrolledGradient:
     every rank; the gradients are parts, whose sum over the ranks is the gradient.
 
     Attributes:
-        loss: (). rows: by the tensors of the set.
+        loss: (), the loss.
+        rows: gradients by the tensors of the set.
         learning_rate: shaped as it was put in.
         end: the student after its last step.
         theta_start: (P,), where it was asked for.

@@ -118,8 +118,10 @@ def matching_gradient(
     Args:
         network: the student's layers; its own parameter values are not used or changed. With
             ``how=Replayed(compile=True)`` give one `Student` to all calls: it keeps the compiled code.
-        theta_start, theta_target: flat parameters (P,) in ``network.parameters()`` order.
-        images: (n, C, H, W). labels: (n, K) logits; softmax is taken inside the soft cross-entropy.
+        theta_start: where the student starts, flat parameters (P,) in ``network.parameters()`` order.
+        theta_target: where it should arrive, likewise.
+        images: (n, C, H, W).
+        labels: (n, K) logits; softmax is taken inside the soft cross-entropy.
         learning_rate: the student's, a number or a scalar tensor.
         batches: one index tensor per student step; rows may repeat within and across steps.
         how: "replayed" (exact, flat memory), "direct" (exact, keeps the whole graph),

@@ -20,8 +20,8 @@ class Replayed:
     """Exact; activation memory does not grow with the number of student steps. The default.
 
     A forward sweep stores theta_0 .. theta_N. A reverse sweep carries lambda = dL/dtheta and, per
-    step, back-propagates s = <g(theta_t; x_t, y_t), lambda> once: dL/dx_t = -lr ds/dx,
-    dL/dlr -= s, lambda <- lambda - lr ds/dtheta. Derivation: docs/derivations/unroll.md.
+    step, back-propagates ``s = <g(theta_t; x_t, y_t), lambda>`` once: ``dL/dx_t = -lr ds/dx``,
+    ``dL/dlr -= s``, ``lambda <- lambda - lr ds/dtheta``. Derivation: docs/derivations/unroll.md.
 
     With ``memory`` the last steps are not replayed: they keep what their way back needs.
     """

@@ -121,7 +121,8 @@ def load_generator(path: str | Path) -> Generator:
     """The generator in ``path``: a run folder or its ``generator/`` folder.
 
     Raises:
-        MissingInputError: the folder holds no generator. IntegrityError: its SHA-256 is not that of the manifest.
+        MissingInputError: the folder holds no generator.
+        IntegrityError: its SHA-256 is not that of the manifest.
     """
     folder = folder_of(Path(path))
     if not Path(path).exists():
