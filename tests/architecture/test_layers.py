@@ -30,7 +30,8 @@ LAYERS = {
 PLATFORMS = {"ray": "backends/ray", "deepspeed": "backends/deepspeed", "mlflow": "backends/mlflow"}
 TO_BE_MADE = ("pixel_matching.py", "pixels_ipc1.yaml")
 """Files that docs/extend.md tells its reader to write."""
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "launch").rglob("*.md"))]
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+DOCUMENTS = [*TEXTS, *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "launch").rglob("*.md"))]
 
 
 def modules() -> dict[str, Path]:
