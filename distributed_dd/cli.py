@@ -17,6 +17,7 @@ from distributed_dd.secrecy import without_secrets
 
 BENCHES = ("machine", "unroll", "experts", "scheduling", "sharded", "generator", "kernel", "evaluation", "growth")
 VERBS = {
+    "init": "write a first configuration for your own pictures, .npz or a known data set: init pets --data FOLDER",
     "run": "experts, distill, evaluate, report; what is done already is not done again",
     "experts": "train the experts that are missing (of a generative method: the GAN)",
     "distill": "distil the set or generator (what it starts from is trained first, where it is missing)",
@@ -112,6 +113,17 @@ def _located(text: str) -> Path:
 def _parser(verb: str) -> argparse.ArgumentParser:
     parser = _Parser(prog=f"distributed-dd {verb}", description=VERBS[verb])
     if verb == "kinds":
+        return parser
+    if verb == "init":
+        parser.add_argument(
+            "name", type=Path, nargs="?", default=Path("distil"), help="file to write: NAME.yaml (distil)"
+        )
+        data = "folder of pictures, FILE.npz, or a data set by name (digits; mnist, cifar10 ..)"
+        parser.add_argument("--data", metavar="PATH_OR_KIND", default="digits", help=data)
+        parser.add_argument("--ipc", type=int, metavar="N", help="images per class (10, or 1 where classes are small)")
+        parser.add_argument(
+            "--method", metavar="KIND", help="kind or name of a method, such as trajectory_matching or dsa"
+        )
         return parser
     if verb == "configs":
         parser.add_argument("words", nargs="*", help="only those with these words in their names; or one name")

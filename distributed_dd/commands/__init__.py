@@ -4,6 +4,7 @@ from distributed_dd.commands.bench import bench
 from distributed_dd.commands.configs import configs
 from distributed_dd.commands.diagnose import diagnose
 from distributed_dd.commands.exchange import export, import_
+from distributed_dd.commands.init import init
 from distributed_dd.commands.kinds import kinds
 from distributed_dd.commands.report import report
 from distributed_dd.commands.run import distill, evaluate, experts, run
@@ -21,6 +22,7 @@ __all__ = [
     "experts",
     "export",
     "import_",
+    "init",
     "kinds",
     "report",
     "run",

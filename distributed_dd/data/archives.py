@@ -34,6 +34,27 @@ def names_in(path: Path) -> list[str]:
         return list(_entries(path, file))
 
 
+def shape_in(path: Path, name: str) -> tuple[int, ...]:
+    """The shape of an array in a file, from its header alone.
+
+    Raises:
+        MissingInputError: there is no such file. IntegrityError: it is damaged, or holds no such array.
+    """
+    if _is_safetensors(path):
+        try:
+            with _safetensors(path) as file:
+                return tuple(file.get_slice(name).get_shape())
+        except SafetensorError as error:
+            raise _unreadable(path, error) from None
+    with open_regular(path, WHAT) as file:
+        entries = _entries(path, file)
+        try:
+            with zipfile.ZipFile(file).open(entries[name]) as entry:
+                return _header(entry)[0]
+        except Exception as error:  # zipfile, numpy and zlib fail in many ways where content is damaged
+            raise _unreadable(path, error) from None
+
+
 def read_arrays(path: Path, names: Collection[str], kinds: str = NUMBERS) -> dict[str, Array]:
     """The arrays of these names, in this machine's byte order, rows first.
 

@@ -52,15 +52,25 @@ class Arrays(Sampled):
         """
         return self.splits_of(self._decode().checked(self.path), self.name)
 
-    def _decode(self) -> Decoded:
-        path = Path(self.path)
-        splits = ["train_", "test_"] if "train_images" in (names := names_in(path)) else [""]
+    def splits_there(self) -> list[str]:
+        """What the names of arrays begin with, such as ``train_``; the training images come first.
+
+        Raises:
+            MissingInputError: no such file. IntegrityError: images without labels, or names that are not known.
+        """
+        names = names_in(Path(self.path))
+        splits = ["train_", "test_"] if "train_images" in names else [""]
         if "val_images" in names or "val_labels" in names:
             splits.append("val_")
         wanted = [f"{split}{kind}" for split in splits for kind in ("images", "labels")]
         if missing := [key for key in wanted if key not in names]:
             raise IntegrityError(self.path, f"has no {missing[0]}, only {shown(names) or 'nothing'}", allowed=KEYS)
-        arrays = read_arrays(path, wanted)
+        return splits
+
+    def _decode(self) -> Decoded:
+        splits = self.splits_there()
+        wanted = [f"{split}{kind}" for split in splits for kind in ("images", "labels")]
+        arrays = read_arrays(Path(self.path), wanted)
         # A training image of every class at least: a label beyond their number is no class.
         below = max(len(self.class_names), 2, len(numpy.atleast_1d(arrays[wanted[1]])))
         parts = {split: self._part(arrays, split, below) for split in splits}

@@ -52,19 +52,28 @@ class ImageFolder(Sampled):
             MissingInputError: no such folder. IntegrityError: pictures that cannot be read, or of
                 several sizes. ConfigError: a train folder without a test folder's classes.
         """
-        root = Path(self.path)
-        if not root.is_dir():
-            raise MissingInputError(place_of(root), "there is no such folder", allowed=LAYOUT)
-        pictures = {split: self._pictures(root / split) for split in self._splits(root)}
+        root, pictures = Path(self.path), self.listed()
         files = [file for of_split in pictures.values() for of_class in of_split.values() for file in of_class]
-        if not files:
-            raise MissingInputError(place_of(root), "holds no pictures in folders of classes", allowed=LAYOUT)
         how: dict = {"size": self.size, "grey": self.grey, "unreadable": self.unreadable, "as_shown": True}
         how["classes"] = {split: list(of_split) for split, of_split in pictures.items()}
         if "train" not in pictures:
             how |= {"test_fraction": self.test_fraction, "split_seed": self.split_seed}
         decoded = Decoded.cached(self.name, files, root, how=how, decode=lambda: self._decode(root, pictures), say=say)
         return self.splits_of(decoded, self.name)
+
+    def listed(self) -> dict[str, Pictures]:
+        """The files of each class, by split: ``train`` and ``test``, or ``.`` where a fraction is set aside.
+
+        Raises:
+            MissingInputError: no such folder, or no pictures. ConfigError: a train folder without a test folder.
+        """
+        root = Path(self.path)
+        if not root.is_dir():
+            raise MissingInputError(place_of(root), "there is no such folder", allowed=LAYOUT)
+        pictures = {split: self._pictures(root / split) for split in self._splits(root)}
+        if not any(files for of_split in pictures.values() for files in of_split.values()):
+            raise MissingInputError(place_of(root), "holds no pictures in folders of classes", allowed=LAYOUT)
+        return pictures
 
     def _splits(self, root: Path) -> tuple[str, ...]:
         if not (root / "train").is_dir():

@@ -34,6 +34,9 @@ METHODS = Family(
     },
 )
 
+FIRST_CHOICE = "distribution_matching"
+"""What a first configuration has: nothing is made beforehand, and one rate has served on every data set."""
+
 DIMENSIONS = Family(
     "dimension",
     {
@@ -49,4 +52,4 @@ def words_by_kind() -> Mapping[str, Words]:
     return {kind: cls.words for kind, cls in METHODS.members.items()}
 
 
-__all__ = ["DIMENSIONS", "METHODS", "Sampling", "load_generator", "words_by_kind", "write_sample"]
+__all__ = ["DIMENSIONS", "FIRST_CHOICE", "METHODS", "Sampling", "load_generator", "words_by_kind", "write_sample"]

@@ -182,6 +182,14 @@ class Method(ABC):
         """
         return None
 
+    @classmethod
+    def begun_from(cls, values: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
+        """A first configuration for a data set of these facts; both as people write it.
+
+        ``values`` were chosen for another data set, whose data, network and evaluation are replaced already.
+        """
+        return dict(values)
+
     def elsewhere(self, folder: Path) -> Elsewhere:
         """What of a folder can be tried on other networks."""
         return SetElsewhere()

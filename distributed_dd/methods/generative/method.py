@@ -1,10 +1,11 @@
 """Distillation of a generator as a method: what it needs beforehand, what its ranks do, and what people see of it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from distributed_dd.data import Facts
 from distributed_dd.evaluation.elsewhere import Elsewhere
 from distributed_dd.evaluation.product import Product
 from distributed_dd.evaluation.words import Words
@@ -20,13 +21,15 @@ from distributed_dd.methods.generative.product import NOTED, PICTURE, GeneratorP
 from distributed_dd.methods.generative.rows import FRESH, TITLES
 from distributed_dd.methods.generative.settings import GenerativeSettings
 from distributed_dd.methods.generative.steps import GenerativeJob
-from distributed_dd.nested import at
+from distributed_dd.nested import at, laid_over
 from distributed_dd.outer.checkpoint import Checkpoints
 from distributed_dd.outer.division import Batch, Division, mixing_layers
 from distributed_dd.outer.method import Method
 from distributed_dd.outer.ports import Job
 from distributed_dd.outer.scale import Scale, Work
 from distributed_dd.outer.world import World
+
+BATCHES = ("batch_size", "gan.batch_size", "pool.batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +65,22 @@ class Generative(GenerativeSettings, Method):
         """What has a part in the GAN's own training."""
         return tuple(f"method.{name}" for name in SETTINGS)
 
+    @classmethod
+    def begun_from(cls, values: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
+        """With batches that as few images fill."""
+        most, batches = max(1, facts.num_train // 2), {}
+        for name in BATCHES:
+            size = at(values, f"method.{name}") or at(plain(cls()), name)
+            if size > most:
+                batches[f"method.{name}"] = most
+        return laid_over(values, batches)
+
     def check(self, world: World) -> None:
         """Refuse networks that cannot judge, and batches larger than the data."""
         for name in ("generator", "discriminator"):
             check_fits(getattr(self, name), world.image_shape, world.num_classes, name == "discriminator")
         num_real = len(world.real.pixels)
-        for name in ("batch_size", "gan.batch_size", "pool.batch_size"):
+        for name in BATCHES:
             batch_size = at(plain(self), name)
             require(
                 batch_size <= num_real,

@@ -18,6 +18,7 @@ from distributed_dd.family import require
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.networks import NETWORKS, Network, initialised
 from distributed_dd.methods.trajectory_matching.estimate import work_of
+from distributed_dd.methods.trajectory_matching.first_settings import first_settings
 from distributed_dd.methods.trajectory_matching.labels import TargetNetwork
 from distributed_dd.methods.trajectory_matching.prelude import ExpertsPrelude
 from distributed_dd.methods.trajectory_matching.reach import notes_of
@@ -149,6 +150,11 @@ class TrajectoryMatching(TrajectorySettings, SetMethod):
         """The first of the experts: they lie in the same store."""
         fewer = min(num_experts, self.experts.num_experts)
         return replace(self, experts=replace(self.experts, num_experts=fewer))
+
+    @classmethod
+    def begun_from(cls, values: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
+        """With epochs and batches for as many images, and an open gate."""
+        return first_settings(values, facts)
 
     def measuring(self) -> "TrajectoryMatching":
         """Behind a closed gate no unroll goes back: the loss costs a third."""

@@ -1,0 +1,1 @@
+"""A first configuration for one's own data: what `distributed-dd init` writes."""
