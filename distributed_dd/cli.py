@@ -1,6 +1,7 @@
 """The command line. Nothing heavy is imported until a verb runs."""
 
 import argparse
+import importlib
 import io
 import keyword
 import os
@@ -18,6 +19,7 @@ from distributed_dd.secrecy import without_secrets
 BENCHES = ("machine", "unroll", "experts", "scheduling", "sharded", "generator", "kernel", "evaluation", "growth")
 VERBS = {
     "init": "write a first configuration for your own pictures, .npz or a known data set: init pets --data FOLDER",
+    "doctor": "look at this machine and installation: packages, GPUs, disks, cores, and what to do",
     "run": "experts, distill, evaluate, report; what is done already is not done again",
     "experts": "train the experts that are missing (of a generative method: the GAN)",
     "distill": "distil the set or generator (what it starts from is trained first, where it is missing)",
@@ -34,6 +36,8 @@ VERBS = {
     "export": "a distilled set as pt, images, npz, hub or ddranking; experts of a configuration as replay buffers",
     "bench": f"measure speed and memory: bench {'|'.join(BENCHES)}",
 }
+MODULES = {"experts": "run", "distill": "run", "evaluate": "run", "import": "exchange", "export": "exchange"}
+"""In ``commands/``, where it is not named like the verb."""
 EXIT_CODES = "0 done, 2 configuration, 3 missing input, 4 diverged, 5 integrity, 130 interrupted, 1 other"
 
 
@@ -58,9 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
         options.paths = [_located(word) for word in options.paths if "=" not in word]
     try:
         with interrupts.told_from_errors():
-            from distributed_dd import commands
-
-            return getattr(commands, f"{verb}_" if keyword.iskeyword(verb) else verb)(options)
+            module = importlib.import_module(f"distributed_dd.commands.{MODULES.get(verb, verb)}")
+            return getattr(module, f"{verb}_" if keyword.iskeyword(verb) else verb)(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -124,6 +127,10 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         parser.add_argument(
             "--method", metavar="KIND", help="kind or name of a method, such as trajectory_matching or dsa"
         )
+        return parser
+    if verb == "doctor":
+        parser.add_argument("--start", action="store_true", help="start a local Ray and stop it again, some seconds")
+        parser.add_argument("--output", type=Path, metavar="FOLDER", default=Path("runs"), help="where results will go")
         return parser
     if verb == "configs":
         parser.add_argument("words", nargs="*", help="only those with these words in their names; or one name")

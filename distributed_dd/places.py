@@ -1,6 +1,7 @@
 """Where things lie: places that people type, and names that become names of files. Standard library only."""
 
 import hashlib
+import os
 import re
 import unicodedata
 from pathlib import Path
@@ -67,6 +68,18 @@ def _expanded(text: str, where: str) -> str:
         return str(Path(text).expanduser())
     except RuntimeError:
         raise ConfigError(where, f"there is no such user: {Path(text).parts[0]}") from None
+
+
+def cache_folder() -> Path:
+    """Where this machine keeps what can be made or fetched again.
+
+    Raises:
+        ConfigError: the user has no home.
+    """
+    try:
+        return Path(os.environ.get("DISTRIBUTED_DD_CACHE") or Path.home() / ".cache" / "distributed_dd")
+    except RuntimeError:
+        raise ConfigError("DISTRIBUTED_DD_CACHE", "is not set, and the user has no home", fix="set it") from None
 
 
 def displayable(text: str) -> str:

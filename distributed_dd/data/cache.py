@@ -4,7 +4,6 @@ The folder is ``$DISTRIBUTED_DD_CACHE``, or ``~/.cache/distributed_dd``. It may 
 """
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from torch import Tensor
 
 from distributed_dd.data.reading import check_regular, read_whole
 from distributed_dd.durable import digest, sha256_of, write_bytes, write_json
-from distributed_dd.errors import ConfigError, UserError
+from distributed_dd.errors import UserError
+from distributed_dd.places import cache_folder
 
 VERSION = 2
 LARGEST_RECORD = 2**28
@@ -26,18 +26,6 @@ Entry = tuple[dict[str, Tensor], dict[str, Any]]
 
 def silent(text: str) -> None:
     """Say nothing: for callers without a person who reads along."""
-
-
-def cache_folder() -> Path:
-    """Where this machine keeps what can be made or fetched again.
-
-    Raises:
-        ConfigError: the user has no home.
-    """
-    try:
-        return Path(os.environ.get("DISTRIBUTED_DD_CACHE") or Path.home() / ".cache" / "distributed_dd")
-    except RuntimeError:
-        raise ConfigError("DISTRIBUTED_DD_CACHE", "is not set, and the user has no home", fix="set it") from None
 
 
 def cached(what: str, identity: dict[str, Any], make: Callable[[], Entry], say: Say = silent) -> Entry:

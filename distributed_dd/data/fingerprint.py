@@ -16,10 +16,10 @@ from functools import partial
 from hashlib import file_digest
 from pathlib import Path
 
-from distributed_dd.data.cache import cache_folder
 from distributed_dd.data.reading import open_regular, place_of, read_whole
 from distributed_dd.durable import digest, write_json
 from distributed_dd.errors import IntegrityError, UserError
+from distributed_dd.places import cache_folder
 
 FEW, SOON = 20_000, 2**31
 SETTLED_SECONDS = 10

@@ -1,9 +1,14 @@
 """Every family of the package, found by looking at its modules: no list that could forget one."""
 
+import importlib
+import pkgutil
 import sys
 
-import distributed_dd.commands  # noqa: F401 - imports whatever can be configured
+import distributed_dd.commands
 from distributed_dd.family import Family
+
+for verbs in pkgutil.iter_modules(distributed_dd.commands.__path__):  # they import whatever can be configured
+    importlib.import_module(f"distributed_dd.commands.{verbs.name}")
 
 
 def families() -> list[Family]:
