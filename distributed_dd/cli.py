@@ -31,7 +31,7 @@ VERBS = {
     "show": "print the resolved configuration, what is present, and an estimate of the work",
     "ui": "MLflow's pages for a folder of runs, on this machine: distributed-dd ui [runs]",
     "configs": "list the configurations that come with it, by name: distributed-dd configs [digits ..]",
-    "kinds": "list everything that can be chosen by kind, with its settings",
+    "kinds": "list every setting and all that can be chosen by kind; or a part: kinds method.segments",
     "import": "other people's expert buffers or set (pt, pictures, npz, parquet); or runs that MLflow did not hear of",
     "export": "a distilled set as pt, images, npz, hub or ddranking; experts of a configuration as replay buffers",
     "bench": f"measure speed and memory: bench {'|'.join(BENCHES)}",
@@ -116,6 +116,8 @@ def _located(text: str) -> Path:
 def _parser(verb: str) -> argparse.ArgumentParser:
     parser = _Parser(prog=f"distributed-dd {verb}", description=VERBS[verb])
     if verb == "kinds":
+        what = "only this: a setting by its path, a family or a kind, such as method.segments, data, resnet18"
+        parser.add_argument("words", metavar="WORD", nargs="*", help=what)
         return parser
     if verb == "init":
         parser.add_argument(

@@ -1,12 +1,15 @@
-"""Everything that can be typed in a configuration."""
+"""Everything that can be typed in a configuration, or the part of it that a word names."""
 
 import dataclasses
+import sys
 import typing
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from rich.console import Console
+from rich.table import Column, Table
 from rich.text import Text
 
 from distributed_dd.backends.clusters import CLUSTERS
@@ -14,20 +17,39 @@ from distributed_dd.backends.local.terminal import terminal
 from distributed_dd.diagnosing import Diagnose
 from distributed_dd.evaluation.elsewhere import Elsewhere
 from distributed_dd.experiment import Experiment, lifted_groups
-from distributed_dd.family import Family, describe_type
+from distributed_dd.family import Family
+from distributed_dd.listing.parts import Catalogue, Part
+from distributed_dd.listing.settings import rows_of
 from distributed_dd.methods import DIMENSIONS, METHODS, Sampling
 from distributed_dd.search.sweep import Sweep
 
+WIDTH_OF_A_FILE = 160
+
 
 def kinds(options: Namespace) -> int:
-    """The keys of a configuration, then every family with its members and their settings."""
+    """All keys and families, through a pager on a terminal; or the part that a word names, in columns."""
+    if options.words:
+        parts = _catalogue().parts(" ".join(options.words))
+        console = terminal()
+        if not console.is_terminal:
+            console.width = WIDTH_OF_A_FILE
+        for number, part in enumerate(parts):
+            _print_part(console, part, first=number == 0)
+        return 0
     console = terminal(soft_wrap=True)
+    reads_along = sys.stdin.isatty() and sys.stdout.isatty()
+    with console.pager() if reads_along else nullcontext():
+        _print_everything(console)
+    return 0
+
+
+def _print_everything(console: Console) -> None:
+    """The keys of a configuration, then every family with its members and their settings."""
     console.print(Text.from_markup("[bold]a configuration[/bold] (FILE of run, show ..)"))
     _settings(console, Experiment, "  ")
     for name, kinds_with_it in lifted_groups().items():
         console.print(f"  {name} (a group, with method.kind {' or '.join(kinds_with_it)})")
-        group = METHODS.members[kinds_with_it[0]]
-        _settings(console, typing.get_type_hints(group)[name], "      ")
+        _settings(console, _lifted(name), "      ")
     for elsewhere in _elsewheres():
         console.print(Text.from_markup(f"\n[bold]evaluate FOLDER[/bold] key=value, the folder of {elsewhere.thing}"))
         _settings(console, elsewhere.settings, "  ")
@@ -37,12 +59,44 @@ def kinds(options: Namespace) -> int:
     _settings(console, Diagnose, "  ")
     console.print(Text.from_markup("\n[bold]a sweep[/bold] (FILE of tune)"))
     _settings(console, Sweep, "  ")
-    for family in _families([Experiment, *_elsewhere_settings(), Sampling, Sweep], [CLUSTERS, DIMENSIONS]):
+    for family in _families():
         console.print(Text.from_markup(f"\n[bold]{family.name}[/bold], chosen by kind"))
         for kind, cls in family.members.items():
             console.print(f"  {kind}: {(cls.__doc__ or '').strip().splitlines()[0]}", markup=False)
             _settings(console, cls, "      ")
-    return 0
+
+
+def _settings(console: Console, cls: Any, indent: str) -> None:
+    """A line for each setting: name, type, default, meaning."""
+    for row in rows_of(cls):
+        what = f"{row.type}, {row.default}" if row.default else row.type
+        console.print(f"{indent}{'    ' * row.depth}{row.name} ({what}): {row.meaning}", markup=False)
+
+
+def _print_part(console: Console, part: Part, first: bool) -> None:
+    title = Text(part.title, style="bold")
+    console.print(title if first else Text("\n") + title)
+    if part.about:
+        console.print(f"  {part.about}")
+    if not part.rows:
+        return
+    columns = (Column("setting", no_wrap=True), Column("type"), Column("default"), Column("meaning"))
+    table = Table(*columns, box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for row in part.rows:
+        table.add_row(f"  {'  ' * row.depth}{row.name}", row.type, row.default, row.meaning)
+    console.print(table)
+
+
+def _catalogue() -> Catalogue:
+    """What a word may name; of two groups that have a setting of its name the first counts."""
+    lifted = {name: _lifted(name) for name in lifted_groups()}
+    groups = {"configuration": Experiment, **lifted, "sweep": Sweep, "sample": Sampling, "diagnose": Diagnose}
+    return Catalogue(groups, _families())
+
+
+def _lifted(name: str) -> Any:
+    """The group that methods have and people write at the top level."""
+    return typing.get_type_hints(METHODS.members[lifted_groups()[name][0]])[name]
 
 
 def _elsewheres() -> list[type[Elsewhere]]:
@@ -50,11 +104,13 @@ def _elsewheres() -> list[type[Elsewhere]]:
     return list(dict.fromkeys(kind for cls in METHODS.members.values() for kind in cls.tried_elsewhere))
 
 
-def _elsewhere_settings() -> list[type]:
-    return [elsewhere.settings for elsewhere in _elsewheres()]
+def _families() -> list[Family]:
+    """Every family that can be chosen from in a file or for a folder."""
+    settings = [elsewhere.settings for elsewhere in _elsewheres()]
+    return _families_of([Experiment, *settings, Sampling, Sweep], [CLUSTERS, DIMENSIONS])
 
 
-def _families(groups: Sequence[type], more: Sequence[Family]) -> list[Family]:
+def _families_of(groups: Sequence[type], more: Sequence[Family]) -> list[Family]:
     """Every family that a field of these groups, or of what may stand in them, is chosen from; each once."""
     known: dict[str, Family] = {}
 
@@ -78,48 +134,3 @@ def _families(groups: Sequence[type], more: Sequence[Family]) -> list[Family]:
     for family in more:
         enter(family)
     return list(known.values())
-
-
-def _settings(console: Console, cls: Any, indent: str, group_default: Any = None) -> None:
-    """A line for each field: name, type, default, meaning; groups that are no family go deeper.
-
-    ``group_default``: the group that stands where none is given, whose values are then the defaults.
-    """
-    hints = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        if field.metadata.get("lifted"):
-            continue  # listed where people write it
-        family, hint = field.metadata.get("family"), hints[field.name]
-        group = family is None and dataclasses.is_dataclass(hint)
-        what = "a group" if group else describe_type(hint)
-        if family is not None:
-            what = f"{'a list of kinds' if field.metadata.get('many') else 'one of the kinds'} of {family.name}"
-        if _has_numbers(hint) and (limits := field.metadata.get("range")):
-            what += f": {limits}"
-        meaning = field.metadata.get("meaning", "")
-        console.print(f"{indent}{field.name} ({what}{_default(field, family, group_default)}): {meaning}", markup=False)
-        if group:
-            own = getattr(group_default, field.name, field.default)
-            _settings(console, hint, indent + "    ", own if isinstance(own, hint) else None)
-
-
-def _has_numbers(hint: Any) -> bool:
-    """Whether a value of this type is a number, or may hold one."""
-    return hint in (int, float) or any(_has_numbers(inner) for inner in typing.get_args(hint))
-
-
-def _default(field: dataclasses.Field, family: Any, group_default: Any) -> str:
-    value = getattr(group_default, field.name, field.default)
-    if value is dataclasses.MISSING:
-        return "" if field.default_factory is not dataclasses.MISSING else ", required"
-    if value is None:
-        return ", null"
-    if field.metadata.get("many"):
-        return ", [" + ", ".join(family.kind_of(member) for member in value) + "]"
-    if family is not None:
-        return f", {family.kind_of(value)}"
-    if dataclasses.is_dataclass(value):
-        return ""
-    if isinstance(value, tuple):
-        return f", [{', '.join(map(str, value))}]"
-    return f", {str(value).lower() if isinstance(value, bool) else value}"

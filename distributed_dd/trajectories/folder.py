@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from distributed_dd.data.cache import cache_folder
 from distributed_dd.durable import read_bytes, sha256_of, write_bytes
 from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError, UserError
 from distributed_dd.locks import locked_when_free
+from distributed_dd.places import cache_folder
 from distributed_dd.secrecy import BLOT
 
 Say = Callable[[str], None]
