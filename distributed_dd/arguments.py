@@ -25,6 +25,7 @@ VERBS = {
     "ui": "MLflow's pages for a folder of runs, on this machine: distributed-dd ui [runs]",
     "configs": "list the configurations that come with it, by name: distributed-dd configs [digits ..]",
     "kinds": "list every setting and all that can be chosen by kind; or a part: kinds method.segments",
+    "completion": 'completes words at the tab key: eval "$(distributed-dd completion bash)"; zsh, fish',
     "import": "other people's expert buffers or set (pt, pictures, npz, parquet); or runs that MLflow did not hear of",
     "export": "a distilled set as pt, images, npz, hub or ddranking; experts of a configuration as replay buffers",
     "bench": f"measure speed and memory: bench {'|'.join(BENCHES)}",
@@ -102,6 +103,9 @@ def with_arguments(parser: "Parser", verb: str) -> "Parser":
         parser.add_argument(
             "--method", metavar="KIND", help="kind or name of a method, such as trajectory_matching or dsa"
         )
+        return parser
+    if verb == "completion":
+        parser.add_argument("shell", choices=["bash", "zsh", "fish"], help="which shell")
         return parser
     if verb == "doctor":
         parser.add_argument("--start", action="store_true", help="start a local Ray and stop it again, some seconds")

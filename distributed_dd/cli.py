@@ -69,7 +69,7 @@ def _warned(message: Warning | str, *where: object) -> None:
 
 
 def _help() -> str:
-    verbs = "\n".join(f"  {verb:<10}{text}" for verb, text in VERBS.items())
+    verbs = "\n".join(f"  {verb:<12}{text}" for verb, text in VERBS.items())
     return (
         "distributed-dd VERB FILE [key.path=value ...] [--on CLUSTER_FILE]\n\n"
         f"verbs:\n{verbs}\n\nexit codes: {EXIT_CODES}\n"
@@ -84,6 +84,10 @@ def _write_nowhere() -> None:
 
 def entry_point() -> None:
     """The console command."""
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks, at a press of the tab key
+        from distributed_dd.completion import answer
+
+        answer()
     # Threads that wait should sleep: on a crowded machine those that spin bring jobs nearly to a stop. It
     # must be said before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

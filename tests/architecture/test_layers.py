@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "distributed_dd"
 TOP = (
     "experiment facets tracking crew run diagnosing composition folder_evaluation exchange sweeps drafts bench "
-    "doctor listing arguments commands cli __main__ __init__"
+    "doctor listing arguments completion commands cli __main__ __init__"
 )
 LAYERS = {
     **dict.fromkeys(("allocator", "errors", "family", "nested", "durable", "locks", "places", "ranges", "records"), 0),
