@@ -81,7 +81,7 @@ def _print_part(console: Console, part: Part, first: bool) -> None:
     if not part.rows:
         return
     columns = (Column("setting", no_wrap=True), Column("type"), Column("default"), Column("meaning"))
-    table = Table(*columns, box=None, header_style="dim", padding=(0, 2, 0, 0))
+    table = Table(*columns, box=None, header_style="italic", padding=(0, 2, 0, 0))
     for row in part.rows:
         table.add_row(f"  {'  ' * row.depth}{row.name}", row.type, row.default, row.meaning)
     console.print(table)
