@@ -9,7 +9,7 @@ from typing import Any
 
 from distributed_dd.errors import ConfigError
 from distributed_dd.family import Family, did_you_mean
-from distributed_dd.listing.settings import Row, is_group, row_of, rows_of
+from distributed_dd.listing.settings import Row, group_of, is_group, row_of, rows_of
 
 MOST_NAMED = 12
 
@@ -100,11 +100,10 @@ def _inner(place: _Place, name: str) -> Iterator[_Place]:
         if field.name != name:
             continue
         hint = typing.get_type_hints(thing)[name]
-        own = getattr(place.default, name, field.default)
         if (family := field.metadata.get("family")) is not None:
             yield _Place(path, family, place.whose)
         elif is_group(field, hint):
-            yield _Place(path, hint, place.whose, own if isinstance(own, hint) else None)
+            yield _Place(path, hint, place.whose, group_of(field, hint, place.default))
         else:
             yield _Place(path, row_of(field, hint, place.default), place.whose)
 

@@ -36,8 +36,7 @@ def rows_of(cls: Any, group_default: Any = None, depth: int = 0) -> Iterator[Row
         hint = hints[field.name]
         yield row_of(field, hint, group_default, depth)
         if is_group(field, hint):
-            own = getattr(group_default, field.name, field.default)
-            yield from rows_of(hint, own if isinstance(own, hint) else None, depth + 1)
+            yield from rows_of(hint, group_of(field, hint, group_default), depth + 1)
 
 
 def row_of(field: dataclasses.Field, hint: Any, group_default: Any = None, depth: int = 0) -> Row:
@@ -54,6 +53,14 @@ def row_of(field: dataclasses.Field, hint: Any, group_default: Any = None, depth
 def is_group(field: dataclasses.Field, hint: Any) -> bool:
     """Whether a field holds a group of settings that is chosen by no kind."""
     return field.metadata.get("family") is None and dataclasses.is_dataclass(hint)
+
+
+def group_of(field: dataclasses.Field, hint: Any, group_default: Any) -> Any:
+    """The group that stands in a field where none is given; None where one must be given."""
+    own = getattr(group_default, field.name, field.default)
+    if own is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+        own = field.default_factory()
+    return own if isinstance(own, hint) else None
 
 
 def _has_numbers(hint: Any) -> bool:

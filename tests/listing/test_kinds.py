@@ -57,8 +57,9 @@ def test_settings_of_one_name_that_differ_are_all_shown(catalogue):
 
 def test_a_group_shows_the_defaults_that_hold_where_it_stands(catalogue):
     """Catches defaults of the group's own class in place of those that the method gives it."""
-    (part,) = catalogue.parts("method.label_optimizer")
-    assert {row.name: row.default for row in part.rows}["learning_rate"] == "2.0"
+    for group, rate in (("label_optimizer", "2.0"), ("rate_optimizer", "1e-05")):
+        (part,) = catalogue.parts(f"method.{group}")
+        assert {row.name: row.default for row in part.rows}["learning_rate"] == rate
 
 
 @pytest.mark.parametrize(
