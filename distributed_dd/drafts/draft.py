@@ -11,12 +11,15 @@ from distributed_dd.drafts.origin import origin_of
 from distributed_dd.errors import ConfigError
 from distributed_dd.experiment import experiment_of
 from distributed_dd.family import build_member
+from distributed_dd.learning.networks import NETWORKS
 from distributed_dd.methods import METHODS
 from distributed_dd.nested import laid_over
 
 WITHOUT_MIRRORING = ["color", "crop", "cutout", "scale", "rotate"]
 LARGEST_AS_THEY_ARE = 64
 SIDES = (8, 16, 32, 64)
+WIDTH = 32
+"""Channels, of two cores."""
 ENLARGED = 1.25
 """How much the middle picture may grow, where the next smaller side would lose more."""
 FEW_TRAINING_IMAGES, MOST_PASSES = 5_000, 100_000
@@ -110,8 +113,10 @@ def _network(network: Mapping[str, Any], facts: Facts, gpu: bool) -> dict[str, A
     """As deep as the images can be halved, down to some four pixels; digits of 8 x 8 to two."""
     side = min(facts.image_shape[1:])
     depth = max(2 if side >= SIDES[0] else 1, round(log2(side)) - 2)
-    known = {"kind": "convnet", **network, "depth": depth}
-    return known if gpu else {**known, "width": 32}
+    known = {"kind": "convnet", **network}
+    fitted = {"depth": depth} if gpu else {"depth": depth, "width": WIDTH}
+    fields = NETWORKS.members[known["kind"]].__dataclass_fields__  # others, such as lenet, are as deep as they are
+    return {**known, **{name: value for name, value in fitted.items() if name in fields}}
 
 
 def _augmented(values: Any, mirrored: bool) -> Any:

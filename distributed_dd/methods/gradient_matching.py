@@ -1,5 +1,6 @@
 """Gradient matching: DC (Zhao et al., ICLR 2021), with an augmentation DSA (Zhao and Bilen, ICML 2021)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn.functional import cross_entropy
 
+from distributed_dd.data import Facts
 from distributed_dd.errors import ConfigError
 from distributed_dd.evaluation.product import Tensors
 from distributed_dd.evaluation.words import Words
@@ -18,6 +20,7 @@ from distributed_dd.learning.device import device
 from distributed_dd.learning.flat import Student, flatten
 from distributed_dd.learning.networks import initialised
 from distributed_dd.learning.update_rules import SGD, UPDATE_RULES, UpdateRule, check_learns
+from distributed_dd.nested import laid_over
 from distributed_dd.outer.by_class import (
     ByClass,
     check_no_mixing,
@@ -100,6 +103,15 @@ class GradientMatching(SetMethod):
                 fix=" ".join(f"{name}=.." for name in missing),
             )
         return steps, epochs
+
+    @classmethod
+    def begun_from(cls, values: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
+        """With the loops of the nearest published size, where none were published for this one."""
+        size = values["images_per_class"]
+        if size in LOOPS:
+            return dict(values)
+        steps, epochs = LOOPS[min(LOOPS, key=lambda known: abs(known - size))]
+        return laid_over(values, {"method.steps_per_network": steps, "method.network_epochs": epochs})
 
     def optimizers(self) -> dict[str, UpdateRule]:
         """Of the images alone."""

@@ -72,12 +72,21 @@ def test_every_setting_has_a_comment_and_the_head_says_what_to_change(archive, c
     assert [line for line in rest.splitlines() if "  # " not in line] == []
 
 
+@pytest.mark.parametrize("images_per_class", [1, 2])
 @pytest.mark.parametrize("method", METHODS.members)
-def test_every_kind_of_method_fits_a_small_folder(method, pets, capsys):
-    assert main(["init", "first", "--data", "pets", "--method", method]) == 0
+def test_every_kind_of_method_fits_a_small_folder(method, images_per_class, pets, capsys):
+    """Also at a size for which nothing was published."""
+    size = ["--ipc", str(images_per_class)]
+    assert main(["init", "first", "--data", "pets", "--method", method, *size]) == 0
     assert main(["show", "first.yaml"]) == 0
     values = config.read(Path("first.yaml"))
     assert values["method"]["kind"] == method and values["data"]["size"] == 16
+    assert values["images_per_class"] == images_per_class
+
+
+def test_a_network_that_has_no_depth_stays_as_it_is(pets, capsys):
+    assert main(["init", "first", "--data", "pets", "--method", "dd"]) == 0
+    assert main(["show", "first.yaml"]) == 0
 
 
 @pytest.mark.parametrize("method", [FIRST_CHOICE, "trajectory_matching"])
