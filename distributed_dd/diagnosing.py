@@ -28,6 +28,7 @@ from distributed_dd.evaluation.scored import Scored
 from distributed_dd.evaluation.settings import RULES
 from distributed_dd.evaluation.teacher import teacher_of
 from distributed_dd.experiment import Experiment
+from distributed_dd.experiment_run import Run
 from distributed_dd.facets import about
 from distributed_dd.family import plain, setting
 from distributed_dd.learning.chance import generator
@@ -41,7 +42,6 @@ from distributed_dd.outer.method import Method
 from distributed_dd.outer.pace import seconds_of_steps
 from distributed_dd.outer.ports import Job, Workers
 from distributed_dd.records import owner_of, read_record, write_record
-from distributed_dd.run import Run
 
 KIND, SCHEMA = "diagnosis", 1
 FIRST_MEMBER = 4000

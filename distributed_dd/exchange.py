@@ -22,12 +22,12 @@ from distributed_dd.evaluation.published_sets import FORMS, Wanted, form_of, rea
 from distributed_dd.evaluation.published_sets.fitting import fit_to
 from distributed_dd.evaluation.published_sets.foreign_set import SetReading
 from distributed_dd.experiment import Experiment, identity_of
+from distributed_dd.experiment_run import Run
 from distributed_dd.facets import described
 from distributed_dd.family import build, did_you_mean
 from distributed_dd.outer.set_settings import SetSettings
 from distributed_dd.places import displayable, name_in_path
 from distributed_dd.records import seal_of
-from distributed_dd.run import Run
 
 HUB = "hub"
 

@@ -7,9 +7,9 @@ from distributed_dd.backends.local.cluster import InProcess
 from distributed_dd.composition import experiment_from
 from distributed_dd.errors import ConfigError
 from distributed_dd.experiment import experiment_of, identity_of, lifted_groups, values_of
+from distributed_dd.experiment_run import Run
 from distributed_dd.family import paths_where
 from distributed_dd.methods.trajectory_matching.expert import Experts
-from distributed_dd.run import Run
 from tests.conftest import ROOT
 
 DIGITS = ROOT / "configs" / "digits"

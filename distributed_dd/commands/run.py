@@ -16,10 +16,10 @@ from distributed_dd.errors import MissingInputError
 from distributed_dd.evaluation import artefact
 from distributed_dd.evaluation.report import chosen_by, remarks, title, titled
 from distributed_dd.evaluation.tables import percent
+from distributed_dd.experiment_run import Run
 from distributed_dd.folder_evaluation import evaluate_folder, evaluate_published, is_ours, is_set
 from distributed_dd.outer.prelude import Listing
 from distributed_dd.presets import located
-from distributed_dd.run import Run
 
 ROWS_AT_EACH_END = 10
 

@@ -1,20 +1,19 @@
 """The distilled set as a self-describing folder, and its loader."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
-from torch.nn.functional import softplus
-from torch.utils.data import Dataset
 
 from distributed_dd.data import Fitted, Splits
 from distributed_dd.durable import RESTORE, sha256_of, write_bytes
 from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError
+from distributed_dd.evaluation.distilled_set import FORM, STORED, DistilledSet, LabelKind, below
 from distributed_dd.family import build_member
-from distributed_dd.learning.set_forms import SET_FORMS, Codec, Pixels
+from distributed_dd.learning.set_forms import SET_FORMS, Codec
 from distributed_dd.learning.tensor_files import load_tensors, refuse_not_finite, require_shapes
 from distributed_dd.outer.environment import versions
 from distributed_dd.records import read_record, write_record
@@ -22,8 +21,6 @@ from distributed_dd.records import read_record, write_record
 SCHEMA = 1
 SET, LAST, MANIFEST, PREVIEW = ("distilled.safetensors", "last_step.safetensors", "manifest.json", "preview.png")
 KIND = "result"
-STORED, FORM = "stored.", "form."
-"""Of names of tensors: what is kept in place of images, and what all of them share."""
 NEEDS: dict[str, Any] = {
     "sha256": dict,
     "class_names": tuple[str, ...],
@@ -35,72 +32,20 @@ NEEDS: dict[str, Any] = {
 }
 
 
-LabelKind = Literal["soft", "hard", "targets"]
-
-
-class DistilledSet(Dataset):
-    """A distilled set that any PyTorch training loop can use.
-
-    Items are (image (C, H, W) in network-input space, label): class probabilities (K,), which
-    `torch.nn.CrossEntropyLoss` takes as they are, or the class number with ``labels="hard"``, or with
-    ``labels="targets"`` what a regression learned, for `torch.nn.MSELoss`.
-
-    Attributes:
-        images: (n, C, H, W), as distilled, and decoded.
-        labels: (n, K) logits, as distilled.
-        classes: (n,), class numbers.
-        stored: what is kept in place of the images, by name; ``images`` where they are kept as they are.
-        codec: from that to the images.
-        targets: (n, K), centred at 0, where a regression learned them; None otherwise.
-        learning_rate: as distilled, or that of the recipe where none was.
-        preprocessing: `apply` does to real images (n, C, H, W) in [0, 1] what was done for the set; `invert`.
-        manifest: method, data set, class names, network, evaluation recipe, versions.
-    """
-
-    def __init__(
-        self, tensors: dict[str, Tensor], manifest: dict[str, Any], kind: LabelKind, codec: Codec | None = None
-    ) -> None:
-        self.images, self.labels, self.classes = tensors["images"], tensors["labels"], tensors["classes"]
-        learned = tensors.get("learning_rate")
-        self.learning_rate = float(manifest["learning_rate"] if learned is None else learned)
-        self.preprocessing = Fitted.of(tensors, "preprocessing.")
-        self.manifest = manifest
-        channels, height, width = self.images.shape[1:]
-        self.codec = codec or Pixels().codec((channels, height, width), {})
-        self.stored = _below(STORED, tensors) or {"images": self.images}
-        self.targets: Tensor | None = tensors.get("targets")
-        self._raw_rates = tensors.get("raw_step_rates")
-        if kind not in get_args(LabelKind):
-            raise ConfigError("labels", f"unknown {kind!r}", allowed=", ".join(get_args(LabelKind)))
-        self._item_labels = self.classes if kind == "hard" else self.labels.softmax(1)
-        if kind == "targets":
-            if self.targets is None:
-                raise ConfigError("labels", "this set has learned no targets", allowed="soft, hard")
-            self._item_labels = self.targets
-
-    @property
-    def step_rates(self) -> Tensor | None:
-        """The learning rates (N,) of the N student steps that the set was made for, where each was learned."""
-        return None if self._raw_rates is None else softplus(self._raw_rates)
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """Images, labels, classes; targets and the numbers behind the rates of steps, where there are some."""
-        tensors = {"images": self.images, "labels": self.labels, "classes": self.classes}
-        others = {"targets": self.targets, "raw_step_rates": self._raw_rates}
-        return tensors | {name: tensor for name, tensor in others.items() if tensor is not None}
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.images[index], self._item_labels[index]
-
-
-def load_distilled(path: str | Path, labels: LabelKind = "soft") -> DistilledSet:
+def load_distilled(
+    path: str | Path, labels: LabelKind = "soft", *, transform: Callable[[Tensor], Any] | None = None
+) -> DistilledSet:
     """The distilled set in ``path``: a run folder or its ``distilled/`` folder.
 
+    Its images are as networks see them, which its ``preprocessing`` made of pixels: they are trained on as they are,
+    and real images go through ``preprocessing.apply`` first, as `load_real` does.
+
+    Args:
+        labels: ``soft``: class probabilities (K,). ``hard``: class numbers. ``targets``: what a regression learned.
+        transform: applied to the image (C, H, W) of each item, such as an augmentation.
+
     Raises:
+        ConfigError: the set has no labels of this kind.
         MissingInputError: the folder holds no set.
         IntegrityError: a file is not what was written.
     """
@@ -112,7 +57,7 @@ def load_distilled(path: str | Path, labels: LabelKind = "soft") -> DistilledSet
     manifest = manifest_of(folder)
     tensors, codec = _decoded(verified(folder, SET, manifest), manifest, str(folder / SET))
     _check(tensors, manifest, str(folder / SET))
-    return DistilledSet(tensors, manifest, labels, codec)
+    return DistilledSet(tensors, manifest, labels, codec, transform)
 
 
 def manifest_of(folder: Path, owner: str | None = None) -> dict[str, Any]:
@@ -127,20 +72,10 @@ def manifest_of(folder: Path, owner: str | None = None) -> dict[str, Any]:
     return read_record(folder / MANIFEST, KIND, owner=owner, needs=NEEDS, older=lambda values: values["config"])
 
 
-def pictures_per_class(manifest: Mapping[str, Any]) -> int:
-    """Images of a class as networks see them, where their form keeps several in the bytes of one."""
-    return int(manifest.get("pictures_per_class", manifest["images_per_class"]))
-
-
 def kept_in_form(rows: Tensor, codec: Codec) -> dict[str, Tensor]:
     """What an artefact keeps of learned rows in place of images, by its names."""
     own = {f"{STORED}{name}": tensor for name, tensor in codec.packed(rows).items()}
     return own | {f"{FORM}{name}": tensor for name, tensor in codec.tensors().items()}
-
-
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin so, without that."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _decoded(
@@ -158,8 +93,8 @@ def _decoded(
     try:
         form = build_member(SET_FORMS, manifest["form"]["settings"], "form")
         form.check((channels, height, width))
-        codec: Codec = form.codec((channels, height, width), _below(FORM, tensors))
-        images = codec.opened(_below(STORED, tensors))
+        codec: Codec = form.codec((channels, height, width), below(FORM, tensors))
+        images = codec.opened(below(STORED, tensors))
     except (ConfigError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         problem = f"its images do not fit their form: {str(error).splitlines()[0]}"
         raise IntegrityError(where, problem, fix=RESTORE) from None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from distributed_dd.durable import write_bytes, write_text
-from distributed_dd.evaluation.artefact import DistilledSet, pictures_per_class
+from distributed_dd.evaluation.distilled_set import DistilledSet, pictures_per_class
 from distributed_dd.evaluation.rows import is_soft
 
 IMAGES, LABELS, RATE, CALL = "images.pt", "labels.pt", "lr.pt", "call_ddranking.py"
@@ -69,8 +69,8 @@ def as_ddranking(distilled: DistilledSet, folder: Path) -> None:
     Images are sorted by class: DD-Ranking takes the classes of hard labels from their places.
     """
     manifest, soft = distilled.manifest, is_soft(distilled.labels)
-    by_class = distilled.classes.argsort(stable=True)
-    labels = distilled.labels if soft else distilled.classes
+    by_class = distilled.targets.argsort(stable=True)
+    labels = distilled.labels if soft else distilled.targets
     tensors = {IMAGES: distilled.images[by_class], LABELS: labels[by_class]}
     tensors[RATE] = torch.tensor(distilled.learning_rate)
     for name, tensor in tensors.items():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from distributed_dd.data.reading import place_of, shown
 from distributed_dd.durable import write_bytes, write_text
 from distributed_dd.errors import UserError
-from distributed_dd.evaluation.artefact import DistilledSet
+from distributed_dd.evaluation.distilled_set import DistilledSet
 from distributed_dd.evaluation.importing import IMAGES, LABELS, RATE
 from distributed_dd.outer.ports import Progress
 from distributed_dd.places import name_in_path
@@ -45,7 +45,7 @@ def as_images(distilled: DistilledSet, folder: Path) -> None:
     pictures: dict[Path, Tensor] = {}
     lines = []
     labels = zip(
-        distilled.classes.tolist(), distilled.labels.tolist(), distilled.labels.softmax(1).tolist(), strict=True
+        distilled.targets.tolist(), distilled.labels.tolist(), distilled.labels.softmax(1).tolist(), strict=True
     )
     for pixels, (number, logits, shares) in zip(pixels_of(distilled), labels, strict=True):
         name = f"{folders[number]}/{count[number]:04d}.png"
@@ -98,13 +98,13 @@ def as_npz(distilled: DistilledSet, folder: Path) -> None:
     Where a regression learned them, its ``targets`` too.
     """
     buffer = io.BytesIO()
-    more: dict[str, Any] = {} if distilled.targets is None else {"targets": distilled.targets.numpy()}
+    more: dict[str, Any] = {} if distilled.learned_targets is None else {"targets": distilled.learned_targets.numpy()}
     numpy.savez_compressed(
         buffer,
         images=distilled.images.numpy(),
         pixels=pixels_of(distilled).numpy(),
         labels=distilled.labels.numpy(),
-        classes=distilled.classes.numpy(),
+        classes=distilled.targets.numpy(),
         learning_rate=numpy.float32(distilled.learning_rate),
         class_names=numpy.array(distilled.manifest["class_names"]),
         values=numpy.array("seen"),

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distributed_dd.evaluation.artefact import pictures_per_class
+from distributed_dd.evaluation.distilled_set import pictures_per_class
 from distributed_dd.evaluation.published_sets.columns import SOFT, TOP_CLASSES, TOP_PROBABILITIES
 from distributed_dd.evaluation.report import titled
 from distributed_dd.evaluation.sizes import in_words

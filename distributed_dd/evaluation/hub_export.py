@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distributed_dd.durable import sha256_of, write_bytes, write_text
 from distributed_dd.errors import ConfigError
-from distributed_dd.evaluation.artefact import DistilledSet
+from distributed_dd.evaluation.distilled_set import DistilledSet
 from distributed_dd.evaluation.exporting import pixels_of
 from distributed_dd.evaluation.hub_card import card_text, size_category
 from distributed_dd.evaluation.published_sets import columns as names
@@ -56,7 +56,7 @@ def as_hub(distilled: DistilledSet, report: dict[str, Any] | None, settings: Hub
         num_label_bytes, own["coded"] = few.num_bytes, {"bits": settings.bits}
         _add_coded(datasets, few, rows, features)
     elif settings.labels == "soft" and not torch.equal(
-        distilled.labels, hard_logits(distilled.classes, len(class_names))
+        distilled.labels, hard_logits(distilled.targets, len(class_names))
     ):
         own["soft_label"] = "logits"
         rows[names.SOFT] = distilled.labels.numpy()
@@ -93,7 +93,7 @@ def _columns(datasets: Any, distilled: DistilledSet, class_names: list[str]) -> 
     pictures = [{"bytes": _png(image), "path": None} for image in pixels_of(distilled)]
     rows: dict[str, Any] = {
         names.IMAGE: pictures,
-        names.LABEL: distilled.classes.tolist(),
+        names.LABEL: distilled.targets.tolist(),
         names.VALUES: list(distilled.images.numpy()),
     }
     features = {

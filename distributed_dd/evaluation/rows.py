@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from distributed_dd.data import Images
-from distributed_dd.evaluation.artefact import DistilledSet
 from distributed_dd.evaluation.coresets import Coreset
+from distributed_dd.evaluation.distilled_set import DistilledSet
 from distributed_dd.evaluation.scoring import Candidate
 from distributed_dd.evaluation.settings import Evaluation
 from distributed_dd.learning.chance import generator
@@ -71,7 +71,7 @@ def candidates(entry: Entry, soft_labels: Tensor | None = None) -> list[Candidat
             Candidate(
                 name="distilled_hard_labels",
                 label_kind="hard",
-                sets=((best.images, best.classes),),
+                sets=((best.images, best.targets),),
                 learning_rates=either,
             )
         )

@@ -149,7 +149,7 @@ class SetProduct(Product):
     def bytes_per_class(self) -> dict[str, int] | None:
         """Of its images, and of its label logits or targets."""
         distilled = artefact.load_distilled(self.folder)
-        sizes = bytes_per_class(distilled.images, distilled.labels, distilled.targets)
+        sizes = bytes_per_class(distilled.images, distilled.labels, distilled.learned_targets)
         if self.world.form.plain:
             return sizes
         codec = distilled.codec.tensors().values()

@@ -21,6 +21,7 @@ from distributed_dd.durable import write_bytes, write_json, write_text
 from distributed_dd.errors import ConfigError, UserError
 from distributed_dd.evaluation.tables import percent
 from distributed_dd.experiment import Experiment, experiment_of
+from distributed_dd.experiment_run import Run
 from distributed_dd.family import plain
 from distributed_dd.interrupts import told_from_errors
 from distributed_dd.locks import locked
@@ -29,7 +30,6 @@ from distributed_dd.outer.copies import Copies
 from distributed_dd.outer.environment import environment
 from distributed_dd.outer.judging import Judging
 from distributed_dd.records import read_record, write_record
-from distributed_dd.run import Run
 from distributed_dd.search import study as studies
 from distributed_dd.search.study import Study
 from distributed_dd.search.sweep import Population

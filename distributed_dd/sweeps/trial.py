@@ -12,12 +12,12 @@ from distributed_dd.backends.ray.cluster import RayCluster
 from distributed_dd.data.material import Material
 from distributed_dd.errors import DivergedError, UserError
 from distributed_dd.experiment import Experiment, experiment_of
+from distributed_dd.experiment_run import Run
 from distributed_dd.locks import locked_when_free
 from distributed_dd.nested import laid_over
 from distributed_dd.outer.checkpoint import KIND as CHECKPOINT
 from distributed_dd.outer.judging import Judging
 from distributed_dd.records import read_record, write_record
-from distributed_dd.run import Run
 from distributed_dd.search.space import Space
 
 LINEAGE, LINEAGE_KIND = "lineage.json", "lineage"

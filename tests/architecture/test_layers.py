@@ -14,8 +14,8 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "distributed_dd"
 TOP = (
-    "experiment facets tracking crew run diagnosing composition folder_evaluation exchange sweeps drafts bench "
-    "doctor listing arguments completion commands cli __main__ __init__"
+    "experiment experiment_run facets tracking crew diagnosing composition folder_evaluation exchange verbs sweeps "
+    "drafts bench doctor listing arguments completion api commands cli __main__ __init__"
 )
 LAYERS = {
     **dict.fromkeys(("allocator", "errors", "family", "nested", "durable", "locks", "places", "ranges", "records"), 0),

@@ -23,6 +23,7 @@ from distributed_dd.data.whitening import Standardise
 from distributed_dd.errors import ConfigError
 from distributed_dd.evaluation.settings import Evaluation
 from distributed_dd.experiment import Experiment, experiment_of
+from distributed_dd.experiment_run import Run
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.networks import ConvNet, Network
 from distributed_dd.learning.update_rules import UpdateRule, is_by_row
@@ -31,7 +32,6 @@ from distributed_dd.outer.checkpoint import Checkpoints, Saved, Shard
 from distributed_dd.outer.learner import Held, require_gradients
 from distributed_dd.outer.ports import Job
 from distributed_dd.outer.world import Carried, World
-from distributed_dd.run import Run
 from distributed_dd.unroll import Layout, OnDevice, Spread, Stored
 
 SHAPE = (1, 8, 8)

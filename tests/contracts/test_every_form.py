@@ -5,10 +5,10 @@ import torch
 
 from distributed_dd.backends.local.cluster import InProcess
 from distributed_dd.experiment import experiment_of
+from distributed_dd.experiment_run import Run
 from distributed_dd.learning.set_forms import SET_FORMS
 from distributed_dd.methods import METHODS
 from distributed_dd.outer.checkpoint import Checkpoints
-from distributed_dd.run import Run
 from tests.contracts import small_worlds
 
 SMALL = {

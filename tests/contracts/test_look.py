@@ -7,10 +7,10 @@ import torch
 
 from distributed_dd.backends.local.cluster import InProcess
 from distributed_dd.experiment import experiment_of
+from distributed_dd.experiment_run import Run
 from distributed_dd.learning.update_rules import UPDATE_RULES
 from distributed_dd.methods import METHODS
 from distributed_dd.outer.method import Method
-from distributed_dd.run import Run
 from tests.contracts import small_worlds
 from tests.contracts.small_worlds import EVERY_POINT, kind_of
 

@@ -691,7 +691,7 @@ def test_evaluate_a_folder_and_export_it(place, file_of, capsys, tmp_path, kind)
     distilled = load_distilled(folder)
     assert torch.equal(torch.load(tmp_path / "pt" / "images_best.pt"), distilled.images)
     assert len(distilled) == NUM_CLASSES * PER_CLASS
-    assert distilled.classes.tolist() == sorted(distilled.classes.tolist())
+    assert distilled.targets.tolist() == sorted(distilled.targets.tolist())
     assert main(["export", str(folder), "--as", "images", "--to", str(tmp_path / "png")]) == 0
     assert len(list((tmp_path / "png").glob("*/*.png"))) == NUM_CLASSES * PER_CLASS
 

@@ -91,7 +91,7 @@ def test_sets_of_any_size_are_sampled_and_evaluated(tiny_gan, capsys):
     assert main(["sample", str(run), "images_per_class=5", "seed=3"]) == 0
     made = run / "samples" / "ipc5-seed3"
     distilled = distributed_dd.load_distilled(made)
-    assert torch.bincount(distilled.classes).tolist() == [5] * 10 and (made / "preview.png").exists()
+    assert torch.bincount(distilled.targets).tolist() == [5] * 10 and (made / "preview.png").exists()
     assert distilled.manifest["sampled"]["seed"] == 3 and distilled.manifest["images_per_class"] == 5
     image, label = distilled[0]
     assert image.shape == (1, 8, 8) and float(label[0]) == pytest.approx(1)

@@ -61,7 +61,7 @@ def test_the_artefact_trains_a_network_in_five_lines(tiny_yaml):
     distilled = distributed_dd.load_distilled(run_folder(tiny_yaml))
     image, label = distilled[0]
     assert image.shape == (1, 8, 8) and label.shape == (10,) and float(label.sum()) == pytest.approx(1)
-    assert distilled.classes.tolist() == list(range(10))
+    assert distilled.targets.tolist() == list(range(10))
     assert distilled.manifest["class_names"] == [str(n) for n in range(10)]
     pixels = torch.rand(4, 1, 8, 8)
     back = distilled.preprocessing.invert(distilled.preprocessing.apply(pixels))

@@ -68,7 +68,7 @@ def test_frequencies_are_learned_written_and_read(tmp_path, capsys, monkeypatch)
     folder = run_in(tmp_path)
     distilled = distributed_dd.load_distilled(folder)
     assert distilled.images.shape == (40, 1, 8, 8) and len(distilled) == 40
-    assert distilled.classes.tolist() == [number for number in range(10) for _ in range(4)]
+    assert distilled.targets.tolist() == [number for number in range(10) for _ in range(4)]
     assert distilled.manifest["images_per_class"] == 1 and distilled.manifest["pictures_per_class"] == 4
 
     kept = load_file(folder / "distilled" / "distilled.safetensors")

@@ -87,7 +87,7 @@ def test_a_set_survives_the_way_out_and_in(warm_readers, finished, tiny_yaml, tm
     before, after = distributed_dd.load_distilled(finished), distributed_dd.load_distilled(to)
     assert torch.equal(before.images, after.images) and before.learning_rate == after.learning_rate
     # Sorted by the label's own class, which need not be the class the image started from.
-    assert torch.equal(after.classes, after.labels.argmax(1))
+    assert torch.equal(after.targets, after.labels.argmax(1))
     capsys.readouterr()
     assert evaluate(to, "networks=[mlp]", "num_networks=1") == 0
     lines = capsys.readouterr().out.splitlines()

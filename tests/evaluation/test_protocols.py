@@ -14,7 +14,7 @@ from distributed_dd.data.material import Material
 from distributed_dd.data.splits import Splits
 from distributed_dd.data.whitening import Standardise
 from distributed_dd.evaluation import teacher as teachers
-from distributed_dd.evaluation.artefact import DistilledSet
+from distributed_dd.evaluation.distilled_set import DistilledSet
 from distributed_dd.evaluation.protocols import PROTOCOLS, in_words
 from distributed_dd.evaluation.rows import Entry, candidates
 from distributed_dd.evaluation.scoring import score_rows
@@ -125,7 +125,7 @@ def distilled(material):
 
 
 def rows(material, distilled, kind):
-    last = {"images": distilled.images, "labels": distilled.labels, "classes": distilled.classes}
+    last = {"images": distilled.images, "labels": distilled.labels, "classes": distilled.targets}
     entry = Entry(
         distilled=distilled,
         last=last,
@@ -141,7 +141,7 @@ def test_hard_labels_are_classes_of_the_set_and_never_what_its_logits_prefer(mat
     assert {row.label_kind for row in made.values()} == {"hard"}
     assert not {"distilled_hard_labels", "random_real_soft_labels"} & set(made)
     for name in ("distilled", "distilled_last_step", "starting_set"):
-        assert torch.equal(made[name].sets[0][1], distilled.classes), name
+        assert torch.equal(made[name].sets[0][1], distilled.targets), name
     learned = kind == "hard_labels"
     assert made["distilled"].learning_rates == ((0.125,) if learned else (0.01,))
     assert made["random_real"].learning_rates == ((0.01, 0.125) if learned else (0.01,))

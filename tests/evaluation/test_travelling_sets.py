@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from distributed_dd.durable import sha256_of
 from distributed_dd.errors import ConfigError, IntegrityError
-from distributed_dd.evaluation.artefact import DistilledSet
 from distributed_dd.evaluation.ddranking_export import as_ddranking
+from distributed_dd.evaluation.distilled_set import DistilledSet
 from distributed_dd.evaluation.hub_card import card_text, size_category
 from distributed_dd.evaluation.hub_export import CARD, DATA, PREPROCESSING, HubExport, as_hub
 from distributed_dd.evaluation.published_sets.coded_labels import Coded, coded, cost, decoded

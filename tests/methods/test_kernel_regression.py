@@ -12,6 +12,7 @@ from distributed_dd.data import Facts
 from distributed_dd.errors import ConfigError, UserError
 from distributed_dd.evaluation.artefact import load_distilled
 from distributed_dd.experiment import experiment_of
+from distributed_dd.experiment_run import Run
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.classes import centred_targets, hard_logits
 from distributed_dd.learning.kernels.convolutional import Convolutional
@@ -26,7 +27,6 @@ from distributed_dd.methods.kernel_regression.rows import Regression
 from distributed_dd.outer.learner import Held
 from distributed_dd.outer.method import Seat
 from distributed_dd.outer.scale import Scale
-from distributed_dd.run import Run
 from distributed_dd.unroll import Alone, OnDevice
 from tests.conftest import ROOT
 from tests.contracts import small_worlds
@@ -141,10 +141,10 @@ def test_a_report_has_rows_of_networks_and_rows_of_the_kernel(report):
 def test_a_set_gives_its_targets_to_whoever_asks(report):
     folder, _ = report
     learned = load_distilled(folder, labels="targets")
-    assert learned.targets.shape == (NUM_CLASSES * PER_CLASS, NUM_CLASSES)
-    assert torch.equal(learned[3][1], learned.targets[3]) and learned.targets.sum(1).abs().max() < 0.5
-    assert not torch.equal(learned.targets, centred_targets(learned.classes, NUM_CLASSES)), "they were learned"
-    assert torch.equal(load_distilled(folder).labels, hard_logits(learned.classes, NUM_CLASSES))
+    assert learned.learned_targets.shape == (NUM_CLASSES * PER_CLASS, NUM_CLASSES)
+    assert torch.equal(learned[3][1], learned.learned_targets[3]) and learned.learned_targets.sum(1).abs().max() < 0.5
+    assert not torch.equal(learned.learned_targets, centred_targets(learned.targets, NUM_CLASSES)), "they were learned"
+    assert torch.equal(load_distilled(folder).labels, hard_logits(learned.targets, NUM_CLASSES))
 
 
 def refused(point, folder, **changes):

@@ -10,9 +10,9 @@ from distributed_dd.backends.local.cluster import InProcess
 from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.cli import main
 from distributed_dd.composition import experiment_from
+from distributed_dd.experiment_run import Run
 from distributed_dd.learning.curriculum import el2n
 from distributed_dd.methods.trajectory_matching.views import forgotten
-from distributed_dd.run import Run
 from tests.end_to_end.test_run import HERE, run_folder
 
 RULES = ("herding_features", "kmeans_features", "k_center_features", "el2n", "forgetting")

@@ -10,12 +10,12 @@ from distributed_dd.backends.local.cluster import InProcess
 from distributed_dd.errors import ConfigError
 from distributed_dd.evaluation.artefact import load_distilled
 from distributed_dd.experiment import experiment_of, identity_of, values_of
+from distributed_dd.experiment_run import Run
 from distributed_dd.learning.chance import generator
 from distributed_dd.learning.update_rules import is_by_row
 from distributed_dd.outer.checkpoint import Checkpoints
 from distributed_dd.outer.frozen import ByDifficulty, Frozen, first_of_class
 from distributed_dd.outer.frozen_rows import frozen_images
-from distributed_dd.run import Run
 from distributed_dd.sweeps.plan import planned
 from distributed_dd.unroll import Alone
 from tests.conftest import ROOT

@@ -29,7 +29,7 @@ from distributed_dd.data.reading import check_regular
 from distributed_dd.data.svhn import SVHN
 from distributed_dd.data.tiny_imagenet import TinyImageNet
 from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError, UserError
-from distributed_dd.evaluation.artefact import DistilledSet
+from distributed_dd.evaluation.distilled_set import DistilledSet
 from distributed_dd.evaluation.exporting import as_images, as_npz, folders_of
 from distributed_dd.evaluation.importing import IMAGES, LABELS, RATE, import_experts
 from distributed_dd.evaluation.preview import preview_png

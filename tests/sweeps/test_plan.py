@@ -8,8 +8,8 @@ from distributed_dd.backends.local.cluster import InProcess
 from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.cli import main
 from distributed_dd.experiment import experiment_of, identity_of
+from distributed_dd.experiment_run import Run
 from distributed_dd.nested import at, laid_over
-from distributed_dd.run import Run
 from distributed_dd.sweeps.plan import planned
 from distributed_dd.sweeps.trial import TrialJob, run_trial, trial_run
 from tests.conftest import ROOT

@@ -11,8 +11,8 @@ from distributed_dd.backends.local.cluster import InProcess
 from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.durable import read_json
 from distributed_dd.experiment import experiment_of
+from distributed_dd.experiment_run import Run
 from distributed_dd.locks import locked
-from distributed_dd.run import Run
 from distributed_dd.sweeps.plan import planned
 from distributed_dd.sweeps.trial import TrialJob, run_trial, trial_run
 

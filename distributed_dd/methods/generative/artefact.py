@@ -12,7 +12,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from distributed_dd.durable import write_bytes
 from distributed_dd.errors import IntegrityError, MissingInputError
 from distributed_dd.evaluation import artefact
-from distributed_dd.evaluation.artefact import MANIFEST, DistilledSet
+from distributed_dd.evaluation.artefact import MANIFEST
+from distributed_dd.evaluation.distilled_set import DistilledSet
 from distributed_dd.family import build, identity, require
 from distributed_dd.learning.networks.generator import ConvGenerator
 from distributed_dd.learning.tensor_files import refuse_not_finite

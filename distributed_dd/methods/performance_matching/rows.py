@@ -45,7 +45,7 @@ def _accuracy(
     world, steps = entry.world, method.student_steps
     student = student_of(method, world)
     rng = generator(world.seed, "own steps", number, "batches")
-    batches = method.batches.draw(entry.distilled.classes, steps, rng)
+    batches = method.batches.draw(entry.distilled.targets, steps, rng)
     gradient, _ = student_step(student, False)
     trained = Problem(
         student=student,
