@@ -8,7 +8,7 @@ import torch
 
 from distributed_dd import config
 from distributed_dd.backends.local.console import ConsoleProgress
-from distributed_dd.composition import cluster_from, experiment_from
+from distributed_dd.composition import Source, called, cluster_from, experiment_from
 from distributed_dd.data import Facts, Splits
 from distributed_dd.data.material import prepare
 from distributed_dd.data.splits import content_sha256
@@ -59,12 +59,13 @@ def import_from(
 
 
 def import_set(
-    source: Path, file: Path, overrides: list[str], to: Path | None, progress: ConsoleProgress
+    source: Path, file: Source, overrides: list[str], to: Path | None, progress: ConsoleProgress
 ) -> tuple[Path, Experiment]:
     """A set of others as a folder of ours, for the data, network and recipe of the configuration in ``file``.
 
     Args:
-        file: the configuration; its own ``set`` is of sets that are distilled, and left out with a note.
+        file: the configuration, or its plain values; its own ``set`` is of sets that are distilled, and left out with
+            a note.
         overrides: of the configuration; ``set.*`` of them say how the set is read (`SetReading`).
         to: the set's folder; by default one below the configuration's output.
 
@@ -101,13 +102,14 @@ def import_set(
     return (folder if to else folder.parent), e
 
 
-def _of_others(experiment: Experiment, file: Path, progress: ConsoleProgress) -> Experiment:
+def _of_others(experiment: Experiment, file: Source, progress: ConsoleProgress) -> Experiment:
     """The experiment without what it says of a set that is distilled: others' images are taken as they are."""
     e, plain_set = experiment, SetSettings()
     said = [f"set.{name}" for name in ("form", "frozen") if getattr(e.set, name) != getattr(plain_set, name)]
     if said:
+        name = file.name if isinstance(file, Path) else called(file)
         progress.say(
-            f"note: {' and '.join(said)} of {file.name} is left out: a set of others is kept as its files hold it, "
+            f"note: {' and '.join(said)} of {name} is left out: a set of others is kept as its files hold it, "
             "in pixels, and images_per_class counts its pictures"
         )
     return replace(e, set=plain_set)

@@ -3,13 +3,14 @@
 import dataclasses
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from distributed_dd import config
 from distributed_dd.backends.local.console import ConsoleProgress
+from distributed_dd.composition import Source, called
 from distributed_dd.data import AlreadyFitted, Fitted
 from distributed_dd.data.material import Material, prepare
 from distributed_dd.errors import ConfigError, IntegrityError, MissingInputError
@@ -26,20 +27,32 @@ from distributed_dd.learning.networks import NETWORKS
 from distributed_dd.locks import locked
 from distributed_dd.nested import at, flattened
 from distributed_dd.outer.ports import Cluster
+from distributed_dd.places import shown_from_here
 
 PLACES = ("data", "experts")
 SHOWN = 3
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """Where the result was written for people, and its table with a title."""
+    """What networks reached that a set, or sets of a generator, trained: `evaluate` of a folder.
+
+    Attributes:
+        page: where it was written for people. title, header, lines: its table.
+        report: all of it, as the record beside the page has it.
+        rows: a plain dictionary for each network and row, accuracies in [0, 1].
+    """
 
     page: Path
     title: str
-    header: list[str]
-    lines: list[list[str]]
+    header: list[str] = field(repr=False)
+    lines: list[list[str]] = field(repr=False)
+    report: dict[str, Any] = field(repr=False)
+    rows: list[dict[str, Any]] = field(repr=False)
+
+    def __repr__(self) -> str:
+        return f"Evaluated({self.title}, {shown_from_here(self.page)})"
 
 
 def evaluate_folder(
@@ -74,8 +87,14 @@ def evaluate_folder(
     networks = f"{settings.num_networks} network{'s' * (settings.num_networks != 1)}"
     if settings.protocol is not None:
         networks += f", protocol {result['recipe']['protocol']['kind']}"
+    header, lines = elsewhere.table(result)
     return Evaluated(
-        folder / elsewhere.page(settings), f"{name}: test accuracy, %, {networks}", *elsewhere.table(result)
+        page=folder / elsewhere.page(settings),
+        title=f"{name}: test accuracy, %, {networks}",
+        header=header,
+        lines=lines,
+        report=result,
+        rows=elsewhere.rows(result),
     )
 
 
@@ -160,7 +179,7 @@ def is_ours(path: Path) -> bool:
 
 
 def evaluate_published(
-    source: Path, file: Path | None, overrides: list[str], cluster: Cluster, progress: ConsoleProgress
+    source: Path, file: Source | None, overrides: list[str], cluster: Cluster, progress: ConsoleProgress
 ) -> Evaluated:
     """Evaluate a set that others published on the data, and by the recipe, of the configuration in ``file``.
 
@@ -174,7 +193,7 @@ def evaluate_published(
     """
     if is_ours(source):
         problem = "is a result of this program, and its manifest says how it is evaluated"
-        raise ConfigError(str(source), problem, fix=f"leave {file} out")
+        raise ConfigError(str(source), problem, fix=f"leave {called(file or {})} out")
     if file is None:
         if form_of(source) is None:
             raise MissingInputError(

@@ -85,3 +85,9 @@ def cache_folder() -> Path:
 def displayable(text: str) -> str:
     """``text`` as it can be printed and stored anywhere: bytes of a name that are not UTF-8 become ``\\udcNN``."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def shown_from_here(path: Path) -> str:
+    """A path as short as it can be typed here."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -12,7 +12,6 @@ from distributed_dd import config
 from distributed_dd.allocator import keep_freed_memory
 from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.backends.local.terminal import terminal
-from distributed_dd.commands.tune import shown
 from distributed_dd.composition import cluster_from
 from distributed_dd.diagnosing import Diagnose, Diagnosing
 from distributed_dd.durable import write_bytes, write_json
@@ -31,6 +30,7 @@ from distributed_dd.evaluation.diagnosis_plot import diagnosis_png
 from distributed_dd.experiment import experiment_of
 from distributed_dd.family import build
 from distributed_dd.methods import words_by_kind
+from distributed_dd.places import shown_from_here as shown
 from distributed_dd.sweeps.pairs import is_sweep, levels_of
 from distributed_dd.sweeps.plan import planned
 

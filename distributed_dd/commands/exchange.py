@@ -5,9 +5,9 @@ from pathlib import Path
 
 from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.backends.mlflow.replay import output_of, recorded, replay
-from distributed_dd.commands.run import ui_command
 from distributed_dd.errors import MissingInputError
 from distributed_dd.exchange import export_to, import_from
+from distributed_dd.verbs import ui_command
 
 MOST_NAMED = 4
 """Exported files and folders that a line can name."""

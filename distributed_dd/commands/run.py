@@ -1,23 +1,20 @@
 """Experts, distil, evaluate: alone or in order."""
 
-import os
-import shlex
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from distributed_dd import verbs
 from distributed_dd.allocator import keep_freed_memory
 from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.backends.local.terminal import terminal, under
 from distributed_dd.composition import cluster_from, experiment_from
-from distributed_dd.errors import MissingInputError
-from distributed_dd.evaluation import artefact
-from distributed_dd.evaluation.report import chosen_by, remarks, title, titled
+from distributed_dd.evaluation.report import title, titled
 from distributed_dd.evaluation.tables import percent
 from distributed_dd.experiment_run import Run
-from distributed_dd.folder_evaluation import evaluate_folder, evaluate_published, is_ours, is_set
+from distributed_dd.folder_evaluation import is_set
 from distributed_dd.outer.prelude import Listing
 from distributed_dd.presets import located
 
@@ -27,19 +24,7 @@ ROWS_AT_EACH_END = 10
 def run(options: Namespace) -> int:
     """Everything, in order; a finished run says so."""
     run = run_of_options(options)
-    if run.experiment.resume != "never":
-        run.bring()
-    if run.experiment.resume != "never" and run.is_finished:
-        report = run.report()
-        run.progress.say("this run is already finished; nothing was done again")
-        run.settle()
-        print_report(run, report)
-        return 0
-    with run.opened():
-        run.prepare()
-        run.distill()
-        result = run.evaluate()
-    print_report(run, result)
+    print_report(run, verbs.run_all(run))
     return 0
 
 
@@ -72,9 +57,7 @@ def _print_listing(listing: Listing) -> None:
 def distill(options: Namespace) -> int:
     """What runs share where it is missing, then the set or generator."""
     run = run_of_options(options)
-    with run.opened():
-        run.prepare()
-        run.distill()
+    verbs.distill_only(run)
     print(f"what was distilled is in {run.product.folders[0]}")
     return 0
 
@@ -84,12 +67,7 @@ def evaluate(options: Namespace) -> int:
     if is_set(options.file):
         return _evaluate_set(options)
     run = run_of_options(options)
-    if not run.is_distilled:
-        raise MissingInputError(str(run.folder.distilled), "holds no distilled set", fix="distributed-dd run")
-    with run.opened():
-        run.prepare()
-        result = run.evaluate()
-    print_report(run, result)
+    print_report(run, verbs.evaluate_run(run))
     return 0
 
 
@@ -99,11 +77,8 @@ def _evaluate_set(options: Namespace) -> int:
     progress, cluster = ConsoleProgress(), cluster_from(options.on)
     first, *rest = options.overrides or [""]
     file = located(Path(first)) if first and "=" not in first else None
-    if file is None and is_ours(options.file):
-        evaluated = evaluate_folder(options.file, options.overrides, cluster, progress)
-    else:
-        overrides = options.overrides if file is None else rest
-        evaluated = evaluate_published(options.file, file, overrides, cluster, progress)
+    overrides = options.overrides if file is None else rest
+    evaluated = verbs.evaluate_set(options.file, file, overrides, cluster, progress)
     table = Table(*evaluated.header)
     for line in evaluated.lines:
         table.add_row(*line)
@@ -126,24 +101,5 @@ def print_report(run: Run, result: dict[str, Any]) -> None:
     for row in result["rows"]:
         table.add_row(titled(row["name"], run.method.words.rows), row["labels"], percent(row), str(row["num_networks"]))
     console.print(under(title(result), table))
-    say = run.progress.say
-    say(
-        f"outer step {result['best_step']} of {result['num_outer_steps']} was chosen on validation"
-        f"{chosen_by(result)}; the {result['num_test']} test images were touched once"
-    )
-    for line in remarks(result)[2:]:
-        say(line)
-    say(f"preview:  {run.product.folders[0] / artefact.PREVIEW}")
-    if run.experiment.tracker == "mlflow":
-        say(f"compare:  {ui_command(Path(run.experiment.output))}")
-    say(f"output:   {run.folder.path}")
-
-
-def ui_command(output: Path) -> str:
-    """What to type to compare runs."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if uri and not uri.startswith("sqlite"):  # an address may hold a password: not printed
-        return "open the tracking server in MLFLOW_TRACKING_URI"
-    if uri:
-        return f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
-    return f"distributed-dd ui {shlex.quote(str(output))}"
+    for line in verbs.last_lines(run, result):
+        run.progress.say(line)

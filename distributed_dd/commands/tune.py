@@ -8,12 +8,13 @@ from rich.table import Column, Table
 
 from distributed_dd.allocator import keep_freed_memory
 from distributed_dd.backends.local.terminal import terminal, under
-from distributed_dd.commands.run import ui_command
 from distributed_dd.composition import cluster_from
+from distributed_dd.places import shown_from_here as shown
 from distributed_dd.sweeps import tables
 from distributed_dd.sweeps.plan import planned
 from distributed_dd.sweeps.results import best_path
 from distributed_dd.sweeps.sweeping import sweeping
+from distributed_dd.verbs import ui_command
 
 WIDTH_OF_A_FILE = 140
 
@@ -46,9 +47,3 @@ def tune(options: Namespace) -> int:
         say(f"compare:  {ui_command(Path(plan.sweep.output))}")
     say(f"output:   {shown(sweep.folder / 'report.md')}")
     return 0
-
-
-def shown(path: Path) -> str:
-    """A path as short as it can be typed here."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -62,6 +62,10 @@ class Elsewhere(ABC):
     def table(self, result: dict[str, Any]) -> Table:
         """The result for people."""
 
+    @abstractmethod
+    def rows(self, result: dict[str, Any]) -> list[dict[str, Any]]:
+        """The result for programs: every row on every network, which it names with its settings."""
+
 
 @dataclass(frozen=True)
 class SetElsewhere(Elsewhere):
@@ -97,3 +101,11 @@ class SetElsewhere(Elsewhere):
     def table(self, result: dict[str, Any]) -> Table:
         """A line a row, a column a network."""
         return cross_architecture.table(result)
+
+    def rows(self, result: dict[str, Any]) -> list[dict[str, Any]]:
+        """As they were scored."""
+        return [
+            {**row, "network": cross_architecture.name_of(entry["network"])}
+            for entry in result["networks"]
+            for row in entry["rows"]
+        ]

@@ -1,38 +1,85 @@
-"""The real images that a distilled set was made from, at the place that a person names."""
+"""Real images as a data set of PyTorch: those that a distilled set was made from, at the place that a person names."""
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from torch.utils.data import Dataset, TensorDataset
+from torch import Tensor
+from torch.utils.data import TensorDataset
 
-from distributed_dd.data import DATA_SETS, DataSource
+from distributed_dd.data import DATA_SETS, DataSource, Fitted, Splits
 from distributed_dd.errors import ConfigError, IntegrityError
 from distributed_dd.evaluation.artefact import load_distilled
 from distributed_dd.family import build_member, did_you_mean
 
 SPLITS = ("train", "validation", "test")
+Transform = Callable[[Tensor], Any]
 
 
-def load_real(folder: str | Path, /, split: Literal["train", "validation", "test"] = "test", **places: Any) -> Dataset:
-    """The real images that the set in ``folder`` was made from, as the set's networks see them.
+class RealSet(TensorDataset):
+    """One split of a real data set; items are (image (C, H, W), class number).
 
-    Items are (image (C, H, W), class number). The split is the run's own, so a network trained on
-    `load_distilled` and tested on this repeats the report's first row.
+    Attributes:
+        tensors: the images (n, C, H, W) and their class numbers (n,).
+        classes, class_to_idx, targets, transform: as torchvision's data sets have them: class names in order, their
+            numbers, the class number (n,) of every image, and what is applied to the image of each item.
+        preprocessing: what made these images of pixels; None: they are pixels, in [0, 1].
+    """
+
+    def __init__(
+        self, splits: Splits, split: str, preprocessing: Fitted | None = None, transform: Transform | None = None
+    ) -> None:
+        check_split(split)
+        images = getattr(splits, split)
+        pixels = images.pixels()
+        super().__init__(pixels if preprocessing is None else preprocessing.apply(pixels), images.targets)
+        self.classes = list(splits.class_names)
+        self.class_to_idx = {name: number for number, name in enumerate(self.classes)}
+        self.targets: Tensor = images.targets
+        self.preprocessing, self.transform = preprocessing, transform
+        self._called = f"{splits.name}, {split}"
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        image, number = super().__getitem__(index)
+        return image if self.transform is None else self.transform(image), number
+
+    def __repr__(self) -> str:
+        shape = " × ".join(map(str, self.tensors[0].shape[1:]))
+        seen = "pixels in [0, 1]" if self.preprocessing is None else "as networks see them"
+        return f"RealSet({self._called}, {len(self)} images of {shape}, {len(self.classes)} classes, {seen})"
+
+
+def check_split(split: str) -> None:
+    """Refuse what is no split, before anything is read.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if split not in SPLITS:
+        raise ConfigError("split", f"unknown {split!r}{did_you_mean(split, SPLITS)}", allowed=", ".join(SPLITS))
+
+
+def real_images_of(
+    folder: str | Path,
+    split: str,
+    places: Mapping[str, Any],
+    natural: bool = False,
+    transform: Transform | None = None,
+) -> RealSet:
+    """The real images that the set in ``folder`` was made from, in the run's own split.
 
     Args:
-        places: where the real data lie, as in a configuration's ``data``: ``root="data"`` for published data sets,
-            ``path="pets"`` for folders and arrays, which have no place by default.
+        places: where the real data lie, as in a configuration's ``data``.
+        natural: pixels in [0, 1]; otherwise as the set's networks see them.
 
     Raises:
         ConfigError: no such split or place, or a place must be named.
         MissingInputError: there is no set, or the data are not there.
         IntegrityError: the data are not those that the set was made from.
     """
-    if split not in SPLITS:
-        raise ConfigError("split", f"unknown {split!r}{did_you_mean(split, SPLITS)}", allowed=", ".join(SPLITS))
+    check_split(split)
     distilled = load_distilled(folder)
     made_from = distilled.manifest["dataset"]
     splits = _real_source(distilled.manifest, places).load()
@@ -40,8 +87,7 @@ def load_real(folder: str | Path, /, split: Literal["train", "validation", "test
         problem = f"is not the one the set was made from (SHA-256 {splits.sha256[:16]})"
         allowed = f"{made_from['name']}, SHA-256 {made_from['sha256'][:16]}"
         raise IntegrityError(f"data set {splits.name}", problem, allowed=allowed)
-    images = getattr(splits, split)
-    return TensorDataset(distilled.preprocessing.apply(images.pixels()), images.targets)
+    return RealSet(splits, split, None if natural else distilled.preprocessing, transform)
 
 
 def _real_source(manifest: Mapping[str, Any], places: Mapping[str, Any]) -> DataSource:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from distributed_dd.data import Facts
+from distributed_dd.evaluation.artefact import load_distilled
 from distributed_dd.evaluation.elsewhere import Elsewhere, SetElsewhere
 from distributed_dd.evaluation.product import Product
 from distributed_dd.evaluation.words import SweepAxis, Words
@@ -189,6 +190,14 @@ class Method(ABC):
         ``values`` were chosen for another data set, whose data, network and evaluation are replaced already.
         """
         return dict(values)
+
+    def loaded(self, folder: Path) -> Any:
+        """The result in a run folder, ready to be used: by default the distilled set.
+
+        Raises:
+            MissingInputError: the folder holds none. IntegrityError: a file is not what was written.
+        """
+        return load_distilled(folder)
 
     def elsewhere(self, folder: Path) -> Elsewhere:
         """What of a folder can be tried on other networks."""

@@ -12,6 +12,20 @@ from distributed_dd.methods.names import short
 from distributed_dd.search.study import Study, TrialRecord
 
 SCHEMA = 1
+COLUMNS = (
+    "images_per_class",
+    "trial",
+    "base",
+    "best",
+    "status",
+    "outer_step",
+    "validation_accuracy",
+    "num_networks",
+    "final_mean",
+    "final_std",
+    "final_networks",
+)
+"""Of a table of trials, before their settings and their run."""
 
 
 def settings_line(settings: Mapping[str, Any]) -> str:
@@ -125,46 +139,35 @@ def page(
     return "\n".join(lines) + "\n"
 
 
-def as_csv(studies: Sequence[Study]) -> str:
-    """All trials of all studies, a line each."""
+def as_rows(studies: Sequence[Study]) -> list[dict[str, Any]]:
+    """All trials of all studies, a dictionary each; its keys are the same in all, None stands for what is not there."""
     keys = list(dict.fromkeys(key for s in studies for t in s.trials for key in t.settings))
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        [
-            "images_per_class",
-            "trial",
-            "base",
-            "best",
-            "status",
-            "outer_step",
-            "validation_accuracy",
-            "num_networks",
-            "final_mean",
-            "final_std",
-            "final_networks",
-            *keys,
-            "run",
-        ]
+    return [_as_row(study, trial, keys) for study in studies for trial in study.trials]
+
+
+def _as_row(study: Study, trial: TrialRecord, keys: Sequence[str]) -> dict[str, Any]:
+    final = (trial.final_mean, trial.final_std, len(trial.final)) if trial.final else (None, None, None)
+    facts = (
+        study.images_per_class,
+        trial.number,
+        int(trial.base),
+        int(trial.number == study.winner),
+        trial.status,
+        trial.outer_step,
+        trial.accuracy,
+        trial.num_networks,
+        *final,
     )
-    for study in studies:
-        for t in study.trials:
-            final = [t.final_mean, t.final_std, len(t.final)] if t.final else ["", "", ""]
-            writer.writerow(
-                [
-                    study.images_per_class,
-                    t.number,
-                    int(t.base),
-                    int(t.number == study.winner),
-                    t.status,
-                    t.outer_step,
-                    t.accuracy,
-                    t.num_networks,
-                    *final,
-                    *(t.settings.get(key, "") for key in keys),
-                    t.run,
-                ]
-            )
+    settings = {key: trial.settings.get(key) for key in keys}
+    return {**dict(zip(COLUMNS, facts, strict=True)), **settings, "run": trial.run}
+
+
+def as_csv(studies: Sequence[Study]) -> str:
+    """`as_rows` for a spreadsheet."""
+    rows, out = as_rows(studies), io.StringIO()
+    writer = csv.DictWriter(out, rows[0] if rows else (*COLUMNS, "run"), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return out.getvalue()
 
 

@@ -97,6 +97,14 @@ class GeneratorElsewhere(Elsewhere):
         """A line a size and row, a column a network."""
         return table(result)
 
+    def rows(self, result: dict[str, Any]) -> list[dict[str, Any]]:
+        """As they were scored, with the size."""
+        return [
+            {"images_per_class": entry["images_per_class"], **row, "network": name_of(entry["network"])}
+            for entry in result["entries"]
+            for row in entry["rows"]
+        ]
+
 
 def evaluate_generator(
     settings: GeneratorEvaluation,

@@ -11,7 +11,7 @@ from distributed_dd.evaluation.product import Product
 from distributed_dd.evaluation.words import Words
 from distributed_dd.family import plain, require
 from distributed_dd.learning.networks.fitting import check_fits
-from distributed_dd.methods.generative.artefact import folder_of
+from distributed_dd.methods.generative.artefact import Generator, folder_of, load_generator
 from distributed_dd.methods.generative.elsewhere import GeneratorElsewhere
 from distributed_dd.methods.generative.estimate import work_of
 from distributed_dd.methods.generative.gan_store import SETTINGS
@@ -112,6 +112,10 @@ class Generative(GenerativeSettings, Method):
     def product(self, world: World, folder: Path) -> Product:
         """The generator, and a frozen sample."""
         return GeneratorProduct(self, world, folder)
+
+    def loaded(self, folder: Path) -> Generator:
+        """The generator."""
+        return load_generator(folder)
 
     def elsewhere(self, folder: Path) -> Elsewhere:
         """For a folder with a generator both protocols at any size; for a bare sample what any set has."""
