@@ -71,8 +71,9 @@ class Result:
 
     @property
     def figures(self) -> list[Path]:
-        """The pictures in the run folder, and in the folders of what was distilled."""
-        return sorted([*self.folder.glob("*.png"), *self.folder.glob("*/*.png")])
+        """The pictures in the run folder, and beside the manifests of what was distilled."""
+        results = (manifest.parent for manifest in self.folder.glob(f"*/{artefact.MANIFEST}"))
+        return sorted(picture for folder in (self.folder, *results) for picture in folder.glob("*.png"))
 
     @property
     def _headline(self) -> dict[str, Any] | None:

@@ -1,8 +1,9 @@
-"""Progress for people: bars on a terminal, plain lines elsewhere, and a copy in the run's log."""
+"""Progress for people: bars on a terminal and in a notebook, plain lines elsewhere, and a copy in the run's log."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.progress import (
@@ -51,10 +52,14 @@ class ConsoleProgress:
             self._log = None
             self.console.print(f"warning: the log is not written any more: {error.where} {error.problem}")
 
+    def _draws(self) -> bool:
+        """Whether bars can be drawn: on a terminal, and in a notebook that has the widgets for it."""
+        return self.console.file.isatty() or (self.console.is_jupyter and find_spec("ipywidgets") is not None)
+
     @contextmanager
     def bar(self, what: str, total: int, done: int = 0) -> Iterator["_Counter"]:
         """Count from ``done`` to ``total``, with rate and remaining time."""
-        if not self.console.file.isatty():
+        if not self._draws():
             yield _Counter(self, what, total, done, None)
             return
         columns = (
