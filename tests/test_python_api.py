@@ -182,7 +182,7 @@ def surroundings() -> dict:
         "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
         "threads": torch.get_num_threads(),
         "random": torch.get_rng_state().tolist(),
-        "warnings": (warnings.showwarning, [*warnings.filters]),
+        "warnings": warnings.showwarning,
         "hooks": (sys.excepthook, sys.stdout, sys.stderr),
     }
 
