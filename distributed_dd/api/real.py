@@ -9,6 +9,7 @@ from torch import Tensor
 
 from distributed_dd.api.inputs import Config, source_of, typed
 from distributed_dd.api.results import Result
+from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.composition import experiment_from
 from distributed_dd.data import DATA_SETS
 from distributed_dd.data.material import Material
@@ -52,14 +53,15 @@ def load_real(
     if (values := _data_set(what)) is not None:
         plain = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in settings.items()}
         source = build_member(DATA_SETS, {**values, **plain}, "data")
-        return RealSet(source.load(), split, None, transform)
+        return RealSet(source.load(ConsoleProgress().say), split, None, transform)
     place = source_of(what)
     if isinstance(place, Path) and place.is_dir():
         return real_images_of(place, split, settings, natural, transform)
     if isinstance(place, Path) and not place.exists():
         raise _unknown(place)
     experiment = experiment_from(place, typed(None, {f"data.{key}": value for key, value in settings.items()}))
-    material = Material(experiment.data.load(), experiment.preprocessing)
+    say = ConsoleProgress().say
+    material = Material(experiment.data.load(say), experiment.preprocessing, say)
     return RealSet(material.splits, split, None if natural else material.fitted, transform)
 
 

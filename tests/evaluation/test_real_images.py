@@ -123,3 +123,59 @@ def test_the_folder_of_the_set_is_by_position_only():
     """Or data sets with a ``path`` could not be named."""
     (folder, *_) = inspect.signature(distributed_dd.load_real).parameters.values()
     assert folder.kind is inspect.Parameter.POSITIONAL_ONLY
+
+
+@pytest.mark.parametrize("kind", DATA_SETS.members)
+def test_a_data_set_by_its_kind_is_pixels_with_what_torchvision_users_expect(kind, tmp_path, monkeypatch):
+    source = layouts.source_of(kind, tmp_path, monkeypatch)
+    splits = source.load()
+    named = {"root": tmp_path} if hasattr(source, "root") else {}
+    settings = {"path": Path(source.path)} if hasattr(source, "path") else named
+    for split in SPLITS:
+        real, expected = distributed_dd.load_real(kind, split, **settings), getattr(splits, split)
+        assert torch.equal(real.tensors[0], expected.pixels()) and torch.equal(real.targets, expected.targets)
+        image, number = real[1]
+        assert torch.equal(image, real.tensors[0][1]) and number == expected.targets[1]
+    assert real.classes == list(splits.class_names)
+    assert [real.class_to_idx[name] for name in real.classes] == list(range(splits.num_classes))
+    assert real.preprocessing is None and repr(real).endswith("pixels in [0, 1])")
+
+
+def test_of_a_configuration_they_are_as_its_networks_see_them_or_natural(tiny_yaml, finished):
+    """As of its result: catches another split or statistics than the run's own."""
+    seen = distributed_dd.load_real(tiny_yaml)
+    of_result = distributed_dd.load_real(finished)
+    assert torch.equal(seen.tensors[0], of_result.tensors[0]) and torch.equal(seen.targets, of_result.targets)
+    natural = distributed_dd.load_real(tiny_yaml, natural=True)
+    assert torch.equal(natural.tensors[0], Digits().load().test.pixels())
+    assert torch.equal(distributed_dd.load_real(finished, natural=True).tensors[0], natural.tensors[0])
+    assert torch.allclose(seen.preprocessing.invert(seen.tensors[0]), natural.tensors[0], atol=1e-5)
+    assert repr(seen) == "RealSet(digits, test, 540 images of 1 × 8 × 8, 10 classes, as networks see them)"
+    fewer = distributed_dd.load_real(tiny_yaml, "train", num_validation=300)
+    assert len(fewer) == len(distributed_dd.load_real(tiny_yaml, "train")) + 257 - 300
+
+
+def test_a_transform_is_applied_to_each_image(finished):
+    plain = distributed_dd.load_real(finished)
+    for what in (finished, "digits", {"kind": "digits"}, "digits/dm_ipc1"):
+        real = distributed_dd.load_real(what, transform=lambda image: image.sum())
+        assert torch.equal(real[3][0], real.tensors[0][3].sum()) and real[3][1] == plain[3][1]
+
+
+def test_a_result_in_a_folder_that_is_called_like_a_data_set_wins(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mnist").mkdir()
+    with pytest.raises(MissingInputError, match="holds no mnist"):  # a folder of data is no result
+        distributed_dd.load_real("mnist")
+    set_of(Digits(), Path("mnist"))
+    assert distributed_dd.load_real("mnist").tensors[0].shape[1:] == (1, 8, 8)
+
+
+def test_what_is_nothing_of_all_this_is_one_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingInputError, match="did you mean 'digits'"):
+        distributed_dd.load_real("digit")
+    with pytest.raises(MissingInputError, match="did you mean 'digits/datm_ipc1"):
+        distributed_dd.load_real("digits/datm_ipc11")
+    with pytest.raises(ConfigError, match="num_trian"):
+        distributed_dd.load_real("mnist", num_trian=5)
