@@ -14,6 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import distributed_dd
 from distributed_dd.cli import main
 from distributed_dd.sweeps.listening import Clock, StudyListener
 from distributed_dd.sweeps.plan import planned
@@ -344,6 +345,18 @@ def test_a_sweep_needs_ray(sweep, capsys):
     here = str(ROOT / "configs/clusters/in_process.yaml")
     assert main(["tune", str(sweep), "--on", here]) == 2
     assert "Ray Tune" in capsys.readouterr().err
+
+
+def test_from_python_it_is_the_same_sweep_as_rows_and_files_that_run_takes(swept, capsys):
+    sweep, expected = swept
+    small = {"images_per_class": [1], "schedule": {"kind": "to_the_end"}}
+    on = sweep.parent / "two.yaml"
+    tuned = distributed_dd.tune(sweep, on=on, overrides=small, num_trials=3, test_winner=False)
+    assert "already searched" in capsys.readouterr().out and report_of(sweep)["studies"] == expected
+    assert [row["trial"] for row in tuned.rows] == [0, 1, 2] and sum(row["best"] for row in tuned.rows) == 1
+    assert all("method.image_optimizer.learning_rate" in row and "final_mean" in row for row in tuned.rows)
+    assert tuned.figures and repr(tuned) == f"TuneResult(3 trials, 1 per class, {tuned.folder})"
+    assert yaml.safe_load(tuned.best[1].read_text())["images_per_class"] == 1
 
 
 def test_state_of_another_user_is_not_unpickled(swept, monkeypatch, capsys):
