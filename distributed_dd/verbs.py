@@ -23,6 +23,10 @@ from distributed_dd.folder_evaluation import Evaluated, evaluate_folder, evaluat
 from distributed_dd.methods import words_by_kind
 from distributed_dd.outer.run_folder import Metrics
 from distributed_dd.places import shown_from_here
+from distributed_dd.search.study import Study
+from distributed_dd.sweeps import tables
+from distributed_dd.sweeps.plan import Plan
+from distributed_dd.sweeps.results import best_path
 
 
 def run_all(run: Run) -> dict[str, Any]:
@@ -91,6 +95,20 @@ def last_lines(run: Run, report: dict[str, Any]) -> Iterator[str]:
     if run.experiment.tracker == "mlflow":
         yield f"compare:  {ui_command(Path(run.experiment.output))}"
     yield f"output:   {run.folder.path}"
+
+
+def last_lines_of_sweep(plan: Plan, studies: Sequence[Study]) -> Iterator[str]:
+    """What stands below the tables of a sweep: its winners, what to type next, where its files are."""
+    elsewhere = "" if plan.sweep.output == "runs" else f" output={shlex.quote(plan.sweep.output)}"
+    yield from map(tables.verdict, studies)
+    if line := tables.moves(studies, plan.axis):
+        yield line
+    for study in studies:
+        best = shown_from_here(best_path(plan, study.images_per_class))
+        yield f"best:     distributed-dd run {best}{elsewhere}"
+    if next(iter(plan.bases.values())).tracker == "mlflow":
+        yield f"compare:  {ui_command(Path(plan.sweep.output))}"
+    yield f"output:   {shown_from_here(plan.folder / 'report.md')}"
 
 
 def ui_command(output: Path) -> str:

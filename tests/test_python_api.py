@@ -129,6 +129,7 @@ def test_of_a_generative_method_the_generator_is_what_was_made(tmp_path):
     (tmp_path / "gan.yaml").write_text(tiny_gan_text(tmp_path / "runs"))
     result = distributed_dd.run(tmp_path / "gan.yaml", on=IN_PROCESS, num_outer_steps=2, evaluate={"every": 2})
     assert isinstance(result.set, Generator) and len(result.set.sample(3)) == 30
+    assert repr(result.set).startswith("Generator(digits by ") and "images of 1 × 8 × 8" in repr(result.set)
     assert result.accuracy is not None and len(result.figures) == 2
     settings = {"images_per_class": [1, 2], "num_networks": 1, "full_data": False, "controls": []}
     evaluated = distributed_dd.evaluate(result, on=IN_PROCESS, **settings)
@@ -147,6 +148,7 @@ REFUSED = {
     "no checkpoint": (lambda f: distributed_dd.run(f, on=IN_PROCESS, resume="must"), MissingInputError, "checkpoint"),
     "no report": (lambda f: distributed_dd.report(f), MissingInputError, "no report yet"),
     "no set": (lambda f: distributed_dd.evaluate(f, on=IN_PROCESS), MissingInputError, "no distilled set"),
+    "two configurations": (lambda f: distributed_dd.evaluate(f, f), ConfigError, "for sets of others"),
     "no folder": (lambda f: distributed_dd.evaluate("nowhere"), MissingInputError, "nowhere"),
     "no sweep": (lambda f: distributed_dd.tune(f), ConfigError, "no sweep file"),
     "no Ray Tune": (lambda f: distributed_dd.tune("tune/digits_datm_window", on=IN_PROCESS), ConfigError, "Ray Tune"),

@@ -15,6 +15,7 @@ from distributed_dd.api.inputs import Config, file_of, run_of, source_of, typed
 from distributed_dd.api.results import Result, TuneResult
 from distributed_dd.backends.local.console import ConsoleProgress
 from distributed_dd.composition import cluster_from
+from distributed_dd.errors import ConfigError
 from distributed_dd.experiment_run import Run
 from distributed_dd.folder_evaluation import Evaluated, is_set
 from distributed_dd.sweeps.plan import planned
@@ -84,6 +85,9 @@ def evaluate(
     with as_a_guest():
         source = what.folder if isinstance(what, Result) else source_of(what)
         if not isinstance(source, Path) or not is_set(source):
+            if config is not None:
+                problem = "is a configuration beside another: it is for sets of others"
+                raise ConfigError("the second argument", problem, fix="leave it out")
             one = run_of(source, overrides, more, on)
             return _reported(one, verbs.evaluate_run(one))
         judged_by = None if config is None else source_of(config)
@@ -105,7 +109,10 @@ def tune(
     """
     with as_a_guest():
         plan = planned(file_of(file), typed(overrides, more))
-        studies = sweeping(plan, cluster_from(None if on is None else source_of(on))).run()
+        sweep = sweeping(plan, cluster_from(None if on is None else source_of(on)))
+        studies = sweep.run()
+        for line in verbs.last_lines_of_sweep(plan, studies):
+            sweep.progress.note(line)
         best = {one.images_per_class: best_path(plan, one.images_per_class) for one in studies if one.best}
         return TuneResult(folder=plan.folder, studies=studies, best=best)
 

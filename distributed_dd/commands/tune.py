@@ -1,20 +1,16 @@
 """Sweeps."""
 
-import shlex
 from argparse import Namespace
-from pathlib import Path
 
 from rich.table import Column, Table
 
 from distributed_dd.allocator import keep_freed_memory
 from distributed_dd.backends.local.terminal import terminal, under
 from distributed_dd.composition import cluster_from
-from distributed_dd.places import shown_from_here as shown
 from distributed_dd.sweeps import tables
 from distributed_dd.sweeps.plan import planned
-from distributed_dd.sweeps.results import best_path
 from distributed_dd.sweeps.sweeping import sweeping
-from distributed_dd.verbs import ui_command
+from distributed_dd.verbs import last_lines_of_sweep
 
 WIDTH_OF_A_FILE = 140
 
@@ -35,15 +31,6 @@ def tune(options: Namespace) -> int:
         for row in rows:
             table.add_row(*row)
         console.print(under(tables.size_of(study), table))
-    say = sweep.progress.say
-    elsewhere = "" if plan.sweep.output == "runs" else f" output={shlex.quote(plan.sweep.output)}"
-    for study in studies:
-        say(tables.verdict(study))
-    if line := tables.moves(studies, plan.axis):
-        say(line)
-    for study in studies:
-        say(f"best:     distributed-dd run {shown(best_path(plan, study.images_per_class))}{elsewhere}")
-    if next(iter(plan.bases.values())).tracker == "mlflow":
-        say(f"compare:  {ui_command(Path(plan.sweep.output))}")
-    say(f"output:   {shown(sweep.folder / 'report.md')}")
+    for line in last_lines_of_sweep(plan, studies):
+        sweep.progress.say(line)
     return 0

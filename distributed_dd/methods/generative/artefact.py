@@ -19,6 +19,7 @@ from distributed_dd.learning.networks.generator import ConvGenerator
 from distributed_dd.learning.tensor_files import refuse_not_finite
 from distributed_dd.methods.generative.source import Source, all_classes, built, finished, frozen
 from distributed_dd.outer.environment import versions
+from distributed_dd.outer.work import size
 from distributed_dd.outer.world import World
 from distributed_dd.records import SEAL, write_record
 
@@ -46,6 +47,13 @@ class Generator:
         self._layers = built(member, (channels, height, width), self.num_classes)
         self._layers.load_state_dict({name.removeprefix("generator."): t for name, t in tensors.items()})
         self.num_bytes: int = manifest["num_bytes"]
+
+    def __repr__(self) -> str:
+        m, shape = self.manifest, " × ".join(map(str, self.manifest["image_shape"]))
+        what = f"{m['dataset']['name']} by {m['method']}, images of {shape}, {self.num_classes} classes"
+        accuracy = m.get("validation_accuracy")
+        scored = "" if accuracy is None else f", {100 * accuracy:.1f} % on validation"
+        return f"Generator({what}, {size(self.num_bytes)}{scored})"
 
     def source(self, images_per_class: int, seed: int = 0) -> Source:
         """The generator as a source of so many images of each class."""
