@@ -86,6 +86,8 @@ def test_a_result_holds_what_was_made(finished, tiny_yaml):
     assert torch.equal(result.set.images, distributed_dd.load_distilled(finished).images)
     percent = f"{100 * result.accuracy.mean:.1f} ± {100 * result.accuracy.std:.1f} %"
     assert repr(result) == f"Result(datm on digits, 1 per class: {percent}, {finished})"
+    unchanged = dataclasses.replace(result, report=result.report | {"unchanged": True})
+    assert "%, nothing was learned, " in repr(unchanged)
     frame = pandas.DataFrame(result.rows)
     assert list(frame["name"]) == [row["name"] for row in result.rows] and frame["accuracy_mean"].between(0, 1).all()
     with pytest.raises(dataclasses.FrozenInstanceError):

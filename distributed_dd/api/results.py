@@ -83,7 +83,7 @@ class Result:
     def __repr__(self) -> str:
         m, row, validation = self.manifest, self._headline, self.manifest["validation_accuracy"]
         if row is not None:
-            score = f"{percent(row)} %"
+            score = f"{percent(row)} %" + (", nothing was learned" if self.report.get("unchanged") else "")
         else:
             score = "not tested" + ("" if validation is None else f", {100 * validation:.1f} % on validation")
         what = f"{m['method']} on {m['dataset']['name']}, {m['images_per_class']} per class"
