@@ -105,7 +105,7 @@ def test_pictures_are_exported_in_natural_colours(finished, tmp_path):
     assert numpy.abs(picture / 255 - pixels[7, 0].numpy()).max() < 0.5 / 255 + 1e-6
     lines = [json.loads(line) for line in (tmp_path / "png" / "metadata.jsonl").read_text().splitlines()]
     assert [(tmp_path / "png" / line["file_name"]).is_file() for line in lines] == [True] * len(distilled.images)
-    assert [line["label"] for line in lines] == distilled.classes.tolist() and lines[7]["class"] == "7"
+    assert [line["label"] for line in lines] == distilled.targets.tolist() and lines[7]["class"] == "7"
     kept = torch.tensor([line["label_logits"] for line in lines])
     assert torch.equal(kept, distilled.labels)
     assert torch.allclose(torch.tensor([line["soft_label"] for line in lines]), distilled.labels.softmax(1))
