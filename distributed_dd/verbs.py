@@ -142,9 +142,13 @@ class Comparison:
 
 
 def compare(paths: Sequence[Path], to: Path | None, say: Callable[[str], None]) -> Comparison:
-    """Write the table and the plots of all finished runs in or below ``paths``, by default below the first."""
+    """Write the table and the plots of all finished runs in or below ``paths``.
+
+    By default into ``comparison/`` of the first folder of runs; beside the first run, where that itself is named.
+    """
     runs, words = comparison.collect(paths, say), words_by_kind()
-    to = to or paths[0] / "comparison"
+    is_run = (paths[0] / "report.json").exists()
+    to = to or (paths[0].parent if is_run else paths[0]) / "comparison"
     drawn = _draw(runs, words, to, say)
     rows = comparison.flat(runs)
     write_json(to / "report.json", {"schema": comparison.SCHEMA, "rows": rows})

@@ -251,3 +251,12 @@ def test_nothing_to_import_or_export_is_explained(tiny_yaml, tmp_path, capsys):
     assert "2 of 2 experts are missing" in capsys.readouterr().err
     assert main(["export", str(tmp_path), "--as", "images"]) == 3
     assert str(ROOT) not in capsys.readouterr().err
+
+
+def test_a_comparison_is_written_beside_a_run_and_not_into_it(finished, tmp_path, capsys):
+    run = shutil.copytree(finished, tmp_path / "copied" / finished.name)
+    before = {path.relative_to(run) for path in run.rglob("*")}
+    assert main(["report", str(run)]) == 0
+    assert {path.relative_to(run) for path in run.rglob("*")} == before
+    assert capsys.readouterr().out.strip().endswith(f"output:   {run.parent / 'comparison' / 'report.md'}")
+    assert (run.parent / "comparison" / "accuracy.png").exists()
