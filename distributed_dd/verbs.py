@@ -15,8 +15,10 @@ from distributed_dd.durable import write_bytes, write_json, write_text
 from distributed_dd.errors import MissingInputError, UserError
 from distributed_dd.evaluation import artefact, comparison, plots
 from distributed_dd.evaluation.comparison import Finished
+from distributed_dd.evaluation.lettering import as_pdf, as_png
 from distributed_dd.evaluation.report import chosen_by, remarks
 from distributed_dd.evaluation.series import Series, series_of
+from distributed_dd.evaluation.tables import latex
 from distributed_dd.evaluation.words import Words
 from distributed_dd.experiment_run import Run
 from distributed_dd.folder_evaluation import Evaluated, evaluate_folder, evaluate_published, is_ours
@@ -126,7 +128,7 @@ class Comparison:
     """Runs side by side: `report` of folders.
 
     Attributes:
-        folder: holds ``report.md``, ``report.csv``, ``report.json`` and the plots.
+        folder: holds ``report.md``, ``report.csv``, ``report.json``, ``report.tex`` and the plots, as PNG and PDF.
         rows: a plain dictionary for each row of each run's report, accuracies in [0, 1].
         figures: the plots.
         runs: the finished runs, in the order of the table.
@@ -154,6 +156,7 @@ def compare(paths: Sequence[Path], to: Path | None, say: Callable[[str], None]) 
     write_json(to / "report.json", {"schema": comparison.SCHEMA, "rows": rows})
     write_text(to / "report.csv", comparison.as_csv(rows))
     write_text(to / "report.md", comparison.page(runs, drawn, words))
+    write_text(to / "report.tex", latex(*comparison.table(runs, words)))
     return Comparison(folder=to, rows=rows, figures=[to / name for name in drawn], runs=runs)
 
 
@@ -171,8 +174,10 @@ def _draw(runs: Sequence[Finished], words: Mapping[str, Words], to: Path, say: C
             continue
         for name, one in series_of(metrics.read(), losses, points).items():
             lines[name].append((run.folder.name, one))
-    write_bytes(to / "accuracy.png", plots.accuracy_png(runs, words))
+    figures = {"accuracy": plots.accuracy(runs, words)}
     drawn = {name: title for name, title in {**losses, **points}.items() if lines[name]}
-    for name, title in drawn.items():
-        write_bytes(to / f"{name}.png", plots.series_png(lines[name], title, points=name in points))
-    return ["accuracy.png", *(f"{name}.png" for name in drawn)]
+    figures |= {name: plots.series(lines[name], title, points=name in points) for name, title in drawn.items()}
+    for name, figure in figures.items():
+        write_bytes(to / f"{name}.png", as_png(figure))
+        write_bytes(to / f"{name}.pdf", as_pdf(figure))
+    return [f"{name}.png" for name in figures]

@@ -6,7 +6,7 @@ from math import nan
 from typing import Any
 
 from distributed_dd.evaluation.comparison import Finished, published, unconfirmed
-from distributed_dd.evaluation.lettering import as_png, legend, lettered
+from distributed_dd.evaluation.lettering import legend, lettered
 from distributed_dd.evaluation.pooled import Line, Point, lines_of
 from distributed_dd.evaluation.report import TITLES
 from distributed_dd.evaluation.series import SMOOTHED, Series
@@ -24,7 +24,7 @@ MOST_NAMED = 12
 """Lines of a plot that a legend can name."""
 
 
-def accuracy_png(runs: Sequence[Finished], words: Mapping[str, Words]) -> bytes:
+def accuracy(runs: Sequence[Finished], words: Mapping[str, Words]) -> Any:
     """A panel for each data set: a colour for each method and setting, published points hollow.
 
     Runs that differ in their seed alone are one point; bars are over all its networks.
@@ -54,7 +54,7 @@ def accuracy_png(runs: Sequence[Finished], words: Mapping[str, Words]) -> bytes:
         if panel.get_legend_handles_labels()[0]:
             below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18)}  # covers no point
             panel.legend(fontsize=7, ncols=2, title=BARS, title_fontsize=7, **below)
-    return as_png(figure)
+    return figure
 
 
 def _draw_line(panel: Any, line: Line, colour: str, words: Mapping[str, Words], named: bool) -> None:
@@ -94,7 +94,7 @@ def _in_percent(points: Sequence[Point]) -> tuple[list[int], list[float], list[f
     return [point.images_per_class for point in points], [100 * point.mean for point in points], bars
 
 
-def series_png(series: Sequence[tuple[str, Series]], title: str, points: bool = False) -> bytes:
+def series(lines: Sequence[tuple[str, Series]], title: str, points: bool = False) -> Any:
     """One quantity of every run, by the run's name, against outer steps.
 
     Of many runs the lines are thin and the legend names none: the table does.
@@ -103,17 +103,17 @@ def series_png(series: Sequence[tuple[str, Series]], title: str, points: bool = 
         points: as it is, step by step; smoothed otherwise.
     """
     figure, (panel,) = figure_of(1, title)
-    many = len(series) > MOST_NAMED
+    many = len(lines) > MOST_NAMED
     look: dict[str, Any] = {"alpha": 0.4 if many else 1.0}
     look |= {"marker": ".", "linestyle": "", "markersize": 2} if points else {"linewidth": 0.7 if many else 1.5}
-    for name, one in series:
+    for name, one in lines:
         panel.plot(one.steps, one.values, label=legend(name), **look)
     panel.set_xlabel("outer step" if points else f"outer step (mean over {SMOOTHED})")
     if many:
-        panel.set_title(f"{len(series)} runs", fontsize=8)
+        panel.set_title(f"{len(lines)} runs", fontsize=8)
     else:
         panel.legend(fontsize=6)
-    return as_png(figure)
+    return figure
 
 
 def figure_of(panels: int, label: str):

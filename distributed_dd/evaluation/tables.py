@@ -16,6 +16,12 @@ def percent(row: Mapping[str, Any]) -> str:
     return plus_minus(row["accuracy_mean"], row["accuracy_std"], row["num_networks"])
 
 
+def latex(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table for a paper, by the package booktabs, with a newline at its end."""
+    text = tabulate(lines, header, tablefmt="latex_booktabs", disable_numparse=True)
+    return text.replace("±", r"$\pm$") + "\n"
+
+
 def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A table as Markdown, with a newline at its end."""
     return tabulate(lines, header, tablefmt="pipe", disable_numparse=True) + "\n"

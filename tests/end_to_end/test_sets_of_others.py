@@ -259,4 +259,8 @@ def test_a_comparison_is_written_beside_a_run_and_not_into_it(finished, tmp_path
     assert main(["report", str(run)]) == 0
     assert {path.relative_to(run) for path in run.rglob("*")} == before
     assert capsys.readouterr().out.strip().endswith(f"output:   {run.parent / 'comparison' / 'report.md'}")
-    assert (run.parent / "comparison" / "accuracy.png").exists()
+    folder = run.parent / "comparison"
+    assert {"accuracy.png", "accuracy.pdf", "matching_loss.pdf", "report.tex"} <= {one.name for one in folder.iterdir()}
+    table, pdf = (folder / "report.tex").read_text(), (folder / "accuracy.pdf").read_bytes()
+    assert r"\toprule" in table and r" $\pm$ " in table and "±" not in table and pdf.startswith(b"%PDF")
+    assert main(["report", str(run)]) == 0 and (folder / "accuracy.pdf").read_bytes() == pdf

@@ -101,6 +101,11 @@ def test_the_command_writes_tables_and_plots(runs, tmp_path, capsys):
         "matching_loss.png",
         "student_learning_rate.png",
         "start_epoch.png",
+        "report.tex",
+        "accuracy.pdf",
+        "matching_loss.pdf",
+        "student_learning_rate.pdf",
+        "start_epoch.pdf",
     }
     assert "cifar10 ipc10 mtt" in capsys.readouterr().out
     text = (tmp_path / "out" / "report.md").read_text()
