@@ -16,6 +16,7 @@ from distributed_dd.backends.local.cluster import InProcess
 from distributed_dd.backends.local.engine import Local, LocalWorkers
 from distributed_dd.backends.local.terminal import terminal
 from distributed_dd.backends.ray.cluster import RayCluster
+from distributed_dd.backends.ray.connection import is_installed
 from distributed_dd.bench.plain_gan import Pictures, PlainLoop, with_torchs_norm
 from distributed_dd.bench.rounds import device_name
 from distributed_dd.data import Images
@@ -66,8 +67,11 @@ def measure(size: Size, num_rounds: int, num_steps: int) -> dict[str, Any]:
         sides: dict[str, Callable[[int], None]] = {
             "usual loop": _usual(size),
             "one process": _ours(size, InProcess(), Path(folder) / "here"),
-            "pool ahead on Ray": _ours(size, RayCluster(gpus_per_task=None), Path(folder) / "ray"),
         }
+        if is_installed():
+            sides["pool ahead on Ray"] = _ours(size, RayCluster(gpus_per_task=None), Path(folder) / "ray")
+        else:
+            terminal(stderr=True).print("note: Ray is not installed here: no side makes the pool ahead")
         seconds: dict[str, list[float]] = {name: [] for name in sides}
         threads = torch.get_num_threads()
         for number in range(num_rounds + 1):  # the first is not counted

@@ -4,6 +4,7 @@ import json
 
 import torch
 
+from distributed_dd.bench import generator as bench
 from distributed_dd.bench.generator import Size, _images, _networks
 from distributed_dd.bench.plain_gan import Pictures, PlainLoop, with_torchs_norm
 from distributed_dd.cli import main
@@ -30,3 +31,11 @@ def test_the_bench_runs_and_tells_seconds_of_every_side(capsys):
     (row,) = json.loads(capsys.readouterr().out)["rows"]
     assert set(row["seconds"]) == {"usual loop", "one process", "pool ahead on Ray"}
     assert all(value > 0 for value in row["seconds"].values())
+
+
+def test_where_there_is_no_ray_the_other_sides_are_timed(capsys, monkeypatch):
+    monkeypatch.setattr(bench, "is_installed", lambda: False)
+    assert main(["bench", "generator", "--quick", "--json"]) == 0
+    captured = capsys.readouterr()
+    (row,) = json.loads(captured.out)["rows"]
+    assert set(row["seconds"]) == {"usual loop", "one process"} and "Ray is not installed" in captured.err

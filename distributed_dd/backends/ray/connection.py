@@ -23,6 +23,15 @@ TOKEN = Path("~/.ray/auth_token")
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
+def is_installed() -> bool:
+    """Whether there is a Ray to start or to join."""
+    try:
+        import ray  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 def connect(address: str | None, num_cpus: int | None) -> None:
     """Join the cluster at ``address``, or start a local Ray with ``num_cpus`` cores, unless one is joined already.
 
