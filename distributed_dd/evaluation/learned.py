@@ -40,6 +40,5 @@ def in_words(report: Mapping[str, Any], loss: str = "loss") -> list[str]:
         return []
     value = "" if last is None else f" ({last:.2f} at the last)"
     above = f"the {loss}{value} was above method.gate; {FIX}."
-    if unchanged:
-        return [f"Nothing was learned: {num - skipped} of {num} outer steps changed the set. At {skipped} {above}"]
-    return [f"Only {num - skipped} of {num} outer steps changed the set. At {skipped} {above}"]
+    how_many = f"{num - skipped} of {num} outer steps changed the set. In the other {skipped} {above}"
+    return [f"{'Nothing was learned:' if unchanged else 'Only'} {how_many}"]

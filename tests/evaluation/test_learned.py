@@ -20,8 +20,12 @@ def steps(*accepted):
     [
         (steps(1, 1, 2), False, None),
         (steps(1, 1, 0), False, None),
-        (steps(0, 1, 0), False, "Only 1 of 3 outer steps changed the set. At 2 the matching loss (1.25 at the last)"),
-        (steps(0, 0), True, "Nothing was learned: 0 of 2 outer steps changed the set. At 2 the matching loss"),
+        (steps(0, 1, 0), False, "Only 1 of 3 outer steps changed the set. In the other 2 the matching loss (1.25"),
+        (
+            steps(0, 0),
+            True,
+            "Nothing was learned: 0 of 2 outer steps changed the set. In the other 2 the matching loss",
+        ),
         ([{"step": 1, "loss": 0.1}], False, None),
         ([{"step": 1, "loss": 0.1}], True, "Nothing was learned: the set is the one that it began with."),
         ([], True, "Nothing was learned"),
